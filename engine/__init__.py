@@ -1,0 +1,1 @@
+"""Identify the services behind open ports as Nmap's version scan would. Public names only."""

@@ -1,0 +1,138 @@
+"""What goes into a scan and what comes out of it: Target, ScanConfig, ServiceResult.
+
+The field names of a result are Nmap's XML names. An empty string, empty tuple, zero or None means absent and is left
+out of the row. Times are seconds with the suffix `_s`, except where a field says `_ms`.
+"""
+
+from enum import Enum
+from typing import Literal
+
+from msgspec import Struct
+
+from matcher import Proto
+
+State = Literal["open", "open|filtered"]
+Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+
+
+class Target(Struct, frozen=True, array_like=True):
+    """One port to identify.
+
+    ordinal: position in the input, 0-based; sharding, resuming and exactly-once are arithmetic on it.
+    host: the literal IPv4 or IPv6 address. name: the host name the user gave, if any (used for SNI).
+    state: what a port scan said of the port, if anybody did.
+    """
+
+    ordinal: int
+    host: str
+    port: int
+    proto: Proto = "tcp"
+    name: str = ""
+    state: State | Literal[""] = ""
+
+
+class Verdict(Enum):
+    """How the conversation with a port ended (Nmap's script names for the same states)."""
+
+    HARDMATCHED = "hardmatched"
+    SOFTMATCHED = "softmatched"
+    NOMATCH = "nomatch"
+    TCPWRAPPED = "tcpwrapped"
+    EXCLUDED = "excluded"
+    INCOMPLETE = "incomplete"
+
+
+class Reason(Enum):
+    """Why a verdict is INCOMPLETE. A closed list."""
+
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    BUDGET = "budget"
+    CANCELLED = "cancelled"
+
+
+class Tunnel(Enum):
+    NONE = ""
+    SSL = "ssl"
+
+
+class Evidence(Struct, frozen=True, omit_defaults=True):
+    """Which line said so. probe: the probe in whose list the line stands; sent: the probe that was sent, if another.
+
+    line: 1-based line of the database; file: the database's name, only where several were merged.
+    """
+
+    probe: str
+    line: int
+    soft: bool = False
+    sent: str = ""
+    file: str = ""
+
+
+class DatabaseRef(Struct, frozen=True):
+    """The database that was used. name: path or `builtin`; sha256: of its bytes."""
+
+    name: str
+    sha256: str
+
+
+class TlsFacts(Struct, frozen=True, omit_defaults=True):
+    """What a TLS handshake told. Names as RFC 4514 text; times RFC 3339; sha256 over the certificate's DER, hex.
+
+    key: kind and size, as `rsa 2048`, `ec secp256r1`, `ed25519`.
+    """
+
+    protocol: str = ""
+    cipher: str = ""
+    alpn: str = ""
+    subject: str = ""
+    issuer: str = ""
+    names: tuple[str, ...] = ()
+    not_before: str = ""
+    not_after: str = ""
+    sha256: str = ""
+    key: str = ""
+    self_signed: bool = False
+
+
+class Pseudo(Struct, frozen=True):
+    """The label of a host that gives the same answer on many ports. ports: how many so far; hash: of that answer."""
+
+    ports: int
+    hash: str
+
+
+class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One row: what answers on one port. docs/result.md explains every field."""
+
+    ip: str
+    port: int
+    proto: Proto
+    host: str = ""
+    state: str = ""
+    name: str = ""
+    product: str = ""
+    version: str = ""
+    extrainfo: str = ""
+    hostname: str = ""
+    ostype: str = ""
+    devicetype: str = ""
+    cpe: tuple[str, ...] = ()
+    tunnel: Tunnel = Tunnel.NONE
+    method: Literal["probed", "table", ""] = ""
+    conf: int = 0
+    verdict: Verdict
+    reason: Reason | None = None
+    evidence: Evidence | None = None
+    fingerprint: str = ""
+    tls: TlsFacts | None = None
+    post: dict[str, Json] | None = None
+    pseudo: Pseudo | None = None
+    database: DatabaseRef
+    started: str
+    elapsed_ms: int = 0
+    connections: int = 0
+    bytes: int = 0
