@@ -1,0 +1,106 @@
+r"""The SF-Port text of a service that answered and was not recognised: what every probe got back, in printable form.
+
+    SF-Port8080-TCP:V=0.1.0%I=7%D=11/21%Time=6B013C55%P=x86_64-pc-linux-gnu%r(
+    SF:NULL,9,"unk\0\x01\x20\"x\"");
+
+Pure: the time is an argument. When a fingerprint is given out is the scan's rule, not ours; this is only its text.
+Follows the format that Nmap prints and that its submission page and other tools read, byte for byte.
+"""
+
+from datetime import datetime
+
+from engine.model import Tunnel
+from matcher import Proto
+
+COPIED_BYTES = 900  # of each response; Nmap's figure
+COPIED_BYTES_DEBUG = 1300
+FULL_LENGTH = 2200  # characters of text; once it is longer no further response is taken in
+FULL_LENGTH_DEBUG = 10_000
+LINE_WIDTH = 74  # characters of every line but the last, which also holds the final `;`
+CONTINUATION = "\nSF:"
+
+_NAMED = {ord("\0"): r"\0", ord("\r"): r"\r", ord("\n"): r"\n", ord("\t"): r"\t"}
+_BACKSLASHED = rb'\?"[]().*+$^|'
+_DIGITS = frozenset(b"0123456789")
+
+
+def _escape(byte: int) -> str:
+    if byte in _NAMED:
+        return _NAMED[byte]
+    if byte in _BACKSLASHED:
+        return "\\" + chr(byte)
+    return chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}"
+
+
+_ESCAPES = tuple(map(_escape, range(256)))
+
+
+def escape(data: bytes) -> str:
+    r"""`data` as it stands between the quotes. A NUL before a digit is `\x00`, because `\01` would be read as octal."""
+    text = [_ESCAPES[byte] for byte in data]
+    nul = data.find(b"\0")
+    while nul >= 0:
+        if nul + 1 < len(data) and data[nul + 1] in _DIGITS:
+            text[nul] = r"\x00"
+        nul = data.find(b"\0", nul + 1)
+    return "".join(text)
+
+
+def unwrap(text: str) -> str:
+    """The text as one line, which is the form of XML's `servicefp`."""
+    return text.replace(CONTINUATION, "")
+
+
+class Fingerprint:
+    """Responses of one service, collected in the order in which the probes ended."""
+
+    def __init__(
+        self,
+        port: int,
+        proto: Proto,
+        *,
+        version: str,
+        intensity: int,
+        platform: str,
+        tunnel: Tunnel = Tunnel.NONE,
+        debug: bool = False,
+    ) -> None:
+        """version: the program's; platform: the triplet of the machine it runs on; debug: copy more (trace mode)."""
+        ssl = "%T=SSL" if tunnel is Tunnel.SSL else ""
+        self._before = f"SF-Port{port}-{proto.upper()}:V={version}{ssl}%I={intensity}"
+        self._after = f"%P={platform}"
+        self._copied = COPIED_BYTES_DEBUG if debug else COPIED_BYTES
+        self._full = FULL_LENGTH_DEBUG if debug else FULL_LENGTH
+        self._text = ""
+
+    def add(self, probe: str, response: bytes, now: float) -> None:
+        """Take in what `probe` got back, all of it. now: seconds since the epoch; the first item dates the whole.
+
+        An empty response is no item, and a text that is long enough takes no more.
+        """
+        if not response or _wrapped_length(len(self._text)) > self._full:
+            return
+        if not self._text:
+            day = datetime.fromtimestamp(now)  # the local date, as people read it
+            self._text = f"{self._before}%D={day.month}/{day.day}%Time={int(now):X}{self._after}"
+        self._text += f'%r({probe},{len(response):X},"{escape(response[: self._copied])}")'
+
+    @property
+    def text(self) -> str:
+        """Lines of 74 characters, the further ones behind `SF:`; empty when nothing ever answered."""
+        if not self._text:
+            return ""
+        first, rest = self._text[:LINE_WIDTH], self._text[LINE_WIDTH:]
+        step = LINE_WIDTH - len("SF:")
+        return CONTINUATION.join([first, *(rest[at : at + step] for at in range(0, len(rest), step))]) + ";"
+
+    @property
+    def servicefp(self) -> str:
+        """The same as one line."""
+        return unwrap(self.text)
+
+
+def _wrapped_length(length: int) -> int:
+    """How long a text of `length` characters is with its line breaks."""
+    step = LINE_WIDTH - len("SF:")
+    return length + len(CONTINUATION) * max(0, -(-(length - LINE_WIDTH) // step))

@@ -1,0 +1,23 @@
+"""Where rows go. `SINKS` names every form; `open_sink` opens one on a file or on standard output."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from engine.sinks.base import BUFFERED_ROWS, Run, Sink, SinkClosed, Summary
+from engine.sinks.ndjson import NdjsonSink
+from engine.sinks.output import STDOUT, Output
+from engine.sinks.text import TextSink
+
+SINKS: Mapping[str, Callable[[Output, Run], Sink]] = MappingProxyType(
+    {
+        "ndjson": NdjsonSink,
+        "text": TextSink,
+    }
+)
+
+__all__ = ["BUFFERED_ROWS", "SINKS", "STDOUT", "Output", "Run", "Sink", "SinkClosed", "Summary", "open_sink"]
+
+
+def open_sink(form: str, path: str, run: Run) -> Sink:
+    """The sink of that form on that file (`-` is standard output). Raises OutputError when it cannot be opened."""
+    return SINKS[form](Output(path), run)

@@ -1,0 +1,123 @@
+"""What every sink is, and what sinks share: the rows of a blob, and hosts put together within bounds.
+
+A sink takes *blobs*: NDJSON lines as the workers encoded them, each line one `ServiceResult`, the last one ended by a
+newline. A sink that writes NDJSON hands the bytes on without looking at them; every other sink decodes them.
+
+A sink raises `OutputError` when its destination fails (one line: what, where), and `SinkClosed` when nobody reads any
+more. After either, only `close` may be called, and `close` is then quiet.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import EngineError
+from engine.model import ServiceResult
+
+BUFFERED_ROWS = 65_536  # rows that a sink holds back to put hosts together; about 50 MB when all are full
+
+_decoder = msgspec.json.Decoder(ServiceResult)
+
+
+class SinkClosed(EngineError):  # noqa: N818 (it is no error to the user)
+    """The reader of our output has gone, as `| head` does. No error: stop, and say nothing."""
+
+
+class Run(Struct, frozen=True):
+    """The run that the rows come from. version: ours; args: the command as typed; started: seconds since the epoch.
+
+    streaming: the input may never end, so people want to see each row as it comes, not tables at the end.
+    """
+
+    version: str
+    args: str
+    started: float
+    streaming: bool = False
+
+
+class Summary(Struct, frozen=True):
+    """How the run ended. finished: seconds since the epoch; error: one line, empty when all went well."""
+
+    finished: float
+    error: str = ""
+
+
+class Sink(Protocol):
+    """Where rows go."""
+
+    def write(self, blob: bytes, rows: int) -> None:
+        """Take `rows` complete NDJSON lines; they may be held back until `close`."""
+
+    def flush(self) -> None:
+        """Hand to the system what need not be held back."""
+
+    def close(self, summary: Summary) -> None:
+        """Write what was held back and the tail of the form. A second call does nothing."""
+
+
+def decode_rows(blob: bytes) -> list[ServiceResult]:
+    """The rows of a blob."""
+    return _decoder.decode_lines(blob)
+
+
+def host_label(row: ServiceResult) -> str:
+    """`name (address)`, or the address alone where the user gave no name."""
+    return f"{row.host} ({row.ip})" if row.host else row.ip
+
+
+def port_order(row: ServiceResult) -> tuple[str, int]:
+    """TCP before UDP, then by number."""
+    return row.proto, row.port
+
+
+class HostBuffer:
+    """Rows by host, so that a host comes out in one piece although its rows come in any order.
+
+    One address under two names counts as two hosts, because TLS may answer them differently. When more than `bound`
+    rows are held, the hosts that were quiet longest go out until half is left; a row that comes later for such a host
+    makes it appear a second time.
+    """
+
+    def __init__(self, emit: Callable[[list[ServiceResult]], None], bound: int = BUFFERED_ROWS) -> None:
+        """emit: called with the rows of one host, in port order."""
+        self._emit = emit
+        self._bound = bound
+        self._rows = 0
+        self._hosts: dict[tuple[str, str], list[ServiceResult]] = {}
+
+    def add(self, row: ServiceResult) -> None:
+        key = row.ip, row.host
+        rows = self._hosts.pop(key, [])
+        rows.append(row)
+        self._hosts[key] = rows  # again at the end: the first key is always the one that was quiet longest
+        self._rows += 1
+        if self._rows > self._bound:
+            while self._rows > self._bound // 2:
+                self._emit_host(next(iter(self._hosts)))
+
+    def drain(self) -> None:
+        """Emit all that is held, in order of address and name."""
+        for key in sorted(self._hosts, key=_address_order):
+            self._emit_host(key)
+
+    def take(self) -> Iterator[ServiceResult]:
+        """Give up all rows, host by host, without emitting them."""
+        hosts, self._hosts, self._rows = self._hosts, {}, 0
+        for rows in hosts.values():
+            yield from rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def _emit_host(self, key: tuple[str, str]) -> None:
+        rows = self._hosts.pop(key)
+        self._rows -= len(rows)
+        self._emit(sorted(rows, key=port_order))
+
+
+def _address_order(key: tuple[str, str]) -> tuple[int, int, str]:
+    address = ipaddress.ip_address(key[0])
+    return address.version, int(address), key[1]

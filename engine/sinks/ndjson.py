@@ -1,0 +1,18 @@
+"""NDJSON: one row a line, exactly the bytes that the workers made. Nothing is decoded, nothing held back."""
+
+from engine.sinks.base import Run, Summary
+from engine.sinks.output import Output
+
+
+class NdjsonSink:
+    def __init__(self, output: Output, _run: Run) -> None:
+        self._output = output
+
+    def write(self, blob: bytes, rows: int) -> None:
+        self._output.write(blob)
+
+    def flush(self) -> None:
+        pass  # `Output` does not buffer
+
+    def close(self, summary: Summary) -> None:
+        self._output.close()

@@ -1,0 +1,82 @@
+"""Find, read and check the probe database.
+
+`find_database()` is the one place that knows where a database may be; `load_database()` reads one, and every regular
+expression in it has been compiled once before it is handed out. Results say which database and hash they used.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from matcher.errors import DatabaseError, MatcherError
+from matcher.model import ProbeDatabase
+from matcher.parser import ServiceRow
+from matcher.parser import parse_database as parse
+from matcher.patterns.pcre import check_pattern
+
+FILE_NAME = "nmap-service-probes"
+ENVIRONMENT = "PROBEMILL_PROBES"
+NMAP_FOLDERS = (  # where packages and `make install` put Nmap's data files
+    "~/.nmap",
+    "/usr/share/nmap",
+    "/usr/local/share/nmap",
+    "/opt/nmap/share/nmap",
+    "/opt/homebrew/share/nmap",
+    "/snap/nmap/current/usr/share/nmap",
+)
+
+
+def builtin_database() -> Path:
+    """The database that comes with this package: inside the wheel, or in `data/` of a checkout."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "data" / "service-probes"
+    return packaged if packaged.exists() else here.parent / "data" / "service-probes"
+
+
+def nmap_database() -> Path | None:
+    """The probe file of an installed Nmap, `$NMAPDIR` first."""
+    folders = ([os.environ["NMAPDIR"]] if os.environ.get("NMAPDIR") else []) + list(NMAP_FOLDERS)
+    for folder in folders:
+        path = Path(folder).expanduser() / FILE_NAME
+        if path.is_file():
+            return path
+    return None
+
+
+def find_database(choice: str | None = None) -> Path:
+    """The database to use: `choice`, else $PROBEMILL_PROBES, else an installed Nmap's, else the built-in one.
+
+    choice: a file's path, or the words `nmap` or `builtin`. Raises MatcherError where `nmap` is asked for in vain.
+    """
+    wanted = choice or os.environ.get(ENVIRONMENT)
+    if wanted == "builtin":
+        return builtin_database()
+    if wanted == "nmap":
+        path = nmap_database()
+        if path is None:
+            where = ", ".join(NMAP_FOLDERS)
+            raise MatcherError(f"no installed {FILE_NAME} found in {where}; install Nmap or set NMAPDIR")
+        return path
+    if wanted:
+        return Path(wanted)
+    return nmap_database() or builtin_database()
+
+
+def parse_database(data: bytes, path: str, *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
+    """Parse a database and compile each of its patterns. Raises DatabaseError at the first fault."""
+    return parse(data, path, check=check_pattern, services=services)
+
+
+def load_database(choice: str | Path | None = None, *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
+    """Read the database that `find_database` chooses. Raises MatcherError with one line that says what and where."""
+    path = find_database(str(choice) if choice is not None else None)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DatabaseError(str(path), 1, 1, f"cannot be read: {error.strerror}") from error
+    return parse_database(data, database_name(path), services=services)
+
+
+def database_name(path: Path) -> str:
+    """How results name a database: `builtin`, or its path."""
+    return "builtin" if path == builtin_database() else str(path)
