@@ -15,8 +15,8 @@ INFO_VALUES = 5  # distinct values of one kind in the `Service Info:` line; furt
 
 
 def has_service(row: ServiceResult) -> bool:
-    """Whether there is anything to say about the service: a name, a tunnel or a fingerprint."""
-    return bool(row.name or row.fingerprint or row.tunnel is not Tunnel.NONE)
+    """Whether anything is known or guessed about the service: a port without that has no method either."""
+    return bool(row.method)
 
 
 def service_column(row: ServiceResult) -> str:

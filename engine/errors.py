@@ -14,10 +14,10 @@ class ConfigError(EngineError):
 
 
 class InputError(EngineError):
-    """A target line that cannot be read: `source:line: reason`."""
+    """A target line that cannot be read: `source:line: reason`; line 0 stands for the source as a whole."""
 
     def __init__(self, source: str, line: int, reason: str) -> None:
-        super().__init__(f"{source}:{line}: {reason}")
+        super().__init__(f"{source}:{line}: {reason}" if line else f"{source}: {reason}")
         self.source = source
         self.line = line
         self.reason = reason

@@ -5,14 +5,14 @@ out of the row. Times are seconds with the suffix `_s`, except where a field say
 """
 
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from matcher import Proto
 
 State = Literal["open", "open|filtered"]
-Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
+Json = Any  # what a JSON value may be; msgspec has no recursive types
 
 
 class Target(Struct, frozen=True, array_like=True):
@@ -136,3 +136,34 @@ class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     elapsed_ms: int = 0
     connections: int = 0
     bytes: int = 0
+
+
+class Batch(Struct, frozen=True, array_like=True):
+    """Finished targets on their way from a worker to the collector.
+
+    rows: `count` NDJSON lines, encoded by the worker. done: the ordinals of these rows. tally: counters since the last
+    batch, by name (see metrics.py).
+    """
+
+    rows: bytes
+    count: int
+    done: list[int]
+    tally: dict[str, int]
+
+
+class ScanConfig(Struct, frozen=True, kw_only=True):
+    """Everything a scan can be told. The command line's options are these fields; docs/options.md explains each.
+
+    probes: databases to use, merged in order: paths, `nmap`, `builtin`; empty: the first that is found.
+    matcher: `auto`, `re2`, `hyperscan` or `reference`. workers: processes; 0 scans inside the calling process.
+    max_inflight: conversations at once over all workers; 0: as many as file descriptors allow, at most 10,000.
+    """
+
+    probes: tuple[str, ...] = ()
+    matcher: str = "auto"
+    intensity: int = 7
+    allports: bool = False
+    workers: int = 0
+    max_inflight: int = 0
+    batch_rows: int = 256
+    batch_s: float = 0.2

@@ -1,6 +1,8 @@
 """Match service responses against a probe database in the nmap-service-probes format. Public names only."""
 
+from matcher.database import builtin_database, find_database, load_database, nmap_database, parse_database
 from matcher.errors import DatabaseError, EngineUnavailable, MatcherError, UnsupportedPattern
+from matcher.matcher import Matcher, compile_matcher
 from matcher.model import (
     Match,
     PortSet,
@@ -17,6 +19,7 @@ __all__ = [
     "DatabaseError",
     "EngineUnavailable",
     "Match",
+    "Matcher",
     "MatcherError",
     "PortSet",
     "Probe",
@@ -27,4 +30,10 @@ __all__ = [
     "Templates",
     "UnsupportedPattern",
     "VersionInfo",
+    "builtin_database",
+    "compile_matcher",
+    "find_database",
+    "load_database",
+    "nmap_database",
+    "parse_database",
 ]

@@ -1,15 +1,11 @@
 """The SF-Port text: escapes, wrapping, limits, and the same text as Nmap's own for the same responses."""
 
 import contextlib
+import html
 import os
 import random
 import re
-import shutil
-import socket
 import ssl
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from nmap_loopback import encrypted, listening, run_nmap, speaking
 
 from engine.fingerprint import Fingerprint, escape, unwrap
 from engine.model import Tunnel
@@ -87,12 +84,13 @@ def test_order_of_items() -> None:
     ("debug", "copied", "probes"), [(False, 900, ["NULL"]), (True, 1300, ["NULL", "A", "B"])], ids=["plain", "debug"]
 )
 def test_limits(debug: bool, copied: int, probes: list[str]) -> None:
-    """M-07: 2,048 bytes that take four characters each, for three probes; the length told is that of the response."""
+    """M-07: 2,048 bytes that take three characters each, for three probes; the length told is that of the response."""
+    response = (b"\x01\x01q\n" * 512, r"\x01\x01q\n" * (copied // 4))
     fingerprint = make(debug=debug)
     for probe in ("NULL", "A", "B"):
-        fingerprint.add(probe, b"\x01" * 2048, NOW)
+        fingerprint.add(probe, response[0], NOW)
     items = re.findall(r'%r\((\w+),(\w+),"([^"]*)"\)', fingerprint.servicefp)
-    assert items == [(probe, "800", r"\x01" * copied) for probe in probes]
+    assert items == [(probe, "800", response[1]) for probe in probes]
 
 
 @pytest.mark.parametrize("excess", [0, 1], ids=["at 2,200", "above 2,200"])
@@ -116,96 +114,26 @@ def _length_without_end(room: int) -> int:
     return len(_filled(room).text) - len(";")
 
 
-@pytest.mark.parametrize("length", range(200))
-def test_wrapping(length: int) -> None:
+def test_wrapping() -> None:
     """Lines are full at 74 characters; only the last is shorter, or one longer by its semicolon."""
-    fingerprint = make()
-    fingerprint.add("NULL", b"x" * (length + 1), NOW)
-    *full, last = fingerprint.text.split("\n")
-    assert {len(line) for line in full} == {74}
-    assert all(line.startswith("SF:") for line in [*full[1:], last])
-    assert len(last.removesuffix(";")) in range(4, 75)
-    assert unwrap(fingerprint.text) == fingerprint.servicefp
+    for length in range(1, 200):
+        fingerprint = make()
+        fingerprint.add("NULL", b"x" * length, NOW)
+        *full, last = fingerprint.text.split("\n")
+        assert {len(line) for line in full} == {74}, length
+        assert all(line.startswith("SF:") for line in [*full[1:], last]), length
+        assert len(last.removesuffix(";")) in range(4, 75), length
+        assert unwrap(fingerprint.text) == fingerprint.servicefp, length
 
 
 # The same text as Nmap's, on loopback.
 
-NMAP = shutil.which("nmap")
-NMAP_DATA = next((path for path in map(Path, ("/usr/share/nmap", "/usr/local/share/nmap")) if path.is_dir()), None)
-
-Serve = Callable[[socket.socket], None]
-
-
-@contextlib.contextmanager
-def listening(servers: list[Serve]) -> Iterator[list[int]]:
-    """One loopback port for each server, which gets each connection in a thread of its own."""
-
-    def accept(listener: socket.socket, serve: Serve) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                threading.Thread(target=talk, args=(connection, serve), daemon=True).start()
-
-    def talk(connection: socket.socket, serve: Serve) -> None:
-        with connection, contextlib.suppress(OSError):
-            serve(connection)
-
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for serve in servers:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            threading.Thread(target=accept, args=(listener, serve), daemon=True).start()
-            ports.append(listener.getsockname()[1])
-        yield ports
-        for port in ports:  # accept() does not return when another thread closes its socket: wake it up
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-
-
-def speaking(banner: bytes, answers: dict[bytes, bytes]) -> Serve:
-    """Send a banner, then an answer to each probe payload, and wait for the other side to close."""
-
-    def serve(connection: socket.socket) -> None:
-        connection.sendall(banner)
-        while data := connection.recv(4096):
-            connection.sendall(answers.get(data, b""))
-
-    return serve
-
-
-def encrypted(context: ssl.SSLContext, serve: Serve) -> Serve:
-    """The same inside TLS."""
-
-    def tunnelled(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as inner:
-            serve(inner)
-
-    return tunnelled
-
 
 def nmap_fingerprints(folder: Path, database: bytes, ports: list[int], *options: str) -> dict[int, str]:
-    """What `nmap -sV` prints for these ports, fingerprints only, from XML (which has them all)."""
-    if NMAP is None or NMAP_DATA is None:
-        pytest.skip("nmap or its data folder is not installed")
-    scripts = folder / "scripts"  # without scripts, which would add connections of their own
-    scripts.mkdir()
-    (scripts / "script.db").touch()
-    for name in ("nmap-services", "nmap-protocols", "nselib", "nse_main.lua"):
-        (folder / name).symlink_to(NMAP_DATA / name)
-    (folder / "db").write_bytes(database)
-    which = ",".join(map(str, ports))
-    command = [NMAP, "-n", "-Pn", "-sT", "-sV", "--datadir", folder, "--versiondb", folder / "db", "-p", which, *options]
-    done = subprocess.run([*command, "-oX", folder / "out.xml", "127.0.0.1"], capture_output=True, timeout=60, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"nmap does not run here: {done.stderr.decode(errors='replace').strip()[:200]}")
+    """What `nmap -sV` has for these ports, fingerprints only, from XML (which has them all)."""
+    run_nmap(folder, database, ports, *options)
     found = re.findall(r'portid="(\d+)".*?servicefp="([^"]*)"', (folder / "out.xml").read_text())
-    return {int(port): _unescape(text) for port, text in found}
-
-
-def _unescape(text: str) -> str:
-    for entity, plain in (("&quot;", '"'), ("&apos;", "'"), ("&lt;", "<"), ("&gt;", ">"), ("&#45;", "-"), ("&amp;", "&")):
-        text = text.replace(entity, plain)
-    return text
+    return {int(port): html.unescape(text) for port, text in found}
 
 
 def replay(fingerprint: Fingerprint, theirs: str, items: list[tuple[str, bytes]]) -> str:
@@ -243,7 +171,10 @@ def responses(seed: int) -> list[tuple[bytes, bytes, bytes]]:
         (b"", b"", b'"quoted" \\ -- <&>\''),
         (b"q" * 1500, b"A", b"B"),
         (b"\x01" * 2048, b"A" * 900, b"B"),
-        *((draw.randbytes(draw.randrange(1, 600)), draw.randbytes(draw.randrange(400)), b"\x00" + b"7" * n) for n in (1, 9, 80)),
+        *(
+            (draw.randbytes(draw.randrange(1, 600)), draw.randbytes(draw.randrange(400)), b"\x00" + b"7" * n)
+            for n in (1, 9, 80)
+        ),
     ]
 
 
@@ -263,3 +194,48 @@ def test_ten_unknown_services_read_as_with_nmap(tmp_path: Path, debug: bool) -> 
         # A shares the banner's connection and keeps what came before; the third probe has a connection of its own.
         items = [("NULL", banner), ("A", banner + to_a), ("a-longer_name.of-a-probe", banner + to_b)]
         assert replay(ours, theirs[port], items) == theirs[port]
+
+
+def client_hello() -> str:
+    """The first flight of a TLS client, as a probe string; short, because Nmap 7.93 reads 2,047 bytes a line."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+    return "".join(f"\\x{byte:02x}" for byte in out.read())
+
+
+def server_context(folder: Path) -> ssl.SSLContext:
+    """A TLS server with a certificate made on the spot."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    start = datetime.now(UTC) - timedelta(days=1)
+    certificate = builder.not_valid_before(start).not_valid_after(start + timedelta(days=9)).sign(key, hashes.SHA256())
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "pem").write_bytes(private + certificate.public_bytes(encoding))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "pem")
+    return context
+
+
+def test_an_unknown_service_inside_tls_reads_as_with_nmap(tmp_path: Path) -> None:
+    """What came back before the tunnel is forgotten; the header says SSL."""
+    database = (
+        "Probe TCP NULL q||\ntotalwaitms 300\nmatch never m|^(?!)x|\n"
+        f"Probe TCP Hello q|{client_hello()}|\nports 1-65535\ntotalwaitms 1000\nmatch ssl m|^\\x16\\x03|s\n"
+        "Probe TCP A q|AAA|\nsslports 1-65535\ntotalwaitms 300\nmatch never m|^(?!)x|\n"
+    )
+    server = encrypted(server_context(tmp_path), speaking(b"inner", {b"AAA": b"\0answer"}))
+    with listening([server]) as (port,):
+        theirs = nmap_fingerprints(tmp_path, database.encode(), [port])[port]
+    header = re.match(r"SF-Port\d+-TCP:V=(.*?)%T=SSL%I=7%D=.*?%P=(.*?)%r", theirs)
+    assert header is not None
+    version, platform = header.groups()
+    ours = Fingerprint(port, "tcp", version=version, intensity=7, platform=platform, tunnel=Tunnel.SSL)
+    items = [("NULL", b"inner"), ("A", b"inner\0answer"), ("Hello", b"inner")]
+    assert replay(ours, theirs, items) == theirs

@@ -3,21 +3,36 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from engine.errors import EngineError
 from engine.sinks.base import BUFFERED_ROWS, Run, Sink, SinkClosed, Summary
+from engine.sinks.fingerprints import FingerprintsSink
+from engine.sinks.grepable import GrepableSink
 from engine.sinks.ndjson import NdjsonSink
+from engine.sinks.nmap_xml import NmapXmlSink
 from engine.sinks.output import STDOUT, Output
 from engine.sinks.text import TextSink
+
+__all__ = ["BUFFERED_ROWS", "SINKS", "STDOUT", "Output", "Run", "Sink", "SinkClosed", "Summary", "open_sink"]
 
 SINKS: Mapping[str, Callable[[Output, Run], Sink]] = MappingProxyType(
     {
         "ndjson": NdjsonSink,
         "text": TextSink,
+        "xml": NmapXmlSink,
+        "grepable": GrepableSink,
+        "fingerprints": FingerprintsSink,
     }
 )
 
-__all__ = ["BUFFERED_ROWS", "SINKS", "STDOUT", "Output", "Run", "Sink", "SinkClosed", "Summary", "open_sink"]
-
 
 def open_sink(form: str, path: str, run: Run) -> Sink:
-    """The sink of that form on that file (`-` is standard output). Raises OutputError when it cannot be opened."""
-    return SINKS[form](Output(path), run)
+    """The sink of that form on that file (`-` is standard output).
+
+    Raises OutputError when it cannot be opened, SinkClosed when nobody reads.
+    """
+    output = Output(path)
+    try:
+        return SINKS[form](output, run)
+    except EngineError:
+        output.close()
+        raise

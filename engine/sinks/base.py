@@ -4,7 +4,7 @@ A sink takes *blobs*: NDJSON lines as the workers encoded them, each line one `S
 newline. A sink that writes NDJSON hands the bytes on without looking at them; every other sink decodes them.
 
 A sink raises `OutputError` when its destination fails (one line: what, where), and `SinkClosed` when nobody reads any
-more. After either, only `close` may be called, and `close` is then quiet.
+more; both may come from `close` too, where a sink writes what it held back. After `SinkClosed` it is silent.
 """
 
 import ipaddress
@@ -51,11 +51,8 @@ class Sink(Protocol):
     def write(self, blob: bytes, rows: int) -> None:
         """Take `rows` complete NDJSON lines; they may be held back until `close`."""
 
-    def flush(self) -> None:
-        """Hand to the system what need not be held back."""
-
     def close(self, summary: Summary) -> None:
-        """Write what was held back and the tail of the form. A second call does nothing."""
+        """Write what was held back and the tail of the form, and let go of the destination. Once is enough."""
 
 
 def decode_rows(blob: bytes) -> list[ServiceResult]:

@@ -11,8 +11,5 @@ class NdjsonSink:
     def write(self, blob: bytes, rows: int) -> None:
         self._output.write(blob)
 
-    def flush(self) -> None:
-        pass  # `Output` does not buffer
-
     def close(self, summary: Summary) -> None:
         self._output.close()

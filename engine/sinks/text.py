@@ -4,6 +4,7 @@ A host is printed when all is known, so the table waits for `close`. A run of mo
 whose input may never end, is printed as it comes instead, one line a row: `address:port/proto state service version`.
 """
 
+import contextlib
 from collections.abc import Iterable
 
 from engine.columns import service_column, service_info, version_column
@@ -32,15 +33,9 @@ class TextSink:
             for row in decoded:
                 self._hosts.add(row)
 
-    def flush(self) -> None:
-        pass  # what is held back is held back on purpose
-
     def close(self, summary: Summary) -> None:
-        try:
-            if not self._output.failed:
-                self._hosts.drain()
-        finally:
-            self._output.close()
+        with contextlib.closing(self._output):
+            self._hosts.drain()
 
     def _print_host(self, rows: list[ServiceResult]) -> None:
         self._print([*table(rows), *fingerprints(rows), *filter(None, [service_info(rows)]), ""])

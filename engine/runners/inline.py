@@ -1,0 +1,62 @@
+"""The runner without processes: one worker on the caller's own event loop."""
+
+import asyncio
+
+from engine.model import Batch, ScanConfig
+from engine.runners.base import Deliver, Source
+from engine.scan import ScanContext
+from engine.worker import Worker, inflight_limit
+
+QUEUED_BATCHES = 64  # beyond it no new target is begun
+
+
+class InlineRunner:
+    def __init__(self, config: ScanConfig, context: ScanContext) -> None:
+        self._config = config
+        self._context = context
+        self._worker: Worker | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._outstanding = 0
+        self._room = asyncio.Event()
+
+    def cancel(self) -> None:
+        if self._feeder is not None:
+            self._feeder.cancel()
+        if self._worker is not None:
+            self._worker.cancel()
+
+    async def run(self, source: Source, deliver: Deliver) -> None:
+        batches: asyncio.Queue[Batch | None] = asyncio.Queue()
+        worker = self._worker = Worker(
+            self._config, self._context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES
+        )
+        self._feeder = asyncio.create_task(self._feed(source, worker))
+
+        async def finish() -> None:
+            try:
+                await asyncio.wait((self._feeder,))  # type: ignore[type-var]
+                await worker.idle()
+            finally:
+                batches.put_nowait(None)
+
+        finisher = asyncio.create_task(finish())
+        try:
+            while (batch := await batches.get()) is not None:
+                self._outstanding -= batch.count
+                self._room.set()
+                await deliver(batch)
+            if not self._feeder.cancelled():
+                self._feeder.result()  # what went wrong while reading is the caller's to know
+        finally:
+            self._feeder.cancel()
+            finisher.cancel()
+            worker.close()
+
+    async def _feed(self, source: Source, worker: Worker) -> None:
+        window = 2 * inflight_limit(self._config)
+        async for targets in source:
+            while self._outstanding >= window:
+                self._room.clear()
+                await self._room.wait()
+            self._outstanding += len(targets)
+            worker.submit(targets)

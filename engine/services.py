@@ -1,0 +1,91 @@
+"""What a port is called when nobody has asked it: the services table.
+
+Nmap's `nmap-services` is used alone where it is found, beside the chosen probe database first, so that names are
+Nmap's; otherwise the system's /etc/services. In either file the first entry of a port and protocol wins, and the name
+`unknown` is no name. After loading, look-ups touch no file. Without any table every port is nameless.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from engine.errors import ConfigError
+
+Proto = Literal["tcp", "udp"]
+Row = tuple[str, int, str]
+"""(service name, port, protocol)"""
+
+FILE_NAME = "nmap-services"
+SYSTEM_FILE = Path("/etc/services")
+NMAP_FOLDERS = (  # where packages and `make install` put Nmap's data files
+    "~/.nmap",
+    "/usr/share/nmap",
+    "/usr/local/share/nmap",
+    "/opt/nmap/share/nmap",
+    "/opt/homebrew/share/nmap",
+    "/snap/nmap/current/usr/share/nmap",
+)
+_ROW = re.compile(r"([^\s#]+)\s+(\d{1,5})/(tcp|udp)\b")
+
+
+class ServiceTable:
+    """Names of ports. source: the file they are from, empty for none."""
+
+    def __init__(self, rows: Iterable[Row] = (), source: str = "") -> None:
+        self.source = source
+        self._names: dict[str, dict[int, str]] = {"tcp": {}, "udp": {}}
+        for name, port, proto in rows:
+            if name != "unknown":
+                self._names[proto].setdefault(port, name)
+
+    @classmethod
+    def load(cls, beside: Path | None = None) -> "ServiceTable":
+        """Read the table that is found first. beside: a file or folder to look next to, the chosen probe database.
+
+        Raises ConfigError for a table that is there but cannot be read.
+        """
+        for path in (*_nmap_tables(beside), SYSTEM_FILE):
+            if path.is_file():
+                return cls.read(path)
+        return cls()
+
+    @classmethod
+    def read(cls, path: Path) -> "ServiceTable":
+        """Read one table. Lines that are no entry are passed over, as every reader of these files does."""
+        try:
+            text = path.read_text(encoding="latin-1")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        return cls(parse_services(text), str(path))
+
+    def name(self, port: int, proto: Proto) -> str:
+        """The service usually found on a port; empty when the table has none."""
+        return self._names[proto].get(port, "")
+
+    def matching(self, mask: str) -> Iterator[Row]:
+        """The rows whose name fits a mask of `*` (any text) and `?` (one character)."""
+        pattern = re.compile(re.escape(mask).replace(r"\*", ".*").replace(r"\?", "."))
+        return (row for row in self.rows() if pattern.fullmatch(row[0]))
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, TCP first."""
+        return ((name, port, proto) for proto, names in self._names.items() for port, name in names.items())
+
+
+def parse_services(text: str) -> Iterator[Row]:
+    """The rows of /etc/services or nmap-services: `name port/protocol`, then aliases or frequency, and `#` comments."""
+    for line in text.splitlines():
+        row = _ROW.match(line)
+        if row is not None and int(row[2]) <= 65535:
+            yield row[1], int(row[2]), row[3]
+
+
+def _nmap_tables(beside: Path | None) -> Iterator[Path]:
+    if beside is not None:
+        yield (beside if beside.is_dir() else beside.parent) / FILE_NAME
+    if os.environ.get("NMAPDIR"):
+        yield Path(os.environ["NMAPDIR"]) / FILE_NAME
+    for folder in NMAP_FOLDERS:
+        yield Path(folder).expanduser() / FILE_NAME

@@ -1,0 +1,139 @@
+"""From bytes to targets ready to scan: reads files and pipes as streams, resolves names, expands networks lazily.
+
+Contract: yields lists of at most `CHUNK` targets, as soon as they are known; holds a bounded number at any time. Lines
+that cannot be read, and names that cannot be resolved, go to `on_error` and are passed over.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from itertools import islice
+
+from engine.errors import InputError
+from engine.inputs import Item, TargetReader, TargetSpec
+from engine.model import Target
+
+CHUNK = 512  # targets in one list
+READ_SIZE = 1 << 16  # bytes of input at once
+RESOLVING = 64  # names looked up at the same time
+QUEUED = 4  # lists waiting to be taken
+
+Report = Callable[[InputError], None]
+
+
+async def read_chunks(path: str) -> AsyncGenerator[bytes, None]:
+    """The bytes of a file, a pipe or standard input (`-`), as they come. Raises InputError when it cannot be opened."""
+    if path == "-":
+        descriptor = os.dup(sys.stdin.fileno())
+    else:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(path, 0, f"cannot be read: {error.strerror}") from error
+    try:
+        waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        loop = asyncio.get_running_loop()
+        while True:
+            if waits:
+                readable = asyncio.Event()
+                try:
+                    loop.add_reader(descriptor, readable.set)
+                except PermissionError:  # /dev/null and its like are never waited for
+                    waits = False
+                else:
+                    try:
+                        await readable.wait()
+                    finally:
+                        loop.remove_reader(descriptor)
+            try:
+                chunk = os.read(descriptor, READ_SIZE)
+            except OSError as error:
+                raise InputError(path, 0, f"cannot be read: {error.strerror}") from error
+            if not chunk:
+                return
+            yield chunk
+    finally:
+        os.close(descriptor)
+
+
+async def read_items(path: str, reader: TargetReader) -> AsyncIterator[list[Item]]:
+    """What the lines of an input say."""
+    async with contextlib.aclosing(read_chunks(path)) as chunks:
+        async for chunk in chunks:
+            yield reader.feed(chunk)
+    yield reader.close()
+
+
+class TargetSource:
+    """An async iterator of target lists over `items`, to be iterated once."""
+
+    def __init__(self, items: AsyncIterator[list[Item]], on_error: Report) -> None:
+        self._items = items
+        self._on_error = on_error
+        self._queue: asyncio.Queue[list[Target] | None] = asyncio.Queue(QUEUED)
+        self._lookups: set[asyncio.Task[None]] = set()
+        self._looking = asyncio.Semaphore(RESOLVING)
+
+    async def __aiter__(self) -> AsyncIterator[list[Target]]:
+        reading = asyncio.create_task(self._read())
+        try:
+            while (targets := await self._queue.get()) is not None:
+                yield targets
+            await reading
+        finally:
+            for task in (reading, *self._lookups):
+                task.cancel()
+
+    async def _read(self) -> None:
+        try:
+            async for items in self._items:
+                ready: list[Target] = []
+                for item in items:
+                    if type(item) is Target:
+                        ready.append(item)
+                    elif isinstance(item, TargetSpec):
+                        await self._put(ready)
+                        ready = []
+                        await self._expand(item)
+                    else:
+                        self._on_error(item)  # type: ignore[arg-type]
+                await self._put(ready)
+            while self._lookups:
+                await asyncio.wait(self._lookups)
+        finally:
+            await self._queue.put(None)
+
+    async def _put(self, targets: Iterable[Target]) -> None:
+        iterator = iter(targets)
+        while chunk := list(islice(iterator, CHUNK)):
+            await self._queue.put(chunk)
+
+    async def _expand(self, spec: TargetSpec) -> None:
+        if not spec.is_name:
+            await self._put(spec.targets())
+            return
+        await self._looking.acquire()
+        task = asyncio.create_task(self._resolve(spec))
+        self._lookups.add(task)
+        task.add_done_callback(self._looked_up)
+
+    def _looked_up(self, task: "asyncio.Task[None]") -> None:
+        self._lookups.discard(task)
+        self._looking.release()
+
+    async def _resolve(self, spec: TargetSpec) -> None:
+        try:
+            answers = await asyncio.get_running_loop().getaddrinfo(spec.host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._on_error(InputError(spec.host, 0, f"cannot be resolved: {error.strerror or error}"))
+            return
+        await self._put(spec.resolved(str(answers[0][4][0])).targets())
+
+
+async def from_items(items: Sequence[Item]) -> AsyncIterator[list[Item]]:
+    """Items that are known already, as a source's input."""
+    yield list(items)

@@ -1,0 +1,33 @@
+"""The seam between a conversation and the network; see the package's docstring."""
+
+from typing import Protocol
+
+MAX_READ = 600_000  # bytes handed over at once, as much as Nmap takes in one read event
+
+
+class Transport(Protocol):
+    def send(self, data: bytes) -> None:
+        """Write all of `data`, now or as soon as the socket takes it. Raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """End the connection; nothing is reported after that. Harmless when it has ended already."""
+        ...
+
+
+class Receiver(Protocol):
+    """All calls come from the reactor's turn, with its clock's `now` (monotonic seconds)."""
+
+    def connected(self, now: float) -> None: ...
+
+    def received(self, data: bytes, now: float) -> None:
+        """At least one byte, everything that could be read at the moment (UDP: one datagram)."""
+        ...
+
+    def ended(self, now: float) -> None:
+        """The peer closed its side (UDP: an empty datagram)."""
+        ...
+
+    def broken(self, error: OSError, now: float) -> None:
+        """The connection could not be made, or broke while reading or writing."""
+        ...

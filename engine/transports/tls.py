@@ -1,0 +1,157 @@
+"""TLS over any stream transport, without sockets of its own: OpenSSL between two memory buffers.
+
+The client is as tolerant as OpenSSL can be made: no certificate is checked, every protocol version and cipher the
+library still has is offered, at security level 0 and with legacy renegotiation allowed, because the task is to talk to
+whatever answers, not to trust it.
+"""
+
+import ssl
+from collections.abc import Callable
+from errno import EIO
+
+from engine.transports.base import MAX_READ, Receiver, Transport
+
+RECORD = 16384  # bytes; TLS's largest record
+OP_LEGACY_SERVER_CONNECT = 0x4
+
+
+def client_context() -> ssl.SSLContext:
+    """A context that opens old servers too; measured against TLS 1.0 to 1.3, RSA-1024, NULL and anonymous ciphers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+    context.options |= OP_LEGACY_SERVER_CONNECT
+    return context
+
+
+class TlsError(OSError):
+    """The TLS layer gave up; errno EIO, as Nmap sees it. The text is OpenSSL's reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(EIO, reason)
+
+
+class TlsTransport:
+    """A TLS client that begins when the transport below is connected; reports `connected` after the handshake.
+
+    open_below: makes the transport below, with this object as its receiver. name: for SNI, or "".
+    """
+
+    __slots__ = ("_below", "_handshaking", "_incoming", "_object", "_outgoing", "_receiver")
+
+    def __init__(
+        self, context: ssl.SSLContext, receiver: Receiver, open_below: Callable[[Receiver], Transport], name: str = ""
+    ) -> None:
+        self._receiver = receiver
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name or None)
+        self._handshaking = True
+        self._below: Transport | None = open_below(self)
+
+    @property
+    def session(self) -> ssl.SSLObject:
+        """What was negotiated; meaningful once connected."""
+        return self._object
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._object.write(data)
+        except ssl.SSLError as error:
+            raise TlsError(error.reason or str(error)) from error
+        self._flush()
+
+    def close(self) -> None:
+        if self._below is not None:
+            self._below.close()
+            self._below = None
+
+    # -- reports from below
+
+    def connected(self, now: float) -> None:
+        self._handshake(now)
+
+    def received(self, data: bytes, now: float) -> None:
+        self._incoming.write(data)
+        if self._handshaking:
+            self._handshake(now)
+        if not self._handshaking and self._below is not None:
+            self._read(now)
+
+    def ended(self, now: float) -> None:
+        self._incoming.write_eof()
+        if self._handshaking:
+            self._break(TlsError("connection closed during the handshake"), now)
+        else:
+            self._read(now)
+
+    def broken(self, error: OSError, now: float) -> None:
+        self.close()
+        self._receiver.broken(error, now)
+
+    # -- the layer itself
+
+    def _handshake(self, now: float) -> None:
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush_or_break(now)
+            return
+        except (ssl.SSLError, ValueError) as error:
+            reason = error.reason if isinstance(error, ssl.SSLError) else ""
+            self._break(TlsError(reason or str(error)), now)
+            return
+        self._handshaking = False
+        if self._flush_or_break(now):
+            self._receiver.connected(now)
+
+    def _read(self, now: float) -> None:
+        chunks = []
+        size = 0
+        ended = False
+        failure: TlsError | None = None
+        while size < MAX_READ:
+            try:
+                chunk = self._object.read(RECORD)
+            except ssl.SSLWantReadError:
+                break
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                ended = True
+                break
+            except ssl.SSLError as error:
+                failure = TlsError(error.reason or str(error))
+                break
+            if not chunk:
+                ended = True
+                break
+            chunks.append(chunk)
+            size += len(chunk)
+        if not self._flush_or_break(now):
+            return
+        if chunks:
+            self._receiver.received(b"".join(chunks), now)
+        if self._below is None:
+            return
+        if failure is not None:
+            self._break(failure, now)
+        elif ended:
+            self._receiver.ended(now)
+
+    def _flush(self) -> None:
+        data = self._outgoing.read()
+        if data and self._below is not None:
+            self._below.send(data)
+
+    def _flush_or_break(self, now: float) -> bool:
+        try:
+            self._flush()
+        except OSError as error:
+            self._break(error, now)
+            return False
+        return True
+
+    def _break(self, error: OSError, now: float) -> None:
+        self.close()
+        self._receiver.broken(error, now)

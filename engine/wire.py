@@ -1,0 +1,39 @@
+"""Messages between the collector and its workers over a Unix stream socket: a length, a kind, a msgpack body.
+
+Collector to worker: SETUP (once), TARGETS (many), DRAIN (no more targets will come), CANCEL (finish what is in flight
+as cancelled, now). Worker to collector: READY, BATCH (many), BYE (after DRAIN, when all is done), FAULT (one line, then
+the end). A message that is cut off by a worker's death is never half read.
+"""
+
+import asyncio
+import struct
+from enum import IntEnum
+
+HEADER = struct.Struct("<IB")  # bytes of body, kind
+MAX_BODY = 1 << 28  # bytes; longer means that the stream is out of step
+
+
+class Kind(IntEnum):
+    SETUP = 1
+    TARGETS = 2
+    DRAIN = 3
+    CANCEL = 4
+    READY = 5
+    BATCH = 6
+    BYE = 7
+    FAULT = 8
+
+
+def frame(kind: Kind, body: bytes = b"") -> bytes:
+    return HEADER.pack(len(body), kind) + body
+
+
+async def receive(reader: asyncio.StreamReader) -> tuple[Kind, bytes] | None:
+    """The next whole message, or None when the other side is gone."""
+    try:
+        size, kind = HEADER.unpack(await reader.readexactly(HEADER.size))
+        if size > MAX_BODY:
+            raise ValueError(f"message of {size} bytes")
+        return Kind(kind), await reader.readexactly(size)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None

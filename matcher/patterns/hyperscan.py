@@ -1,0 +1,115 @@
+"""The hyperscan engine: every line of a probe in one Hyperscan (Vectorscan) database, scanned once per response.
+
+Each line is compiled as a superset of its pattern, so the look-around and back-references that Hyperscan lacks are
+already gone; PREFILTER lets it relax what is too large for it. What it refuses all the same is always a candidate.
+Contract: PatternSet. A stored database loads only on a CPU with the features it was compiled for; the platform is a
+part of the engine's version.
+"""
+
+from collections.abc import Sequence
+
+import hyperscan
+import msgspec
+from msgspec import Struct
+
+from matcher.errors import UnsupportedPattern
+from matcher.model import Signature
+from matcher.patterns import SetFailure
+from matcher.regex_ast import parse
+from matcher.translate import superset
+
+MAX_REPEAT = 32767  # Hyperscan's own
+FLAGS = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_ALLOWEMPTY
+MODE = hyperscan.HS_MODE_BLOCK
+
+
+class _Stored(Struct, array_like=True, frozen=True):
+    """database: the serialised database, empty where no line is in it; always: lines that must be tried anyway."""
+
+    database: bytes
+    always: tuple[int, ...]
+
+
+def _compile(texts: Sequence[bytes], ids: Sequence[int]) -> hyperscan.Database:
+    database = hyperscan.Database(mode=MODE)
+    database.compile(expressions=texts, ids=ids, elements=len(texts), flags=FLAGS)
+    return database
+
+
+def _refused(texts: dict[int, bytes]) -> set[int]:
+    """The lines Hyperscan will not compile, found by halving."""
+    if not texts:
+        return set()
+    try:
+        _compile(list(texts.values()), list(texts))
+    except hyperscan.HyperscanError:
+        if len(texts) == 1:
+            return set(texts)
+        ids = list(texts)
+        half = len(ids) // 2
+        return _refused({key: texts[key] for key in ids[:half]}) | _refused({key: texts[key] for key in ids[half:]})
+    return set()
+
+
+def _collect(position: int, _start: int, _end: int, _flags: int, found: list[int]) -> None:
+    found.append(position)
+
+
+class HyperscanSet:
+    def __init__(self, stored: _Stored) -> None:
+        self._always = stored.always
+        self._scan = None
+        if stored.database:
+            self._database = hyperscan.loadb(stored.database, MODE)
+            self._scratch = hyperscan.Scratch(self._database)
+            self._scan = self._database.scan
+
+    def candidates(self, response: bytes) -> Sequence[int]:
+        if self._scan is None:
+            return self._always
+        found = list(self._always)
+        try:
+            self._scan(response, _collect, 0, found, self._scratch)
+        except hyperscan.HyperscanError as error:
+            raise SetFailure(f"hyperscan {type(error).__name__}") from error
+        if len(found) > 1:
+            found.sort()
+        return found
+
+
+class HyperscanEngine:
+    name = "hyperscan"
+
+    def __init__(self) -> None:
+        probe = _compile([b"a"], [0])
+        self.version = f"1-{hyperscan.__version__}-{probe.info().decode()}"
+
+    def analyse(self, lines: Sequence[Signature]) -> bytes:
+        texts: dict[int, bytes] = {}
+        always = []
+        for position, signature in enumerate(lines):
+            try:
+                tree = parse(signature.pattern, caseless=signature.caseless, dotall=signature.dotall)
+                texts[position] = superset(tree, max_repeat=MAX_REPEAT) or b"(?:)"
+            except UnsupportedPattern:
+                always.append(position)
+        database = b""
+        if texts:
+            try:
+                made = _compile(list(texts.values()), list(texts))
+            except hyperscan.HyperscanError:
+                refused = _refused(texts)
+                always = sorted({*always, *refused})
+                texts = {position: text for position, text in texts.items() if position not in refused}
+                made = _compile(list(texts.values()), list(texts)) if texts else None
+            database = hyperscan.dumpb(made) if made is not None else b""
+        return msgspec.msgpack.encode(_Stored(database, tuple(always)))
+
+    def load(self, stored: bytes) -> HyperscanSet:
+        try:
+            return HyperscanSet(msgspec.msgpack.decode(stored, type=_Stored))
+        except (msgspec.DecodeError, hyperscan.HyperscanError) as error:
+            raise ValueError(str(error)) from error
+
+
+ENGINE = HyperscanEngine()
