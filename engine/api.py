@@ -95,4 +95,3 @@ async def _items(targets: Targets) -> AsyncIterator[list[Item]]:
     else:
         for target in targets:
             yield [target] if isinstance(target, Target) else reader.read_line(target)
-

@@ -1,8 +1,8 @@
 """Batches in, rows out: hands every batch to every sink and keeps the tally of the run.
 
 The collector decodes nothing: rows arrive as the NDJSON lines that the workers made, and what is counted arrives
-counted. Because `deliver` returns only when the sinks have taken the batch, a slow sink slows down the runner, the runner
-its workers, and they the reader.
+counted. Because `deliver` returns only when the sinks have taken the batch, a slow sink slows down the runner, the
+runner its workers, and they the reader.
 """
 
 from collections import Counter

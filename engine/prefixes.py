@@ -11,28 +11,34 @@ An IPv4-mapped IPv6 address is the IPv4 host that it reaches.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
 
 from engine.errors import ConfigError, InputError
 
 _LOW = (1 << 64) - 1
-_MAPPED = 0xFFFF << 32  # ::ffff:0:0/96
-Range = tuple[int, int]
-"""First and last address as numbers, both inside."""
+_MAPPED = 0xFFFF  # ::ffff:0:0/96, the upper 96 bits
+_PAGES = 16  # upper bits of an IPv4 address that an index of its own answers, so that bisection has few steps left
 
 
 class PrefixSet:
-    """A set of addresses. `"192.0.2.7" in prefixes`; what is no address is in no set. `len()`: merged ranges."""
+    """A set of addresses. `"192.0.2.7" in prefixes`; what is no address is in no set. `len()`: merged ranges.
 
-    def __init__(self, v4: Iterable[Range] = (), v6: Iterable[Range] = ()) -> None:
+    v4, v6: ranges, each packed into one number, `first << 32 | last` and `first << 128 | last`; both ends are inside.
+    """
+
+    def __init__(self, v4: Iterable[int] = (), v6: Iterable[int] = ()) -> None:
         self._first4, self._last4 = array("I"), array("I")
-        for first, last in _merged(v4):
+        for first, last in _merged(v4, 32):
             self._first4.append(first)
             self._last4.append(last)
+        shift = 32 - _PAGES
+        self._page4 = array("I", (bisect_left(self._first4, page << shift) for page in range(1 << _PAGES)))
+        self._page4.append(len(self._first4))
         # An IPv6 address is two halves of 64 bits: upper, lower.
         self._first6, self._last6 = (array("Q"), array("Q")), (array("Q"), array("Q"))
-        for first, last in _merged(v6):
+        for first, last in _merged(v6, 128):
             for halves, number in ((self._first6, first), (self._last6, last)):
                 halves[0].append(number >> 64)
                 halves[1].append(number & _LOW)
@@ -47,14 +53,15 @@ class PrefixSet:
             number = int.from_bytes(inet_pton(AF_INET6, host.partition("%")[0]), "big")
         except (OSError, ValueError):
             return False
-        return self._has4(number & 0xFFFFFFFF) if number >> 32 == _MAPPED >> 32 else self._has6(number)
+        return self._has4(number & 0xFFFFFFFF) if number >> 32 == _MAPPED else self._has6(number)
 
     def __or__(self, other: "PrefixSet") -> "PrefixSet":
         """The addresses of both."""
-        return PrefixSet([*self._ranges4(), *other._ranges4()], [*self._ranges6(), *other._ranges6()])
+        return PrefixSet(chain(self._packed4(), other._packed4()), chain(self._packed6(), other._packed6()))
 
     def _has4(self, number: int) -> bool:
-        index = bisect_right(self._first4, number) - 1
+        page = number >> 32 - _PAGES
+        index = bisect_right(self._first4, number, self._page4[page], self._page4[page + 1]) - 1
         return index >= 0 and number <= self._last4[index]
 
     def _has6(self, number: int) -> bool:
@@ -64,12 +71,12 @@ class PrefixSet:
         index = bisect_right(lowers, lower, bisect_left(uppers, upper, 0, end), end) - 1
         return index >= 0 and (upper, lower) <= (self._last6[0][index], self._last6[1][index])
 
-    def _ranges4(self) -> Iterator[Range]:
-        return zip(self._first4, self._last4, strict=True)
+    def _packed4(self) -> Iterator[int]:
+        return (first << 32 | last for first, last in zip(self._first4, self._last4, strict=True))
 
-    def _ranges6(self) -> Iterator[Range]:
+    def _packed6(self) -> Iterator[int]:
         return (
-            (upper << 64 | lower, last_upper << 64 | last_lower)
+            upper << 192 | lower << 128 | last_upper << 64 | last_lower
             for upper, lower, last_upper, last_lower in zip(*self._first6, *self._last6, strict=True)
         )
 
@@ -107,17 +114,16 @@ def load_allowlist(path: Path) -> PrefixSet:
 
 def parse_prefixes(lines: Iterable[str], source: str) -> PrefixSet:
     """The set of a list's lines. Raises InputError `source:line: reason`."""
-    v4: list[Range] = []
-    v6: list[Range] = []
+    v4, v6 = array("Q"), list[int]()
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if not text:
             continue
         try:
-            first, last, is_v6 = _parse_entry(text)
+            first, last, bits = _parse_entry(text)
         except ValueError as reason:
             raise InputError(source, number, str(reason)) from None
-        (v6 if is_v6 else v4).append((first, last))
+        (v4 if bits == 32 else v6).append(first << bits | last)
     return PrefixSet(v4, v6)
 
 
@@ -166,15 +172,15 @@ RESERVED = (
 )
 
 
-def _parse_entry(text: str) -> tuple[int, int, bool]:
-    """First and last address, and whether they are IPv6. Raises ValueError with the reason."""
-    low, dash, high = text.partition("-")
-    if dash:
+def _parse_entry(text: str) -> tuple[int, int, int]:
+    """First and last address as numbers, and how many bits they have. Raises ValueError with the reason."""
+    if "-" in text:
+        low, _, high = text.partition("-")
         first, bits = _address(low.strip())
         last, last_bits = _address(high.strip())
         if bits != last_bits or first > last:
             raise ValueError(f"{text[:80]!r} is no range from a lower to a higher address")
-        return first, last, bits == 128
+        return first, last, bits
     literal, slash, length = text.partition("/")
     first, bits = _address(literal)
     size = 1
@@ -185,7 +191,7 @@ def _parse_entry(text: str) -> tuple[int, int, bool]:
             raise ValueError(f"bad prefix length {length[:20]!r}; expected a number from 0 to {bits}")
         size = 1 << (bits - int(length))
     first &= -size
-    return first, first + size - 1, bits == 128
+    return first, first + size - 1, bits
 
 
 def _address(text: str) -> tuple[int, int]:
@@ -196,17 +202,20 @@ def _address(text: str) -> tuple[int, int]:
         number = int.from_bytes(inet_pton(AF_INET6, text), "big")
     except (OSError, ValueError):
         raise ValueError(f"{text[:80]!r} is not an IP address; expected one, a CIDR network or a range") from None
-    return (number & 0xFFFFFFFF, 32) if number >> 32 == _MAPPED >> 32 else (number, 128)
+    return (number & 0xFFFFFFFF, 32) if number >> 32 == _MAPPED else (number, 128)
 
 
-def _merged(ranges: Iterable[Range]) -> Iterator[Range]:
+def _merged(packed: Iterable[int], bits: int) -> Iterator[tuple[int, int]]:
     """Ranges in order, those that overlap or touch made one."""
-    ordered = iter(sorted(ranges))
-    for first, last in ordered:
-        for next_first, next_last in ordered:
-            if next_first > last + 1:
-                yield first, last
-                first, last = next_first, next_last
-            elif next_last > last:
-                last = next_last
-        yield first, last
+    ones = (1 << bits) - 1
+    start, end = 0, -2  # no range yet; -2 touches none
+    for number in sorted(packed):
+        first, last = number >> bits, number & ones
+        if first > end + 1:
+            if end >= start:
+                yield start, end
+            start, end = first, last
+        elif last > end:
+            end = last
+    if end >= start:
+        yield start, end

@@ -43,7 +43,7 @@ from engine.fingerprint import Fingerprint
 from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
 from engine.plan import Plan, Planner
 from engine.timing import NMAP, Timing
-from matcher import Match, Probe, ProbeDatabase, VersionInfo
+from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
 
 ENOUGH_UNMATCHED = 4096  # bytes; a buffer this long that no line fits is not waited upon any further
 FINGERPRINT_INTENSITY = 7  # below it only a NOMATCH shows its fingerprint
@@ -103,7 +103,7 @@ class ScanContext:
         *,
         intensity: int = 7,
         timing: Timing = NMAP,
-        service_name: Callable[[int, str], str] = lambda port, proto: "",
+        service_name: Callable[[int, Proto], str] = lambda port, proto: "",
         excluded: bool = True,
         connect_s: float = CONNECT_S,
         tls_connect_s: float = TLS_CONNECT_S,

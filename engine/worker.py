@@ -11,7 +11,6 @@ import platform
 import resource
 import signal
 import socket
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -55,7 +54,7 @@ def raise_descriptor_limit() -> None:
 def scan_context(config: ScanConfig) -> ScanContext:
     """Database, matcher and options made ready. Raises MatcherError."""
     services = ServiceTable.load()
-    database = load_database(config.probes[0] if config.probes else None, services=services.rows())
+    database = load_database(config.probes[0] if config.probes else None, services=tuple(services.rows()))
     matcher = Matcher(database, config.matcher)
     try:
         program = version("probemill")
@@ -153,7 +152,13 @@ class Worker:
     def finished(self, driver: Driver, result: ServiceResult) -> None:
         self._inflight.discard(driver)
         self._tls_open.discard(driver)
-        self._tally["probes"] += driver.sent
+        tally = self._tally
+        tally["probes"] += driver.sent
+        tally["verdict:" + result.verdict.value] += 1
+        if result.reason is not None:
+            tally["reason:" + result.reason.value] += 1
+        if result.name and result.method == "probed":
+            tally["service:" + result.name] += 1
         self._rows.append(result)
         self._done.append(driver.scan.target.ordinal)
         if len(self._rows) >= self._config.batch_rows:
@@ -229,14 +234,10 @@ async def _serve(link: socket.socket) -> None:
     writer.close()
 
 
-def serve(link: socket.socket) -> None:
-    """The main function of a worker process. Ctrl-C is the collector's business; it tells us."""
+def serve(descriptor: int) -> None:
+    """The main function of a worker process, which inherits its link. Ctrl-C is the collector's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_descriptor_limit()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)  # nearly all garbage here dies by reference count
-    uvloop.run(_serve(link))
-
-
-if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    uvloop.run(_serve(socket.socket(fileno=descriptor)))

@@ -46,5 +46,11 @@ def test_outcome_in_pieces(case: Case, cut: int) -> None:
     assert not play(case, cut), case.what
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.uncut], ids=lambda case: case.id)
+def test_uncut_cases_have_their_reason(case: Case) -> None:
+    """Only where cutting does change the outcome is a case exempt from it."""
+    assert play(case, 1) or play(case, 7), case.uncut
+
+
 def test_ids_are_unique() -> None:
     assert len({case.id for case in CASES}) == len(CASES)

@@ -24,6 +24,7 @@ from engine.worker import inflight_limit
 log = logging.getLogger("probemill.pool")
 
 MAX_BARREN_DEATHS = 4  # of one slot in a row without a row delivered; then the run gives up
+_MAIN = "import sys; from engine.worker import serve; serve(int(sys.argv[1]))"  # nothing of the caller's is imported
 STREAM_LIMIT = 1 << 22  # bytes that are buffered of one worker's messages
 
 
@@ -138,9 +139,8 @@ class ProcessRunner:
     async def _launch(self, slot: _Slot) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            slot.process = subprocess.Popen(
-                [sys.executable, "-m", "engine.worker", str(theirs.fileno())], pass_fds=[theirs.fileno()]
-            )
+            descriptor = theirs.fileno()
+            slot.process = subprocess.Popen([sys.executable, "-c", _MAIN, str(descriptor)], pass_fds=[descriptor])
         slot.reader, slot.writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
         self._write(slot, frame(Kind.SETUP, self._encode(self._config)))
 

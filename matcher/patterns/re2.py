@@ -7,6 +7,7 @@ Contract: PatternSet. RE2 answers an empty list without an error when its memory
 matches stands in every set, so that this cannot pass for "no line".
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -16,16 +17,17 @@ from msgspec import Struct
 from re2 import _re2
 
 from matcher.errors import UnsupportedPattern
-from matcher.literals import Literal, Requirement, prefix, requirements
+from matcher.literals import Literal, Requirement, requirements
+from matcher.literals import prefix as required_prefix
 from matcher.model import Signature
 from matcher.patterns import SetFailure
 from matcher.regex_ast import ALL, parse
 from matcher.translate import anchored, first_bytes
 
-KEY_BYTES = 16  # of a literal; longer ones make more automaton states and find nothing more
+KEY_BYTES = 12  # of a literal; longer ones make more automaton states and find nothing more
 MIN_KEY_BYTES = 3  # shorter ones are found in everything
-MEMORY = 48 << 20  # bytes one set may use for its automaton; it starts anew when that is full
-MEMORY_PER_KEY = 64 << 10  # bytes; small sets are given less
+MEMORY = 256 << 20  # bytes, RE2's bound; a third is for this automaton, which ends at about 10 kB per key
+MAX_KNOWN = 20_000  # texts whose meaning is remembered
 MAX_CHECKS = 4  # further literals tested per line
 
 
@@ -71,14 +73,16 @@ def _plan(lines: Sequence[Signature]) -> _Plan:
 
     def cost(option: Requirement) -> tuple[int, int]:
         shortest = min(len(literal.text) for literal in option)
-        return sum(window(literal)[0] for literal in option) * (4 if shortest < 4 else 1), -shortest
+        # A caseless key costs the automaton twice the edges, a short one is found by chance.
+        dear = 4 if shortest < 4 or any(literal.caseless for literal in option) else 1
+        return sum(window(literal)[0] for literal in option) * dear, -shortest
 
     planned = []
     for position, (tree, need) in enumerate(zip(trees, needs, strict=True)):
         usable = [option for option in need if min(len(literal.text) for literal in option) >= MIN_KEY_BYTES]
         best = min(usable, key=cost, default=())
         plain = [option[0].text for option in need if len(option) == 1 and not option[0].caseless]
-        start = b"" if tree is None else prefix(tree)
+        start = b"" if tree is None else required_prefix(tree)
         checks = sorted((text for text in plain if text != start), key=lambda text: (spread[text[:4]], -len(text)))
         first = None
         if not best and tree is not None and anchored(tree):
@@ -90,69 +94,101 @@ def _plan(lines: Sequence[Signature]) -> _Plan:
 
 
 _Entry = tuple[int, bytes, tuple[bytes, ...]]  # position, prefix, checks
+_Hit = tuple[tuple[_Entry, ...], int]  # see _Keys.resolve
+_UNANCHORED = _re2.RE2.Anchor.UNANCHORED
+
+
+class _Keys:
+    """The distinct keys and the automaton that finds the longest of them at each place.
+
+    exact and caseless: key -> lines; the keys of caseless are lower case.
+    """
+
+    def __init__(self, exact: dict[bytes, list[_Entry]], caseless: dict[bytes, list[_Entry]], memory: int) -> None:
+        self.tables = (exact, caseless)
+        self.ordered = (sorted(exact), sorted(caseless))
+        options = _re2.RE2.Options()
+        options.encoding = _re2.RE2.Options.Encoding.LATIN1
+        options.never_capture = True
+        options.longest_match = True
+        options.log_errors = False
+        options.max_mem = memory
+        texts = [_re2.RE2.QuoteMeta(key) for key in self.ordered[0]]
+        texts += [b"(?i:%b)" % _re2.RE2.QuoteMeta(key) for key in self.ordered[1]]
+        expression = _re2.RE2(b"|".join(texts), options)
+        if not expression.ok():
+            raise SetFailure(f"re2: {expression.error().decode('latin-1')}")
+        self.search = expression.Match
+        self.known: dict[bytes, _Hit] = {}
+
+    def resolve(self, text: bytes) -> _Hit:
+        """What finding `text` means: the lines of all keys inside it, and how far the next search may skip."""
+        size = len(text)
+        entries: list[_Entry] = []
+        skip = size
+        for table, ordered, seen in zip(self.tables, self.ordered, (text, text.lower()), strict=True):
+            inside = {seen[start:end] for start in range(size) for end in range(start + 1, size + 1)}
+            entries += [entry for key in inside & table.keys() for entry in table[key]]
+            skip = next((start for start in range(1, skip) if _begins(ordered, seen[start:])), skip)
+        if len(self.known) >= MAX_KNOWN:
+            self.known.clear()
+        self.known[text] = tuple(entries), skip
+        return self.known[text]
+
+
+def _begins(ordered: list[bytes], text: bytes) -> bool:
+    """Whether a longer key begins with `text`."""
+    at = bisect_right(ordered, text)
+    return at < len(ordered) and ordered[at].startswith(text)
 
 
 class Re2Set:
     """See the module's docstring. memory: bytes the automaton may use."""
 
-    def __init__(self, plan: _Plan, memory: int | None = None) -> None:
-        keys: dict[Literal, list[_Entry]] = {}
+    def __init__(self, plan: _Plan, memory: int = MEMORY) -> None:
+        exact: dict[bytes, list[_Entry]] = {}
+        caseless: dict[bytes, list[_Entry]] = {}
         first: list[list[_Entry]] = [[] for _ in range(256)]
         self._empty: list[int] = []
         for line in plan.lines:
             entry = (line.position, line.prefix, line.checks)
             for key in line.keys:
-                keys.setdefault(key, []).append(entry)
+                (caseless if key.caseless else exact).setdefault(key.text, []).append(entry)
             if line.keys:
                 continue
-            mask = ALL if line.first is None else int.from_bytes(line.first, "little")
             if line.first is None and not line.prefix and not line.checks:
                 self._empty.append(line.position)
+            mask = ALL if line.first is None else int.from_bytes(line.first, "little")
             for code in range(256):
                 if mask >> code & 1:
                     first[code].append(entry)
         self._first = [tuple(entries) for entries in first]
-        options = _re2.RE2.Options()
-        options.encoding = _re2.RE2.Options.Encoding.LATIN1
-        options.never_capture = True
-        options.log_errors = False
-        options.max_mem = memory or min(MEMORY, (4 << 20) + len(keys) * MEMORY_PER_KEY)
-        made = _re2.Set(_re2.RE2.Anchor.UNANCHORED, options)
-        self._lines: list[tuple[_Entry, ...]] = []
-        for key, entries in keys.items():
-            text = _re2.RE2.QuoteMeta(key.text)
-            made.Add(b"(?i)" + text if key.caseless else text)
-            self._lines.append(tuple(entries))
-        made.Add(b"")  # the sentinel: always in the answer, unless RE2 gave up
-        self._lines.append(())
-        self._search = made.Match if made.Compile() else lambda response: []
+        self._keys = _Keys(exact, caseless, memory) if exact or caseless else None
 
     def candidates(self, response: bytes) -> Sequence[int]:
-        hits = self._search(response)
-        if not hits:
-            raise SetFailure("re2 out of memory")
         if not response:
             return self._empty
-        found = [
-            position
-            for position, start, checks in self._first[response[0]]
-            if response.startswith(start) and _all_in(checks, response)
-        ]
-        if len(hits) == 1:
-            return found
-        lines = self._lines
-        for hit in hits:
-            for position, start, checks in lines[hit]:
-                if response.startswith(start) and _all_in(checks, response):
-                    found.append(position)
+        found: list[int] = []
+        begins = response.startswith
+        groups = [self._first[response[0]]]
+        if self._keys is not None:
+            search, known = self._keys.search, self._keys.known
+            size = len(response)
+            start, end = search(_UNANCHORED, response, 0, size)[0]
+            while start >= 0:
+                text = response[start:end]
+                entries, skip = known.get(text) or self._keys.resolve(text)
+                groups.append(entries)
+                start, end = search(_UNANCHORED, response, start + skip, size)[0]
+        for entries in groups:
+            for position, prefix, checks in entries:
+                if begins(prefix):
+                    for check in checks:
+                        if check not in response:
+                            break
+                    else:
+                        found.append(position)
         return sorted(set(found)) if len(found) > 1 else found
-
-
-def _all_in(checks: tuple[bytes, ...], response: bytes) -> bool:
-    for check in checks:  # noqa: SIM110 - twice as fast as all() with a generator
-        if check not in response:
-            return False
-    return True
 
 
 class Re2Engine:

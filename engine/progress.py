@@ -1,0 +1,78 @@
+"""The live line on a terminal, and its last words: what was found, how fast, what failed."""
+
+import asyncio
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from engine.run import Run
+
+REFRESH_S = 0.25
+FOUND = ("hardmatched", "softmatched")
+
+
+class LiveLine:
+    """Redraws one line on stderr while the run goes on; on anything but a terminal it is silent."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    async def follow(self, run: Run) -> None:
+        """Until cancelled."""
+        if not self._console.is_terminal:
+            return
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            seen: list[tuple[float, int]] = []
+            while True:
+                now = time.monotonic()
+                seen = [*seen, (now, run.collector.rows)][-20:]
+                live.update(Text(status_line(run, rate(seen))), refresh=True)
+                await asyncio.sleep(REFRESH_S)
+
+
+def rate(seen: list[tuple[float, int]]) -> float:
+    """Rows per second between the first and the last observation."""
+    (t0, n0), (t1, n1) = seen[0], seen[-1]
+    return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+
+
+def status_line(run: Run, per_second: float) -> str:
+    tally = run.collector.tally
+    identified = sum(tally["verdict:" + verdict] for verdict in FOUND)
+    failed = sorted((name[7:], count) for name, count in tally.items() if name[:7] == "reason:")
+    parts = [
+        f"{run.collector.rows:,} done" + (f" of {run.read:,}" if run.input_ended else ""),
+        f"{per_second:,.0f}/s",
+        f"{run.in_flight:,} in flight",
+        f"{identified:,} identified",
+    ]
+    parts += [f"{count:,} {reason}" for reason, count in failed]
+    if run.input_ended and per_second > 0:
+        parts.append(f"{run.in_flight / per_second:,.0f} s left")
+    return "  ".join(parts)
+
+
+def summary_table(run: Run) -> Table:
+    """What was found, by service, and how the conversations ended, most first."""
+    tally = run.collector.tally
+    elapsed = time.monotonic() - run.started
+    table = Table(title=f"{run.collector.rows:,} targets in {elapsed:.1f} s", title_justify="left", box=None)
+    table.add_column("outcome")
+    table.add_column("targets", justify="right")
+    table.add_column("service")
+    table.add_column("targets", justify="right")
+    outcomes = _most([(name[8:], n) for name, n in tally.items() if name[:8] == "verdict:"])
+    outcomes += _most([(f"  {name[7:]}", n) for name, n in tally.items() if name[:7] == "reason:"])
+    services = _most([(name[8:], n) for name, n in tally.items() if name[:8] == "service:"])[:20]
+    for row in range(max(len(outcomes), len(services))):
+        left = outcomes[row] if row < len(outcomes) else ("", "")
+        right = services[row] if row < len(services) else ("", "")
+        table.add_row(*left, *right)
+    return table
+
+
+def _most(counts: list[tuple[str, int]]) -> list[tuple[str, str]]:
+    return [(name, f"{n:,}") for name, n in sorted(counts, key=lambda item: (-item[1], item[0]))]
