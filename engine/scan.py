@@ -416,7 +416,7 @@ class ServiceScan:
         state = self._state
         if self._wrap_ok:
             if reason is None or state:
-                verdict = Verdict.TCPWRAPPED
+                verdict, reason = Verdict.TCPWRAPPED, None
             else:
                 state = "closed" if reason is Reason.REFUSED else "filtered"
         if not state:

@@ -36,7 +36,8 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "verdict": "How the conversation ended: `hardmatched` (recognised), `softmatched` (the service is known, the"
         " product is not), `nomatch`, `tcpwrapped` (the port accepts and hangs up), `excluded` (not contacted,"
         " because the database says so) or `incomplete`.",
-        "reason": "Why the verdict is `incomplete`: `refused`, `timeout`, `reset`, `unreachable`, `tls`, `budget` or `cancelled`.",
+        "reason": "Why the verdict is `incomplete`: `refused`, `timeout`, `reset`, `unreachable`, `tls`, `budget` or"
+        " `cancelled`.",
         "evidence": "The line of the database that recognised the service.",
         "fingerprint": "What every probe got back, in Nmap's SF form with its line breaks, where the service was not"
         " recognised or only half.",
@@ -80,7 +81,7 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
 }
 
 
-def schema() -> dict[str, Any]:
+def result_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one NDJSON row."""
     document: dict[str, Any] = {"$schema": DIALECT, **msgspec.json.schema(ServiceResult)}
     for struct, fields in ABOUT.items():

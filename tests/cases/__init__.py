@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from engine.columns import service_column, version_column
 from engine.model import ServiceResult
@@ -44,7 +45,7 @@ class Do(Struct, forbid_unknown_fields=True):
 Step = Do | Word
 
 
-class Expected(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Expected(Struct, forbid_unknown_fields=True):
     """What a row must say. items: (probe, length) of each fingerprint item; sent: by connection (udp: by datagram)."""
 
     state: str = "open"
@@ -189,15 +190,11 @@ def observed(row: ServiceResult, sent: Sequence[bytes]) -> Expected:
 
 def differences(case: Case, row: ServiceResult, sent: Sequence[bytes]) -> str:
     """Empty where the row is what the case expects; otherwise expected and got, field by field."""
-    got = msgspec.to_builtins(observed(row, sent))
-    wanted = [
-        {key: value for key, value in msgspec.to_builtins(outcome).items() if key != "why"}
-        for outcome in (case.expect, *case.also)
-    ]
+    got = asdict(observed(row, sent))
+    wanted = [asdict(outcome) | {"why": ""} for outcome in (case.expect, *case.also)]
     lines = []
     if got not in wanted:
-        fields = sorted(key for key in got.keys() | wanted[0].keys() if got.get(key) != wanted[0].get(key))
-        lines = [f"{key}: expected {wanted[0].get(key)!r}, got {got.get(key)!r}" for key in fields]
+        lines = [f"{key}: expected {value!r}, got {got[key]!r}" for key, value in wanted[0].items() if got[key] != value]
     if case.fingerprint and not row.fingerprint.replace("\nSF:", "").endswith(case.fingerprint):
         lines.append(f"fingerprint: expected ...{case.fingerprint!r}, got {row.fingerprint!r}")
     if case.shown is not None and (shown := f"{service_column(row)} {version_column(row)}".strip()) != case.shown:

@@ -1,0 +1,54 @@
+# Everything a person needs to type. The first use of a target sets up .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: help run test check bench bench-match bench-scan dist clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/created:
+	@$(PYTHON) -c 'import sys; sys.exit("probemill needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv .venv || { echo "cannot create .venv; on Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+# hyperscan has wheels for common platforms only; without it the re2 engine does the work.
+.venv/run: .venv/created pyproject.toml constraints.txt
+	@echo "installing probemill into .venv"
+	@$(PIP) install -c constraints.txt -e '.[fast]' || $(PIP) install -c constraints.txt -e .
+	@touch $@
+
+.venv/dev: .venv/run
+	@echo "installing development tools into .venv"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: .venv/run  ## scan the demonstration network, or TARGETS="host:port ..." or ARGS="any scan options"
+ifeq ($(strip $(TARGETS)$(ARGS)),)
+	@$(BIN)/python -m bench.demo
+else
+	@$(BIN)/probemill scan $(TARGETS) $(ARGS)
+endif
+
+test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
+	@$(BIN)/python -m pytest -n 4 $(TESTS)
+
+check: .venv/dev  ## lint and types
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy engine matcher
+
+bench: bench-match bench-scan  ## all benchmarks
+
+bench-match: .venv/dev  ## matching speed of every engine
+	@$(BIN)/python -m bench.match_table
+
+bench-scan: .venv/dev  ## scan throughput on a loopback farm
+	@$(BIN)/python -m bench.scan_table
+
+dist: .venv/dev  ## build wheel and source archive into dist/
+	@$(BIN)/python -m build --no-isolation
+
+clean:  ## remove what make made
+	@rm -rf .venv dist build results.ndjson

@@ -1,0 +1,1 @@
+"""Benchmarks, and the loopback networks they and the demonstration scan. Not installed; run from a checkout."""

@@ -1,0 +1,129 @@
+"""The demonstration: a small network on loopback, scanned with the built-in database.
+
+    python -m bench.demo [probemill scan options]
+
+Plays recorded responses (data/samples) on standard and odd ports of one loopback address, adds a real `http.server`,
+scans them all, prints the table, writes results.ndjson, stops everything. Exit code 1 if a service was not named.
+"""
+
+import asyncio
+import functools
+import http.server
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from msgspec import Struct
+
+from matcher import builtin_database, load_database
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESS = "127.77.0.1"
+RESULTS = "results.ndjson"
+MAX_REQUEST = 65536
+
+# What to play: product -> port. Ports above 1023, so that nobody needs to be root.
+CAST = {
+    "OpenSSH": 2222,
+    "Dropbear sshd": 22022,
+    "ProFTPD": 2121,
+    "vsftpd": 10021,
+    "Postfix smtpd": 2525,
+    "Exim smtpd": 10025,
+    "Dovecot imapd": 1143,
+    "Dovecot pop3d": 1110,
+    "MariaDB": 3306,
+    "MySQL": 33060,
+    "Redis key-value store": 6379,
+    "Memcached": 11211,
+    "nginx": 8080,
+    "Apache httpd": 8081,
+    "lighttpd": 9999,
+    "ngircd": 6667,
+    "Music Player Daemon": 6600,
+    "RabbitMQ": 5672,
+}
+
+
+class Part(Struct, frozen=True):
+    """One recorded service: what it answers to which bytes; no bytes: it speaks first."""
+
+    product: str
+    port: int
+    request: bytes
+    response: bytes
+
+
+def cast() -> Iterator[Part]:
+    """The first sample of each product in the cast."""
+    payloads = {(probe.name, probe.proto): probe.payload for probe in load_database("builtin").probes}
+    wanted = dict(CAST)
+    for path in sorted((ROOT / "data" / "samples").glob("*.ndjson")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            sample = json.loads(line)
+            expect = sample["expect"] or {}
+            product = expect.get("product", "")
+            if (
+                product in wanted
+                and sample["proto"] == "tcp"
+                and not expect.get("soft")
+                and expect["name"][:3] != "ssl"
+            ):
+                request = payloads[sample["probe"], "tcp"]
+                yield Part(product, wanted.pop(product), request, sample["banner"].encode("latin-1"))
+
+
+async def play(part: Part, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hold one conversation: speak first or answer the right request, then wait for the other side to leave."""
+    try:
+        if not part.request:
+            writer.write(part.response)
+        heard = b""
+        while chunk := await reader.read(MAX_REQUEST):
+            heard = (heard + chunk)[-MAX_REQUEST:]
+            if part.request and heard.endswith(part.request):
+                writer.write(part.response)
+                if part.response.startswith(b"HTTP/"):
+                    break
+        await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+
+async def demonstrate(options: list[str]) -> int:
+    parts = list(cast())
+    async with AsyncExitStack() as stack:
+        targets = []
+        for part in parts:
+            server = await asyncio.start_server(functools.partial(play, part), ADDRESS, part.port)
+            await stack.enter_async_context(server)
+            targets.append(f"{ADDRESS}:{part.port}")
+        quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+        real = http.server.ThreadingHTTPServer((ADDRESS, 8000), functools.partial(quiet, directory=str(ROOT / "docs")))
+        stack.callback(real.server_close)
+        stack.callback(real.shutdown)
+        threading.Thread(target=real.serve_forever, daemon=True).start()
+        targets.append(f"{ADDRESS}:8000")
+        command = [sys.executable, "-m", "engine.cli", "scan", *targets, "--probes", str(builtin_database())]
+        command += ["-o", RESULTS, "-o", "-", "--format", "text", *options]
+        process = await asyncio.create_subprocess_exec(*command)
+        code = await process.wait()
+    if code:
+        return code
+    rows = [json.loads(line) for line in Path(RESULTS).read_text(encoding="utf-8").splitlines()]
+    named = {row["port"] for row in rows if row.get("product")}
+    missing = [target for target in targets if int(target.rpartition(":")[2]) not in named]
+    if missing:
+        print(f"not named: {', '.join(missing)}", file=sys.stderr)
+        return 1
+    print(f"{len(named)} services named; rows are in {RESULTS}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(demonstrate(sys.argv[1:])))

@@ -1,0 +1,95 @@
+"""Every observed conversation over real loopback sockets, through the public API.
+
+All cases are scanned once, many at a time, before the first test looks at its own outcome; so the whole table takes
+about as long as its slowest case. The cases' times are far enough apart that a busy machine changes nothing.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cases import REGISTERED, Case, differences, load_all
+from scripted import ScriptedServer, serve
+
+from engine import ScanConfig, ServiceResult, Target, scan, scan_sync
+
+AT_ONCE = 24  # scans; more would make two cores late for the cases with short waits
+CASES = load_all()
+SLOW_FIRST = sorted(CASES, key=lambda case: case.id not in ("B-42c", "B-15", "B-48", "B-38"))  # 6 to 9 s each
+
+Outcome = tuple[list[ServiceResult], list[bytes]]
+
+
+def target_of(case: Case, server: ScriptedServer, ordinal: int = 0) -> Target:
+    """The target as a port scan would hand it over."""
+    state = "open|filtered" if case.proto == "udp" else "open"
+    return Target(ordinal, server.host, server.port, case.proto, state=state)
+
+
+def config_of(case: Case, folder: Path, port: int) -> ScanConfig:
+    path = folder / f"{case.id}.probes"
+    path.write_bytes(case.database(port))
+    return ScanConfig(probes=(str(path),), intensity=case.intensity, allports=case.all_ports)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the databases are written; it has a services table of its own, so that the machine's does not matter."""
+    folder = tmp_path_factory.mktemp("databases")
+    table = "".join(f"{name}\t{port}/{proto}\t0.1\n" for (port, proto), name in REGISTERED.items())
+    folder.joinpath("nmap-services").write_text(table)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NMAPDIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder: Path) -> dict[str, Outcome]:
+    """Rows and what the server received, by case."""
+
+    async def scan_all() -> dict[str, Outcome]:
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def scan_one(case: Case) -> Outcome:
+            server = servers[case.id]
+            async with gate:
+                config = config_of(case, folder, server.port)
+                rows = [row async for row in scan([target_of(case, server)], config)]
+            return rows, server.sent
+
+        results = await asyncio.gather(*map(scan_one, SLOW_FIRST))
+        return {case.id: result for case, result in zip(SLOW_FIRST, results, strict=True)}
+
+    with serve(CASES) as servers:
+        return asyncio.run(scan_all())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_outcome(case: Case, outcomes: dict[str, Outcome]) -> None:
+    """One row per target, and it is the one observed; so are the bytes sent and the connections made."""
+    rows, sent = outcomes[case.id]
+    assert len(rows) == 1
+    assert not differences(case, rows[0], sent), case.what
+
+
+def test_connections_are_counted(outcomes: dict[str, Outcome]) -> None:
+    """The row tells how many TCP connections there were, as the server counted them."""
+    tcp = [case for case in CASES if case.proto == "tcp" and not case.what.startswith("the handshake")]
+    told = {case.id: outcomes[case.id][0][0].connections for case in tcp}
+    assert told == {case.id: len(outcomes[case.id][1]) for case in tcp}
+
+
+def test_one_run_over_many_servers(folder: Path) -> None:
+    """Targets of one run do not disturb each other: cases that share a database give the same rows together."""
+    databases = [case.db for case in CASES]
+    shared = [case for case in CASES if databases.count(case.db) > 1 and case.port == 0 and case.intensity == 7]
+    most_used = max((case.db for case in shared), key=databases.count)
+    together = [case for case in shared if case.db == most_used]
+    assert len(together) >= 3
+    with serve(together) as servers:
+        targets = [target_of(case, servers[case.id], ordinal) for ordinal, case in enumerate(together)]
+        rows = {row.port: row for row in scan_sync(targets, config_of(together[0], folder, 0))}
+        for case in together:
+            server = servers[case.id]
+            assert not differences(case, rows[server.port], server.sent), case.what
