@@ -20,6 +20,7 @@ from errno import (
     EPIPE,
     ETIMEDOUT,
 )
+from math import inf
 from typing import Protocol
 
 from engine.model import Reason, ServiceResult, Tunnel
@@ -58,6 +59,10 @@ class Host(Protocol):
         """A transport to the driver's target, or None: the driver is queued and `reopen` will be called."""
         ...
 
+    def shaken(self, driver: "Driver", transport: Transport | None) -> None:
+        """A TLS handshake has succeeded."""
+        ...
+
     def starved(self) -> None:
         """The machine had no socket to give; go slower."""
         ...
@@ -66,15 +71,34 @@ class Host(Protocol):
 
 
 class Driver:
-    """One conversation in progress. It is its transport's receiver and its own timer."""
+    """One conversation in progress. It is its transport's receiver and its own timer.
 
-    __slots__ = ("_connect_s", "_host", "_retrying", "_transport", "_tunnel", "deadline", "scan", "sent", "slot")
+    budget_at: when the service's time is up, whatever it is doing (monotonic seconds).
+    """
 
-    def __init__(self, scan: ServiceScan, host: Host) -> None:
+    __slots__ = (
+        "_connect_s",
+        "_host",
+        "_retrying",
+        "_transport",
+        "_tunnel",
+        "budget_at",
+        "connects",
+        "deadline",
+        "paid",
+        "scan",
+        "sent",
+        "slot",
+    )
+
+    def __init__(self, scan: ServiceScan, host: Host, budget_at: float = inf) -> None:
         self.scan = scan
+        self.budget_at = budget_at
         self.deadline = 0.0
         self.slot: set[Timed] | None = None
         self.sent = 0  # probes
+        self.connects = 0  # transports opened
+        self.paid = False  # the coming connection has been charged to the limits
         self._host = host
         self._transport: Transport | None = None
         self._tunnel = Tunnel.NONE
@@ -96,7 +120,12 @@ class Driver:
 
     # -- reports of the transport and the reactor
 
+    def opened(self) -> None:
+        self.scan.opened()
+
     def connected(self, now: float) -> None:
+        if self._tunnel is not Tunnel.NONE:
+            self._host.shaken(self, self._transport)
         self._do(self.scan.connected(now), now)
 
     def received(self, data: bytes, now: float) -> None:
@@ -109,7 +138,9 @@ class Driver:
         self._do(self.scan.failed(reason_of(error, self._tunnel), now), now)
 
     def expired(self, now: float) -> None:
-        if self._retrying:
+        if now >= self.budget_at:
+            self._do(self.scan.abort(Reason.BUDGET, now), now)
+        elif self._retrying:
             self._retrying = False
             self._open(now)
         else:
@@ -134,6 +165,7 @@ class Driver:
             self._host.finished(self, action.result)  # type: ignore[union-attr]
 
     def _wait_until(self, deadline: float) -> None:
+        deadline = min(deadline, self.budget_at)
         earlier = self.slot is None or deadline < self.deadline
         self.deadline = deadline
         if earlier:
@@ -161,9 +193,11 @@ class Driver:
                 self._do(self.scan.failed(reason_of(error), now), now)
             return
         if transport is None:
-            self._host.reactor.disarm(self)
+            self._wait_until(self.budget_at)
             return
         self._transport = transport
+        self.connects += 1
+        self.paid = False
         if self.scan.target.proto == "udp":
             self.connected(now)
         else:
@@ -173,4 +207,3 @@ class Driver:
         if self._transport is not None:
             self._transport.close()
             self._transport = None
-

@@ -171,6 +171,14 @@ class Gate:
             return target
         return None
 
+    def clear(self) -> None:
+        """Forget every target that waits; those in flight stay counted."""
+        self.waiting = 0
+        self._lanes.clear()
+        self._turns.clear()
+        self._stalled.clear()
+        self._parked.clear()
+
     def release(self, target: Target, now: float) -> None:
         """Give back a target that `next_ready` handed out, whatever became of it."""
         self.inflight -= 1

@@ -154,16 +154,38 @@ class Batch(Struct, frozen=True, array_like=True):
 class ScanConfig(Struct, frozen=True, kw_only=True):
     """Everything a scan can be told. The command line's options are these fields; docs/options.md explains each.
 
-    probes: databases to use, merged in order: paths, `nmap`, `builtin`; empty: the first that is found.
-    matcher: `auto`, `re2`, `hyperscan` or `reference`. workers: processes; 0 scans inside the calling process.
-    max_inflight: conversations at once over all workers; 0: as many as file descriptors allow, at most 10,000.
+    A number that is 0 means no limit, except where it says otherwise.
     """
 
-    probes: tuple[str, ...] = ()
-    matcher: str = "auto"
+    # what to ask, and how the answers are read
+    probes: tuple[str, ...] = ()  # databases, merged in order: paths, `nmap`, `builtin`; empty: the first that is found
+    matcher: str = "auto"  # or `hyperscan`, `re2`, `reference`
     intensity: int = 7
-    allports: bool = False
-    workers: int = 0
-    max_inflight: int = 0
+    allports: bool = False  # scan what the database excludes, too
+    timing: Literal["nmap", "adaptive"] = "nmap"
+    spare_fragile: bool = False  # printers and industrial controllers: listen only, send nothing
+    post: bool = True  # post-processing of identified services
+
+    # where the work is done
+    workers: int = 0  # processes; 0: inside the caller
     batch_rows: int = 256
     batch_s: float = 0.2
+
+    # how hard; over all workers
+    max_inflight: int = 0  # conversations at once; 0: as many as descriptors allow, at most 10,000
+    rate: float = 0.0  # connections per second
+    per_host: int = 16  # conversations at once with one address
+    per_prefix: int = 0  # with one /24 or /64
+    host_delay_s: float = 0.0  # between two connections to one address
+    sources: tuple[str, ...] = ()  # local addresses to connect from, in turn
+    reset: bool = False  # end connections with RST instead of FIN
+
+    # how long
+    connect_timeout_s: float = 5.0
+    tls_timeout_s: float = 8.0  # connect and handshake together
+    service_timeout_s: float = 600.0
+    host_timeout_s: float = 0.0  # from the first service of an address begun to the last one done
+    max_bytes: int = 1 << 23  # received per service
+
+    # hosts that answer alike on many ports
+    pseudo_ports: int = 30  # so many equal answers of one address make it a pseudo service; 0: never

@@ -19,7 +19,7 @@ from engine.errors import ConfigError, InputError
 
 _LOW = (1 << 64) - 1
 _MAPPED = 0xFFFF  # ::ffff:0:0/96, the upper 96 bits
-_PAGES = 16  # upper bits of an IPv4 address that an index of its own answers, so that bisection has few steps left
+_PAGES = 12  # upper bits of an IPv4 address that an index of its own answers, so that bisection has few steps left
 
 
 class PrefixSet:

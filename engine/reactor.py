@@ -12,6 +12,7 @@ import asyncio
 import select
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 TICK_S = 0.01
@@ -82,6 +83,9 @@ class Reactor:
         """See to it that `timed` expires at its deadline."""
         if timed.slot is not None:
             timed.slot.discard(timed)
+            timed.slot = None
+        if timed.deadline == inf:
+            return
         tick = int(timed.deadline / TICK_S) + 1
         slot = self._slots.get(tick)
         if slot is None:

@@ -47,6 +47,7 @@ from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
 
 ENOUGH_UNMATCHED = 4096  # bytes; a buffer this long that no line fits is not waited upon any further
 FINGERPRINT_INTENSITY = 7  # below it only a NOMATCH shows its fingerprint
+UNLIMITED = 1 << 30  # probes
 CONNECT_S = 5.0
 TLS_CONNECT_S = 8.0  # TCP connect and handshake together
 
@@ -133,7 +134,10 @@ _FIELDS = VersionInfo.__struct_fields__
 
 
 class ServiceScan:
-    """One target's conversation; the module's docstring has the rules. null_only: send nothing, listen for a banner."""
+    """One target's conversation; the module's docstring has the rules.
+
+    max_probes: how many probes may be sent at most; 0 listens for a banner and says nothing.
+    """
 
     __slots__ = (
         "_buffer",
@@ -146,9 +150,9 @@ class ServiceScan:
         "_idle_s",
         "_info",
         "_name",
-        "_null_only",
         "_plan",
         "_probe",
+        "_probes_left",
         "_rtt_s",
         "_soft",
         "_started",
@@ -162,12 +166,12 @@ class ServiceScan:
         "tls",
     )
 
-    def __init__(self, target: Target, context: ScanContext, *, null_only: bool = False) -> None:
+    def __init__(self, target: Target, context: ScanContext, *, max_probes: int = UNLIMITED) -> None:
         self.target = target
         self.stage = Stage.NEW
         self.tls: TlsFacts | None = None  # set by the driver after a handshake
         self._context = context
-        self._null_only = null_only
+        self._probes_left = max_probes
         self._plan: Plan | None = None
         self._cursor = -1  # -1: the NULL probe comes next
         self._probe: Probe | None = None
@@ -188,6 +192,11 @@ class ServiceScan:
         self._connections = 0
         self._bytes = 0
 
+    @property
+    def response(self) -> bytes:
+        """What has been received for the current probe."""
+        return self._buffer
+
     # -- events
 
     def start(self, now: float) -> Action:
@@ -201,11 +210,15 @@ class ServiceScan:
             return self._finish(Verdict.EXCLUDED, now)
         return self._connect_next(now)
 
+    def opened(self) -> None:
+        """A TCP connection stands, and TLS begins to shake hands in it. Told in tunnels only, before the outcome."""
+        self._connections += 1
+
     def connected(self, now: float) -> Action:
         """The connection stands, with TLS inside where a tunnel was asked for."""
         self._expect(Stage.CONNECTING, "connected")
         self.stage = Stage.LISTENING
-        if self.target.proto == "tcp":
+        if self._tunnel is Tunnel.NONE and self.target.proto == "tcp":
             self._state = "open"
             self._connections += 1
             self._rtt_s = now - self._t0
@@ -297,8 +310,9 @@ class ServiceScan:
             null_probe = context.database.null_probe
             if null_probe is not None and target.proto == "tcp":
                 return null_probe
-        if self._null_only:
+        if self._probes_left <= 0:
             return None
+        self._probes_left -= 1
         if self._plan is None:
             self._plan = context.planner.plan(target.proto, self._tunnel, target.port)
         soft = self._name if self._soft else None

@@ -5,6 +5,8 @@ listening once unmatched data has stopped coming. `NMAP` is exact: the probe's w
 `ADAPTIVE` scales the windows with the measured round trip; docs/timing.md names its rules and their price.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from matcher import Probe
@@ -31,3 +33,4 @@ class NmapTiming:
 
 
 NMAP = NmapTiming()
+TIMINGS: Mapping[str, Timing] = MappingProxyType({"nmap": NMAP, "adaptive": NMAP})

@@ -15,16 +15,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle
+from math import inf
 
 import msgspec
 import uvloop
+from msgspec.structs import replace
 
+from engine.certificates import tls_facts
 from engine.driver import Driver
 from engine.errors import EngineError
+from engine.limits import Gate, RateLimiter, is_fragile
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel
+from engine.pseudo import PseudoServices
 from engine.reactor import Reactor
-from engine.scan import ScanContext, ServiceScan
+from engine.scan import UNLIMITED, ScanContext, ServiceScan
 from engine.services import ServiceTable
+from engine.timing import TIMINGS
 from engine.transports.base import Receiver, Transport
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
@@ -36,13 +43,21 @@ TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a pla
 SPARE_DESCRIPTORS = 64  # for the loop, logs, libraries
 MAX_INFLIGHT = 10_000  # over all workers, where the user did not say
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
+SHORT_PROBES = 1  # sent at most to a port of a pseudo service
+HOST_CLOCKS = 65_536  # hosts whose time is remembered by one worker after their services are done
+RECOVERY = 64  # finished targets after which a limit lowered for want of sockets is raised by one again
+
+
+def share(total: float, workers: int) -> float:
+    """One worker's part of a limit that is meant for all."""
+    return total / max(1, workers)
 
 
 def inflight_limit(config: ScanConfig) -> int:
     """Conversations at once in one worker: what was asked for, within what its descriptors allow."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    share = (config.max_inflight or MAX_INFLIGHT) // max(1, config.workers)
-    return max(1, min(share, soft - SPARE_DESCRIPTORS))
+    wanted = int(share(config.max_inflight or MAX_INFLIGHT, config.workers))
+    return max(1, min(wanted, soft - SPARE_DESCRIPTORS))
 
 
 def raise_descriptor_limit() -> None:
@@ -52,7 +67,7 @@ def raise_descriptor_limit() -> None:
 
 
 def scan_context(config: ScanConfig) -> ScanContext:
-    """Database, matcher and options made ready. Raises MatcherError."""
+    """Database, matcher and options made ready. Raises MatcherError, ConfigError."""
     services = ServiceTable.load()
     database = load_database(config.probes[0] if config.probes else None, services=tuple(services.rows()))
     matcher = Matcher(database, config.matcher)
@@ -64,12 +79,23 @@ def scan_context(config: ScanConfig) -> ScanContext:
         database,
         matcher.match,
         intensity=config.intensity,
+        timing=TIMINGS[config.timing],
         excluded=not config.allports,
         service_name=services.name,
+        connect_s=config.connect_timeout_s,
+        tls_connect_s=config.tls_timeout_s,
+        max_bytes=config.max_bytes,
         wall_offset=time.time() - time.monotonic(),
         version=program,
         platform=f"{platform.machine()}-{platform.system().lower()}",
     )
+
+
+class _HostClock(msgspec.Struct):
+    """When the first service of a host was begun, and how many of its services are in progress or waiting for it."""
+
+    started: float
+    active: int = 0
 
 
 class Worker:
@@ -88,19 +114,30 @@ class Worker:
         self._deliver = deliver
         self._congested = congested
         self._limit = inflight_limit(config)
+        self._gate = Gate(
+            max_inflight=self._limit,
+            rate=RateLimiter(share(config.rate, config.workers)) if config.rate else None,
+            per_host=config.per_host,
+            per_prefix=config.per_prefix,
+            host_delay_s=config.host_delay_s,
+        )
+        self._paced = bool(config.rate or config.host_delay_s)
         self._waiting: deque[Target] = deque()
         self._inflight: set[Driver] = set()
         self._rows: list[ServiceResult] = []
         self._done: list[int] = []
         self._tally: Counter[str] = Counter()
         self._encoder = msgspec.json.Encoder()
+        self._sources = cycle(config.sources or ("",))
         self._tls = client_context()
         self._tls_open: set[Driver] = set()
         self._tls_queue: deque[Driver] = deque()
-        self._cancelled = False
+        self._pseudo = PseudoServices(config.pseudo_ports)
+        self._hosts: dict[str, _HostClock] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._flush_handle: asyncio.TimerHandle | None = None
+        self._wake_handle: asyncio.TimerHandle | None = None
 
     def submit(self, targets: Sequence[Target]) -> None:
         """Scan these too. The caller keeps the number of targets given and not yet done within its bounds."""
@@ -112,46 +149,71 @@ class Worker:
         """Wait until everything submitted has been delivered."""
         await self._idle.wait()
 
-    def cancel(self) -> None:
-        """Finish what is in flight as cancelled, forget what has not begun."""
-        self._cancelled = True
+    def cancel(self, reason: Reason = Reason.CANCELLED) -> None:
+        """Finish what is in flight with `reason`, forget what has not begun."""
         self._waiting.clear()
+        self._gate.clear()
         now = time.monotonic()
         for driver in tuple(self._inflight):
-            driver.abort(Reason.CANCELLED, now)
+            driver.abort(reason, now)
         self._pump()
 
     def close(self) -> None:
         self.reactor.close()
-        if self._flush_handle is not None:
-            self._flush_handle.cancel()
+        for handle in (self._flush_handle, self._wake_handle):
+            if handle is not None:
+                handle.cancel()
 
     # -- what drivers ask for
 
     def open(self, driver: Driver, tunnel: Tunnel) -> Transport | None:
         target = driver.scan.target
+        if self._paced and driver.connects and not driver.paid:
+            now = time.monotonic()
+            at = self._gate.reconnect_at(target.host, now)
+            driver.paid = True
+            if at > now:
+                asyncio.get_running_loop().call_later(at - now, self._reopen, driver)
+                return None
         if target.proto == "udp":
-            return UdpTransport(self.reactor, driver, target.host, target.port)
+            return UdpTransport(self.reactor, driver, target.host, target.port, source=next(self._sources))
         if tunnel is Tunnel.NONE:
-            return TcpTransport(self.reactor, driver, target.host, target.port)
+            return self._tcp(driver, target)
         if driver not in self._tls_open:
             if len(self._tls_open) >= TLS_HANDSHAKES:
                 self._tls_queue.append(driver)
                 return None
             self._tls_open.add(driver)
+        return TlsTransport(self._tls, driver, lambda receiver: self._tcp(receiver, target), target.name)
 
-        def below(receiver: Receiver) -> Transport:
-            return TcpTransport(self.reactor, receiver, target.host, target.port)
+    def _tcp(self, receiver: Receiver, target: Target) -> TcpTransport:
+        return TcpTransport(
+            self.reactor, receiver, target.host, target.port, source=next(self._sources), reset=self._config.reset
+        )
 
-        return TlsTransport(self._tls, driver, below, target.name)
+    @staticmethod
+    def _reopen(driver: Driver) -> None:
+        driver.reopen(time.monotonic())
+
+    def shaken(self, driver: Driver, transport: Transport | None) -> None:
+        if isinstance(transport, TlsTransport) and driver.scan.tls is None:
+            driver.scan.tls = tls_facts(transport.session)
 
     def starved(self) -> None:
-        self._limit = max(1, len(self._inflight) * 9 // 10)
+        self._gate.max_inflight = max(1, len(self._inflight) * 9 // 10)
         self._tally["starved"] += 1
 
     def finished(self, driver: Driver, result: ServiceResult) -> None:
+        now = time.monotonic()
+        target = driver.scan.target
         self._inflight.discard(driver)
-        self._tls_open.discard(driver)
+        if self._tls_open:
+            self._tls_open.discard(driver)
+        self._gate.release(target, now)
+        if self._config.pseudo_ports and (label := self._pseudo.label(result, driver.scan.response)):
+            result = replace(result, pseudo=label)
+        if self._hosts:
+            self._leave_host(target.host)
         tally = self._tally
         tally["probes"] += driver.sent
         tally["verdict:" + result.verdict.value] += 1
@@ -160,7 +222,7 @@ class Worker:
         if result.name and result.method == "probed":
             tally["service:" + result.name] += 1
         self._rows.append(result)
-        self._done.append(driver.scan.target.ordinal)
+        self._done.append(target.ordinal)
         if len(self._rows) >= self._config.batch_rows:
             self._flush()
 
@@ -173,18 +235,61 @@ class Worker:
             driver = self._tls_queue.popleft()
             self._tls_open.add(driver)
             driver.reopen(now)
-        if self._waiting and not self._congested():
-            room = self._limit - len(self._inflight)
-            while room > 0 and self._waiting:
-                driver = Driver(ServiceScan(self._waiting.popleft(), self._context), self)
-                self._inflight.add(driver)
-                driver.begin(now)
-                room -= 1
-        if not self._waiting and not self._inflight:
+        gate, waiting = self._gate, self._waiting
+        if gate.max_inflight < self._limit and not len(self._done) % RECOVERY:
+            gate.max_inflight += 1
+        if not self._congested():
+            while waiting and gate.offer(waiting[0]):
+                waiting.popleft()
+            while (target := gate.next_ready(now)) is not None:
+                self._begin(target, now)
+                while waiting and gate.offer(waiting[0]):
+                    waiting.popleft()
+            if gate.waiting and (at := gate.wake_at()) is not None:
+                self._wake_at(at, now)
+        if not waiting and not gate.waiting and not self._inflight:
             self._flush()
             self._idle.set()
         elif self._rows and self._flush_handle is None:
             self._flush_handle = asyncio.get_running_loop().call_later(self._config.batch_s, self._flush)
+
+    def _wake_at(self, at: float, now: float) -> None:
+        if self._wake_handle is None:
+            self._wake_handle = asyncio.get_running_loop().call_later(max(0.0, at - now), self._woken)
+
+    def _woken(self) -> None:
+        self._wake_handle = None
+        self._pump()
+
+    def _begin(self, target: Target, now: float) -> None:
+        config = self._config
+        max_probes = UNLIMITED
+        if config.spare_fragile and is_fragile(target.port, target.proto):
+            max_probes = 0
+        elif self._pseudo.is_caught(target.host):
+            max_probes = SHORT_PROBES
+        budget_at = now + config.service_timeout_s if config.service_timeout_s else inf
+        if config.host_timeout_s:
+            budget_at = min(budget_at, self._enter_host(target.host, now) + config.host_timeout_s)
+        driver = Driver(ServiceScan(target, self._context, max_probes=max_probes), self, budget_at)
+        self._inflight.add(driver)
+        if budget_at <= now:
+            driver.abort(Reason.BUDGET, now)
+        else:
+            driver.begin(now)
+
+    def _enter_host(self, host: str, now: float) -> float:
+        clock = self._hosts.get(host)
+        if clock is None:
+            clock = self._hosts[host] = _HostClock(now)
+        clock.active += 1
+        return clock.started
+
+    def _leave_host(self, host: str) -> None:
+        clock = self._hosts[host]
+        clock.active -= 1
+        if not clock.active and len(self._hosts) > HOST_CLOCKS:
+            del self._hosts[host]
 
     def _flush(self) -> None:
         if self._flush_handle is not None:

@@ -5,60 +5,61 @@ them in file order, and the first that fits wins, hard or soft, even where its t
 Source: service-detection behaviour of Nmap 7.93 (lists to try, first match over all lists, limits as "no match").
 """
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from matcher import patterns
 from matcher.model import Match, Probe, ProbeDatabase, Signature
-from matcher.patterns import PatternSet, SetFailure, pcre
+from matcher.patterns import EveryLine, PatternSet, SetFailure, cache, pcre
 from matcher.version import Expander, compile_templates, uses_groups
 
 Progress = Callable[[int, int], None]
 """(probes whose sets are ready, probes in all); told while compiling."""
 
-MAX_GROUPS = 10  # groups 0 to 9 are all that templates can name
-_UNSET = (-1, -1)
+_UNSET = [(-1, -1)] * 10  # groups 0 to 9 are all that templates can name
 
 
 class Stats(Struct):
-    """What a matcher did. failures: sets that could not answer, by cause; each was answered line by line instead."""
+    """What a matcher did. limits: confirms that needed a second run. failures: sets that could not answer, by cause; each was answered line by line instead."""
 
     responses: int = 0
     candidates: int = 0
     confirms: int = 0
     limits: int = 0
-    failures: dict[str, int] = {}
+    failures: dict[str, int] = field(default_factory=dict)
 
 
-class _Line:
+class _Line(pcre.Pattern):
     """One signature, compiled when it is first a candidate. fixed: its Match, where no field needs a group."""
 
-    __slots__ = ("code", "expand", "fixed", "groups", "probe", "signature")
+    __slots__ = ("expand", "fixed", "last", "probe", "signature")
 
     def __init__(self, signature: Signature, probe: Probe) -> None:
+        super().__init__(signature.pattern, caseless=signature.caseless, dotall=signature.dotall)
         self.signature = signature
         self.probe = probe
-        self.code: pcre.Code | None = None
+        self.expand: Expander | None = None
         self.fixed: Match | None = None
-        self.expand: Expander
-        self.groups = 0
+        self.last = 0
 
-    def compile(self) -> pcre.Code:
-        signature = self.signature
-        self.code = pcre.compile_pattern(signature.pattern, caseless=signature.caseless, dotall=signature.dotall)
-        self.expand = compile_templates(signature.templates)
-        self.groups = min(pcre.groups(self.code) + 1, MAX_GROUPS)
-        if not uses_groups(signature.templates):
-            self.fixed = Match(signature, self.probe, self.expand(b"", ()))
-        return self.code
-
-    def matched(self, response: bytes, found: object) -> Match:
+    def matched(self, response: bytes, found: pcre.Found) -> Match:
         if self.fixed is not None:
             return self.fixed
-        spans = [pcre.span(found, response, number) for number in range(self.groups)]
-        spans += [_UNSET] * (MAX_GROUPS - self.groups)
-        return Match(self.signature, self.probe, self.expand(response, spans))
+        expand = self.expand or self._prepare()
+        spans = [pcre.span(found, response, number) for number in range(self.last)]
+        spans += _UNSET[self.last :]
+        return Match(self.signature, self.probe, expand(response, spans))
+
+    def _prepare(self) -> Expander:
+        self.expand = compile_templates(self.signature.templates)
+        self.last = min(self.groups() + 1, len(_UNSET))
+        if not uses_groups(self.signature.templates):
+            self.fixed = Match(self.signature, self.probe, self.expand(b"", ()))
+        return self.expand
 
 
 class Matcher:
@@ -74,6 +75,7 @@ class Matcher:
         self._engine = patterns.engine(engine)
         self.engine = self._engine.name
         self.stats = Stats()
+        self._cached = cache
         self._progress = progress
         self._sets: list[PatternSet | None] = [None] * len(db.probes)
         self._lines = [[_Line(signature, probe) for signature in probe.signatures] for probe in db.probes]
@@ -84,42 +86,73 @@ class Matcher:
         stats.responses += 1
         size = len(response)
         confirm, context = pcre.match, pcre.CONTEXT
+        patience = pcre.Patience()
         for index in probe.lists:
             try:
                 candidates = (self._sets[index] or self._load(index)).candidates(response)
             except SetFailure as failure:
-                cause = str(failure)
-                stats.failures[cause] = stats.failures.get(cause, 0) + 1
+                self._count(failure)
                 candidates = range(len(self._lines[index]))
             stats.candidates += len(candidates)
             lines = self._lines[index]
             for position in candidates:
                 line = lines[position]
                 stats.confirms += 1
-                try:
-                    found = confirm(line.code or line.compile(), response, size, 0, context)[0]
-                except pcre.LibraryError:
-                    stats.limits += 1
-                    continue
+                if size > pcre.LONG:
+                    found = line.search(response, patience)
+                else:
+                    try:  # as line.search does, without its call
+                        found = confirm(line.code or line.compile(), response, size, 0, context)[0]
+                    except pcre.LibraryError:
+                        stats.limits += 1
+                        found = line.retry(response, patience)
                 if found is not None:
                     return line.matched(response, found)
         return None
 
     def compile_all(self) -> None:
-        """Make every set ready."""
-        total = len(self._sets)
-        for index in range(total):
-            if self._sets[index] is None:
-                self._load(index)
-            if self._progress is not None:
-                self._progress(index + 1, total)
+        """Make every set ready, from the cache or anew; the engines that compile long do so on all cores."""
+        missing = [index for index, made in enumerate(self._sets) if made is None]
+        missing.sort(key=lambda index: -len(self._lines[index]))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for ready, _ in enumerate(as_completed([pool.submit(self._load, index) for index in missing]), 1):
+                if self._progress is not None:
+                    self._progress(len(self._sets) - len(missing) + ready, len(self._sets))
 
     def _load(self, index: int) -> PatternSet:
-        made = self._engine.load(self._engine.analyse(self.database.probes[index].signatures))
+        engine, lines = self._engine, self.database.probes[index].signatures
+        name = self._cache_key(lines) if self._cached else ""
+        made: PatternSet | None = None
+        try:
+            stored = cache.read(name) if name else None
+            if stored is not None:
+                with suppress(ValueError):
+                    made = engine.load(stored)
+            if made is None:
+                stored = engine.analyse(lines)
+                if name:
+                    cache.write(name, stored)
+                made = engine.load(stored)
+        except SetFailure as failure:
+            self._count(failure)
+            made = EveryLine(len(lines))
         self._sets[index] = made
         return made
 
+    def _cache_key(self, lines: tuple[Signature, ...]) -> str:
+        """The lines themselves are the key, so an edited database compiles only the probes that changed."""
+        texts = (b"%d%d%b" % (line.caseless, line.dotall, line.pattern) for line in lines)
+        return cache.key("set", self._engine.name, self._engine.version, cache.cpu_features(), *texts)
 
-def compile_matcher(db: ProbeDatabase, engine: str = "auto", **options: bool) -> Matcher:
-    """A Matcher over `db`."""
-    return Matcher(db, engine, **options)
+    def _count(self, failure: SetFailure) -> None:
+        cause = str(failure)
+        self.stats.failures[cause] = self.stats.failures.get(cause, 0) + 1
+
+
+def compile_matcher(
+    db: ProbeDatabase, engine: str = "auto", *, cache: bool = True, progress: Progress | None = None
+) -> Matcher:
+    """A Matcher with every set ready; see Matcher for the arguments."""
+    matcher = Matcher(db, engine, cache, progress)
+    matcher.compile_all()
+    return matcher

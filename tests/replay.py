@@ -7,9 +7,11 @@ pieces of that size, all at the same moment.
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Literal
 
 from cases import Case, Step
 from cases.script import HalfClose, Hang, Play, Read, Sleep, StartTls, Write, play
+
 from engine.model import Reason, ServiceResult, Target, Tunnel
 from engine.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan
 
@@ -155,7 +157,7 @@ def replay(case: Case, context: ScanContext, *, cut: int = 0, port: int = 0) -> 
 
     cut: bytes per read, 0 = as they were sent. port: where the case does not say one.
     """
-    state = "open|filtered" if case.proto == "udp" else "open"
+    state: Literal["open", "open|filtered"] = "open|filtered" if case.proto == "udp" else "open"
     target = Target(0, "127.0.0.1", case.port or port or UNREGISTERED_PORT, case.proto, state=state)
     scan = ServiceScan(target, context)
     network = Network(case, cut=cut)

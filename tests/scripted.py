@@ -76,7 +76,7 @@ def _bind(kind: socket.SocketKind, port: int) -> socket.socket:
     for place in places:
         sock = socket.socket(socket.AF_INET, kind)
         try:
-            if kind is socket.SOCK_STREAM:
+            if port and kind is socket.SOCK_STREAM:  # connections of an earlier run may still linger there
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(place)
         except OSError:

@@ -64,6 +64,8 @@ class TargetSpec(Struct, frozen=True):
         """
         if self.is_name:
             raise ValueError(f"{self.host} is a name and has to be resolved first")
+        if not 0 <= index < self.count:
+            raise IndexError(f"{index} is outside the {self.count} targets of {self.host}")
         host, place = self.host, index
         if self.network is not None:
             width = min(self.network.size, BLOCK)

@@ -35,6 +35,12 @@ class PortSpec:
     def __len__(self) -> int:
         return len(self._numbers)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PortSpec) and (self._numbers, self._tcp) == (other._numbers, other._tcp)
+
+    def __hash__(self) -> int:
+        return hash((self._tcp, self._numbers.tobytes()))
+
     def at(self, index: int) -> tuple[int, Proto]:
         """The port at 0-based `index`, and its protocol."""
         return self._numbers[index], "tcp" if index < self._tcp else "udp"

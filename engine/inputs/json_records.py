@@ -10,7 +10,7 @@ Each record is read by the keys that it has, so one reader serves them all:
     port             a number or its digits; an object in older naabu; missing means the ports of -p
     ports            masscan: a list of objects of port, proto, status; or just a list of numbers
     proto, protocol  tcp (default) or udp
-    state, status    open (default) or open|filtered; other states are passed over
+    state, status    open or open|filtered, if known; ports in other states are passed over
 
 masscan's array form ends lines with commas, or begins them with one, and older versions close it with a record that is
 not JSON; `[`, `]`, commas and that record are passed over. Records of banners repeat a port already reported, and are
@@ -18,7 +18,7 @@ passed over too.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -93,13 +93,15 @@ def _text(record: dict[str, Any], key: str) -> str:
     return value or ""
 
 
-def _state(entry: dict[str, Any]) -> State | None:
-    """What a scan said of the port; None for what is not to be scanned again."""
+def _state(entry: dict[str, Any]) -> State | Literal[""] | None:
+    """What a port scan said of the port, empty if nothing; None for what is not to be scanned."""
     if entry.get("rec_type") == "banner" or ("service" in entry and "status" not in entry and "state" not in entry):
         return None
     data = entry.get("data")  # masscan's NDJSON keeps the status inside
     match entry.get("state") or entry.get("status") or (data.get("status") if isinstance(data, dict) else None):
-        case None | "open":
+        case None:
+            return ""
+        case "open":
             return "open"
         case "open|filtered":
             return "open|filtered"

@@ -36,5 +36,7 @@ class ZmapReader(LineReader):
         if row.get("success", "1") == "0" or row.get("repeat", "0") == "1" or answer.startswith(("rst", "icmp")):
             return
         proto: Proto = "udp" if answer == "udp" else "tcp"
-        sport = row.get("sport")
-        yield self.item(row["saddr"], parse_port(sport) if sport is not None else None, proto)
+        if "sport" in row:
+            yield self.item(row["saddr"], parse_port(row["sport"]), proto, state="open")
+        else:
+            yield self.item(row["saddr"], None)

@@ -9,6 +9,7 @@ more; both may come from `close` too, where a sink writes what it held back. Aft
 
 import ipaddress
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -63,6 +64,16 @@ def decode_rows(blob: bytes) -> list[ServiceResult]:
 def host_label(row: ServiceResult) -> str:
     """`name (address)`, or the address alone where the user gave no name."""
     return f"{row.host} ({row.ip})" if row.host else row.ip
+
+
+def moment(epoch: float) -> str:
+    """`Sat Nov 21 06:38:13 2026`, in local time, to the second."""
+    return datetime.fromtimestamp(int(epoch)).ctime()
+
+
+def scanned(hosts: int, run: Run, summary: Summary) -> str:
+    """`2 hosts scanned in 8.50 seconds`."""
+    return f"{hosts} host{'s' * (hosts != 1)} scanned in {summary.finished - run.started:.2f} seconds"
 
 
 def port_order(row: ServiceResult) -> tuple[str, int]:

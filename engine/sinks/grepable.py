@@ -6,11 +6,10 @@ A `/` inside a field is written as `|`. Hosts are put together within bounds (`H
 """
 
 import contextlib
-from datetime import datetime
 
 from engine.columns import has_service, service_column, version_column
 from engine.model import ServiceResult
-from engine.sinks.base import HostBuffer, Run, Summary, decode_rows
+from engine.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, scanned
 from engine.sinks.output import Output
 
 
@@ -20,7 +19,7 @@ class GrepableSink:
         self._run = run
         self._hosts_written = 0
         self._hosts = HostBuffer(self._write_host)
-        self._write(f"# probemill {run.version} scan initiated {_moment(run.started)} as: {run.args}\n")
+        self._write(f"# probemill {run.version} scan initiated {moment(run.started)} as: {run.args}\n")
 
     def write(self, blob: bytes, rows: int) -> None:
         for row in decode_rows(blob):
@@ -29,10 +28,9 @@ class GrepableSink:
     def close(self, summary: Summary) -> None:
         with contextlib.closing(self._output):
             self._hosts.drain()
-            elapsed = summary.finished - self._run.started
-            told = f"{self._hosts_written} hosts scanned in {elapsed:.2f} seconds"
+            told = scanned(self._hosts_written, self._run, summary)
             trouble = f" ({summary.error})" if summary.error else ""
-            self._write(f"# probemill done at {_moment(summary.finished)} -- {told}{trouble}\n")
+            self._write(f"# probemill done at {moment(summary.finished)} -- {told}{trouble}\n")
 
     def _write_host(self, rows: list[ServiceResult]) -> None:
         host = f"Host: {rows[0].ip} ({rows[0].host})"
@@ -48,7 +46,3 @@ def port(row: ServiceResult) -> str:
     service = service_column(row) if has_service(row) else ""
     fields = (str(row.port), row.state, row.proto, "", service, "", version_column(row), "")
     return "/".join(field.replace("/", "|") for field in fields)
-
-
-def _moment(epoch: float) -> str:
-    return datetime.fromtimestamp(int(epoch)).ctime()

@@ -13,7 +13,7 @@ from datetime import datetime
 from engine.columns import has_service
 from engine.fingerprint import unwrap
 from engine.model import ServiceResult, Tunnel
-from engine.sinks.base import HostBuffer, Run, Summary, decode_rows
+from engine.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, scanned
 from engine.sinks.output import Output
 
 FORM_VERSION = "1.05"
@@ -64,7 +64,7 @@ def head(run: Run) -> str:
     started = int(run.started)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE nmaprun>\n'
-        f"<nmaprun{_attributes(scanner='nmap', args=run.args, start=started, startstr=_moment(started))}"
+        f"<nmaprun{_attributes(scanner='nmap', args=run.args, start=started, startstr=moment(started))}"
         f"{_attributes(version=run.version, xmloutputversion=FORM_VERSION)}>\n"
         '<verbose level="0"/>\n<debugging level="0"/>\n'
     )
@@ -72,12 +72,13 @@ def head(run: Run) -> str:
 
 def tail(run: Run, summary: Summary, hosts: int) -> str:
     """Everything behind the last host. hosts: how many were written."""
-    finished, elapsed = int(summary.finished), summary.finished - run.started
+    ended = moment(summary.finished)
+    elapsed = f"{summary.finished - run.started:.2f}"
     ending = {"exit": "error", "errormsg": summary.error} if summary.error else {"exit": "success"}
-    told = f"probemill done at {_moment(finished)}; {hosts} hosts scanned in {elapsed:.2f} seconds"
+    told = f"probemill done at {ended}; {scanned(hosts, run, summary)}"
     return (
-        f"<runstats><finished{_attributes(time=finished, timestr=_moment(finished), summary=told)}"
-        f"{_attributes(elapsed=f'{elapsed:.2f}', **ending)}/>"
+        f"<runstats><finished{_attributes(time=int(summary.finished), timestr=ended, summary=told)}"
+        f"{_attributes(elapsed=elapsed, **ending)}/>"
         f"<hosts{_attributes(up=hosts, down=0, total=hosts)}/>\n</runstats>\n</nmaprun>\n"
     )
 
@@ -141,8 +142,3 @@ def _spell(special: re.Match[str]) -> str:
 
 def _attributes(**values: str | int) -> str:
     return "".join(f' {name}="{quote(str(value))}"' for name, value in values.items())
-
-
-def _moment(epoch: int) -> str:
-    """`Sat Nov 21 06:38:13 2026`, in local time."""
-    return datetime.fromtimestamp(epoch).ctime()

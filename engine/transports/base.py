@@ -18,6 +18,10 @@ class Transport(Protocol):
 class Receiver(Protocol):
     """All calls come from the reactor's turn, with its clock's `now` (monotonic seconds)."""
 
+    def opened(self) -> None:
+        """TLS only: the connection below stands and the handshake begins."""
+        ...
+
     def connected(self, now: float) -> None: ...
 
     def received(self, data: bytes, now: float) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 import struct
-from errno import EAGAIN, EINPROGRESS
+from errno import EAGAIN, ECONNRESET, EINPROGRESS
 
 from engine.reactor import BROKEN, READ, Reactor
 from engine.transports.base import MAX_READ, Receiver
@@ -70,7 +70,8 @@ class TcpTransport:
         if sock is None:
             return
         if self._connecting:
-            if mask & BROKEN and (error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & BROKEN else 0
+            if error and error != ECONNRESET:
                 self._break(OSError(error, "connect"), now)
                 return
             if not mask & (WRITABLE | BROKEN):
@@ -78,6 +79,9 @@ class TcpTransport:
             self._connecting = False
             self._receiver.connected(now)
             if self._socket is None:
+                return
+            if error:  # nobody resets what was never made: the connection came and went before we looked
+                self._break(OSError(error, "read"), now)
                 return
         if self._unsent and mask & WRITABLE:
             unsent, self._unsent = self._unsent, b""

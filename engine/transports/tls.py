@@ -70,7 +70,11 @@ class TlsTransport:
 
     # -- reports from below
 
+    def opened(self) -> None:
+        """Never told: what is below is not TLS."""
+
     def connected(self, now: float) -> None:
+        self._receiver.opened()
         self._handshake(now)
 
     def received(self, data: bytes, now: float) -> None:

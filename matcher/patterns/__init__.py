@@ -26,16 +26,28 @@ class PatternSet(Protocol):
         ...
 
 
+class EveryLine:
+    """The set that knows nothing: each of `size` lines is a candidate."""
+
+    def __init__(self, size: int) -> None:
+        self._all = range(size)
+
+    def candidates(self, response: bytes) -> Sequence[int]:
+        return self._all
+
+
 class Engine(Protocol):
     """One way to build sets. version: changes whenever stored bytes of another version cannot be loaded."""
 
     name: str
     version: str
 
-    def analyse(self, lines: Sequence[Signature]) -> bytes: ...
+    def analyse(self, lines: Sequence[Signature]) -> bytes:
+        """The storable part of a set. Raises SetFailure where the engine cannot make one."""
+        ...
 
     def load(self, stored: bytes) -> PatternSet:
-        """The set again. Raises ValueError where the bytes are damaged or from another machine."""
+        """The set again. Raises ValueError where the bytes cannot be read, SetFailure as above."""
         ...
 
 

@@ -1,42 +1,127 @@
-"""Confirm one line on a response: the original pattern under PCRE2, as Nmap 7.93 would judge it.
+"""Confirm one line on a response: the original pattern under PCRE2, as Nmap 7.93 would judge it, in bounded time.
 
-Contract: `compile_pattern` and `search` give the leftmost match or None; a limit that is reached, or any other error
-of the library, is no match for that line. `check_pattern` tells a database's author what is wrong with a pattern.
-The interpreter is used, not the JIT: only it counts the match limit the way PCRE 8.39 did.
-Source: service-detection behaviour of Nmap 7.93; pcre2api(3).
+Contract: a Pattern gives the leftmost match or None; an error of the library is no match for that line. The
+interpreter is used, not the JIT: only it counts the match limit the way PCRE 8.39 did. `check_pattern` tells a
+database's author what is wrong with a pattern.
+
+The match limit alone does not bound the time: it counts backtracking points, and between two of them PCRE may walk
+through the whole response. So every pattern first runs with a small limit. Only if that is reached, and a linear-time
+check with RE2 says that the line may fit at all, it runs again with Nmap's limit, and so often only as the response's
+Patience lasts. Responses of ordinary size and content never come near these bounds; the same bounds hold for every
+engine, because the check makes them independent of who proposed the line.
+Source: service-detection behaviour of Nmap 7.93; pcre2api(3); the bounds are our own (bench/hostile.py).
 """
 
-from pcre2 import _cy
+from typing import Any
 
-from matcher.translate import pcre2_text
+from pcre2 import _cy
+from re2 import _re2
+
+from matcher.errors import UnsupportedPattern
+from matcher.regex_ast import parse
+from matcher.translate import anchored, pcre2_text, superset
 
 MATCH_LIMIT = 100_000  # internal match calls per start offset, Nmap 7.93's setting
 DEPTH_LIMIT = 10_000  # nested backtracking points, Nmap 7.93's recursion limit
+QUICK_LIMIT = 2_000  # match calls of the first run; one response in 500 needs more for one line
+LONG = 16 << 10  # bytes; longer responses get a smaller first limit, and the linear-time check beforehand
+FULL = 32 << 10  # bytes; in longer responses Nmap's limit shrinks in proportion
+MAX_PATIENCE = 4  # second runs per response; ordinary traffic needs two at most
+CHECK_MEMORY = 4 << 20  # bytes for the linear-time check of one line
 
 CASELESS = int(_cy.CompileOption.CASELESS)
 DOTALL = int(_cy.CompileOption.DOTALL)
 CONTEXT = _cy.create_match_context()
+UNANCHORED = _re2.RE2.Anchor.UNANCHORED
 
-Code = _cy.PCRE2Code
+Code = Any  # the binding's compiled pattern
+Found = Any  # the binding's match data; what span() takes
 LibraryError = _cy.LibraryError
 span = _cy.match_substring_span_bynumber  # (match data, response, group) -> (start, end) or (-1, -1)
 match = _cy.match  # (code, response, length, offset, CONTEXT) -> (match data or None, ...)
 
 
-def compile_pattern(
-    pattern: bytes, *, caseless: bool, dotall: bool, limit: int = MATCH_LIMIT, jit: bool = False
-) -> Code:
+class Patience:
+    """How often a response may still make a pattern run with the full limit."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_PATIENCE
+
+
+def compile_pattern(pattern: bytes, *, caseless: bool, dotall: bool, limit: int = MATCH_LIMIT) -> Code:
     """The compiled pattern with its limits. Raises LibraryError, but never for a pattern check_pattern passed."""
     prefix = b"(*LIMIT_MATCH=%d)(*LIMIT_DEPTH=%d)" % (limit, DEPTH_LIMIT)
-    code = _cy.compile(prefix + pcre2_text(pattern).text, CASELESS * caseless | DOTALL * dotall)
-    if jit:
-        _cy.jit_compile(code)
-    return code
+    return _cy.compile(prefix + pcre2_text(pattern).text, CASELESS * caseless | DOTALL * dotall)
 
 
-def groups(code: Code) -> int:
-    """How many groups the pattern has, group 0 not counted."""
-    return int(_cy.pattern_capture_count(code))
+class Pattern:
+    """One pattern. code: compiled with the quick limit, None before its first use."""
+
+    __slots__ = ("caseless", "code", "dotall", "text")
+
+    def __init__(self, text: bytes, *, caseless: bool, dotall: bool) -> None:
+        self.text = text
+        self.caseless = caseless
+        self.dotall = dotall
+        self.code: Code = None
+
+    def compile(self) -> Code:
+        self.code = self._compiled(QUICK_LIMIT)
+        return self.code
+
+    def groups(self) -> int:
+        """How many groups the pattern has, group 0 not counted."""
+        return int(_cy.pattern_capture_count(self.code or self.compile()))
+
+    def search(self, response: bytes, patience: Patience) -> Found | None:
+        """The leftmost match within the bounds of the module's docstring."""
+        size = len(response)
+        try:
+            if size <= LONG:
+                return match(self.code or self.compile(), response, size, 0, CONTEXT)[0]
+            start = self.possible_start(response)
+            if start is None:
+                return None
+            return match(self._compiled(max(1, QUICK_LIMIT * LONG // size)), response, size, start, CONTEXT)[0]
+        except LibraryError:
+            return self.retry(response, patience)
+
+    def retry(self, response: bytes, patience: Patience) -> Found | None:
+        """The leftmost match with Nmap's limit, after a search has reached the quick one."""
+        start = self.possible_start(response)
+        if start is None or patience.left == 0:
+            return None
+        patience.left -= 1
+        size = len(response)
+        try:
+            return match(self._compiled(MATCH_LIMIT * FULL // max(FULL, size)), response, size, start, CONTEXT)[0]
+        except LibraryError:
+            return None
+
+    def possible_start(self, response: bytes) -> int | None:
+        """A place before which no match can begin, or None where there is none at all; in linear time."""
+        try:
+            tree = parse(self.text, caseless=self.caseless, dotall=self.dotall)
+        except UnsupportedPattern:
+            return 0
+        options = _re2.RE2.Options()
+        options.encoding = _re2.RE2.Options.Encoding.LATIN1
+        options.never_capture = True
+        options.log_errors = False
+        options.max_mem = CHECK_MEMORY
+        # Made for this one question: kept for thousands of lines, the automata would fill the memory.
+        check = _re2.RE2(superset(tree), options)
+        if not check.ok():
+            return 0
+        start: int = check.Match(UNANCHORED, response, 0, len(response))[0][0]
+        if start < 0:
+            return None
+        return 0 if anchored(tree) or rb"\G" in self.text else start
+
+    def _compiled(self, limit: int) -> Code:
+        return compile_pattern(self.text, caseless=self.caseless, dotall=self.dotall, limit=limit)
 
 
 def check_pattern(pattern: bytes, caseless: bool, dotall: bool) -> tuple[str, int] | None:

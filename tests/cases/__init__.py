@@ -194,7 +194,9 @@ def differences(case: Case, row: ServiceResult, sent: Sequence[bytes]) -> str:
     wanted = [asdict(outcome) | {"why": ""} for outcome in (case.expect, *case.also)]
     lines = []
     if got not in wanted:
-        lines = [f"{key}: expected {value!r}, got {got[key]!r}" for key, value in wanted[0].items() if got[key] != value]
+        lines = [
+            f"{key}: expected {value!r}, got {got[key]!r}" for key, value in wanted[0].items() if got[key] != value
+        ]
     if case.fingerprint and not row.fingerprint.replace("\nSF:", "").endswith(case.fingerprint):
         lines.append(f"fingerprint: expected ...{case.fingerprint!r}, got {row.fingerprint!r}")
     if case.shown is not None and (shown := f"{service_column(row)} {version_column(row)}".strip()) != case.shown:

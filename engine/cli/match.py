@@ -1,0 +1,109 @@
+"""`probemill match`: stored responses in, the same rows with a `match` out."""
+
+import os
+import sys
+import time
+from contextlib import suppress
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from engine.cli.sets import ready_matcher
+from engine.errors import InputError
+from engine.offline import Tally, identify
+from engine.offline_stream import Destination, Source
+from engine.sinks.base import SinkClosed
+
+SHOWN_FAULTS = 20  # printed one by one; the rest is counted
+
+
+@click.command("match")
+@click.option("-i", "--input", "source", default="-", metavar="FILE", help="Rows to identify. Default: - (stdin).")
+@click.option(
+    "-o", "--output", default="-", metavar="FILE", help="Where to write; *.zst is compressed. Default: - (stdout)."
+)
+@click.option("--probes", metavar="FILE", help="Probe database: a file, `nmap`, or `builtin`.")
+@click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes. Default: one a core.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
+def match_command(
+    source: str, output: str, probes: str | None, engine: str, workers: int | None, quiet: bool
+) -> None:
+    """Identify stored responses again, without touching a host.
+
+    \b
+    Rows are NDJSON, plain or zstd:
+      {"proto": "tcp", "probe": "GetRequest", "data": BASE64}
+      {"proto": "tcp", "probe": "NULL", "banner": "SSH-2.0-..."}
+    Read too: zgrab2 JSON lines, masscan JSON with banners, Nmap's SF-Port fingerprints.
+
+    Each row is written with a `match` object, or `match: null`. Exit code 1 when lines had to be skipped, 2 when there
+    was nothing else.
+    """
+    console = Console(stderr=True)
+    began = time.monotonic()
+    opened = Source(source)
+    destination = Destination(output, opened)
+    matcher = ready_matcher(probes, engine, console, quiet)
+    tally = Tally()
+    faults = _Faults(opened.name)
+    bar = Progress(
+        TextColumn("{task.fields[rows]:,} rows"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bar, suppress(SinkClosed):
+        task = bar.add_task("match", total=opened.size, rows=0)
+        answers = identify(opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)))
+        del matcher
+        try:
+            for answer in answers:
+                destination.write(answer.out)
+                tally.add(answer.tally)
+                for number, reason in answer.faults:
+                    faults.report(InputError(opened.name, number, reason))
+                bar.update(task, completed=answer.position, rows=tally.rows)
+        except InputError as error:
+            faults.report(error)
+        finally:
+            answers.close()
+        destination.close()
+    for error in opened.faults:
+        faults.report(error)
+    faults.summarise()
+    if not quiet:
+        _summary(tally, faults.count, time.monotonic() - began)
+    if faults.count:
+        sys.exit(1 if tally.rows else 2)
+
+
+def _summary(tally: Tally, faults: int, seconds: float) -> None:
+    parts = [f"{tally.rows:,} rows", f"{tally.matched:,} matched"]
+    if tally.unknown:
+        parts.append(f"{tally.unknown:,} to probes the database does not have")
+    if faults:
+        parts.append(f"{faults:,} lines skipped")
+    click.echo(f"probemill: {', '.join(parts)} in {seconds:.1f} s", err=True)
+
+
+class _Faults:
+    """Prints the first faults as they come, and counts all."""
+
+    def __init__(self, name: str) -> None:
+        self.count = 0
+        self._name = name
+
+    def report(self, error: InputError) -> None:
+        self.count += 1
+        if self.count <= SHOWN_FAULTS:
+            click.echo(str(error), err=True)
+
+    def summarise(self) -> None:
+        if self.count > SHOWN_FAULTS:
+            click.echo(f"{self._name}: {self.count - SHOWN_FAULTS:,} more lines could not be read", err=True)

@@ -1,0 +1,222 @@
+"""Identify stored responses: a stream of lines in, the same rows with a `match` out, in order, on many cores.
+
+Contract: `identify(...)` yields `Answer`s in the order of the input. Memory is flat: a bounded number of chunks is on
+its way at any time. The first bytes are answered by the calling process, so that a small input never waits for others
+to start. Workers are spawned, hold one pipe to their parent, and end when it closes.
+"""
+
+import multiprocessing
+import signal
+from collections.abc import Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import cast
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import EngineError
+from engine.offline_inputs import LineReader, Row
+from engine.offline_stream import Chunk
+from engine.services import ServiceTable
+from matcher import Match, Matcher, Probe, ProbeDatabase, load_database
+
+INLINE_BYTES = 2 << 20  # of input, before workers are started
+CHUNKS_PER_WORKER = 4  # read but not yet written; a slow chunk holds up the others no sooner than that
+
+
+class MatchRow(Struct, kw_only=True, omit_defaults=True):
+    """What `match` holds in an output row. probe, line: of the match line that won."""
+
+    name: str
+    product: str = ""
+    version: str = ""
+    extrainfo: str = ""
+    hostname: str = ""
+    ostype: str = ""
+    devicetype: str = ""
+    cpe: tuple[str, ...] = ()
+    soft: bool = False
+    probe: str
+    line: int
+
+
+class Tally(Struct):
+    """rows: responses read; of these matched, and unknown: to a probe that the database does not have."""
+
+    rows: int = 0
+    matched: int = 0
+    unknown: int = 0
+
+    def add(self, other: "Tally") -> None:
+        self.rows += other.rows
+        self.matched += other.matched
+        self.unknown += other.unknown
+
+
+class Answer(Struct):
+    """What came of a chunk. out: whole lines; faults: (line number, reason); position: bytes of input read so far."""
+
+    out: bytes
+    tally: Tally
+    faults: list[tuple[int, str]]
+    position: int = 0
+
+
+class Identifier:
+    """Answers chunks with one matcher."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self._match = matcher.match
+        self._probes: dict[tuple[str, str], Probe] = {}
+        for probe in matcher.database.probes:
+            self._probes.setdefault((probe.proto, probe.name), probe)
+        self._encode = msgspec.json.Encoder().encode
+
+    def answer(self, chunk: Chunk) -> Answer:
+        reader = LineReader(chunk.line, chunk.nmap_text)
+        tally = Tally()
+        pieces: list[bytes] = []
+        for line in chunk.data.split(b"\n"):
+            for row in reader.read(line):
+                pieces += (row.head, self._said(row, tally))
+        for row in reader.close():
+            pieces += (row.head, self._said(row, tally))
+        return Answer(b"".join(pieces), tally, reader.faults, chunk.position)
+
+    def _said(self, row: Row, tally: Tally) -> bytes:
+        """The end of an output row."""
+        tally.rows += 1
+        probes = self._probes
+        for name in row.probes:
+            if (probe := probes.get((row.proto, name))) is not None:
+                break
+        else:
+            tally.unknown += 1
+            reason = f"no {row.proto.upper()} probe is named {row.probes[0]}"
+            return b',"match":null,"error":%b}\n' % self._encode(reason)
+        match = self._match(probe, row.data)
+        if match is None:
+            return b',"match":null}\n'
+        tally.matched += 1
+        return b',"match":%b}\n' % self._encode(match_row(match))
+
+
+def match_row(match: Match) -> MatchRow:
+    signature, info = match.signature, match.info
+    return MatchRow(
+        name=signature.service,
+        product=info.product,
+        version=info.version,
+        extrainfo=info.extrainfo,
+        hostname=info.hostname,
+        ostype=info.ostype,
+        devicetype=info.devicetype,
+        cpe=info.cpe,
+        soft=signature.soft,
+        probe=match.probe.name,
+        line=signature.line,
+    )
+
+
+class _ServiceRows:
+    """The services table, read only if the database asks for it."""
+
+    def __iter__(self) -> Iterator[tuple[str, int, str]]:
+        return ServiceTable.load().rows()
+
+
+def open_database(probes: str | None) -> ProbeDatabase:
+    """The database that `probes` chooses, with service names known to its Exclude line. Raises MatcherError."""
+    return load_database(probes, services=_ServiceRows())
+
+
+def identify(chunks: Iterable[Chunk], matcher: Matcher, probes: str | None, workers: int) -> Iterator[Answer]:
+    """Answer every chunk, in order.
+
+    matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
+    the workers open again. Raises EngineError when a worker dies; what `chunks` raises passes through.
+    """
+    source = iter(chunks)
+    engine = matcher.engine
+    identifier = Identifier(matcher)
+    for chunk in source:
+        yield identifier.answer(chunk)
+        if workers > 1 and chunk.position >= INLINE_BYTES:
+            break
+    else:
+        return
+    del matcher, identifier
+    yield from _Pool(probes, engine, workers).run(source)
+
+
+class _Pool:
+    """Workers that are given one chunk at a time. A chunk goes only to one that waits for it, so no pipe can block."""
+
+    def __init__(self, probes: str | None, engine: str, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._workers = {}
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(theirs, probes, engine), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers[ours] = process
+
+    def run(self, source: Iterator[Chunk]) -> Iterator[Answer]:
+        try:
+            yield from self._run(source)
+        finally:
+            for link in self._workers:
+                link.close()
+            for process in self._workers.values():
+                process.join()
+
+    def _run(self, source: Iterator[Chunk]) -> Iterator[Answer]:
+        idle = list(self._workers)
+        busy: dict[Connection, int] = {}  # link -> number of its chunk
+        done: dict[int, Answer] = {}
+        given = written = 0
+        window = CHUNKS_PER_WORKER * len(idle)
+        chunk = next(source, None)
+        while busy or chunk is not None:
+            while idle and chunk is not None and given - written < window:
+                link = idle.pop()
+                busy[link] = given
+                self._send(link, chunk)
+                given += 1
+                chunk = next(source, None)
+            for link in cast(list[Connection], wait(list(busy))):
+                done[busy.pop(link)] = self._receive(link)
+                idle.append(link)
+            while written in done:
+                yield done.pop(written)
+                written += 1
+
+    def _send(self, link: Connection, chunk: Chunk) -> None:
+        try:
+            link.send(chunk)
+        except OSError:
+            raise self._death(link) from None
+
+    def _receive(self, link: Connection) -> Answer:
+        try:
+            message = link.recv()
+        except (EOFError, OSError):
+            raise self._death(link) from None
+        return cast(Answer, message)
+
+    def _death(self, link: Connection) -> EngineError:
+        process = self._workers[link]
+        process.join(timeout=5)
+        return EngineError(f"a worker (pid {process.pid}) died with status {process.exitcode}")
+
+
+def work(link: Connection, probes: str | None, engine: str) -> None:
+    """The whole life of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's affair; we end with our link
+    identifier = Identifier(Matcher(open_database(probes), engine))
+    try:
+        while True:
+            link.send(identifier.answer(link.recv()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
