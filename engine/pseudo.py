@@ -5,7 +5,7 @@ further ports get a short conversation. Pure; remembers a bounded number of host
 """
 
 import hashlib
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 
 from engine.model import Pseudo, ServiceResult, Verdict
 
@@ -18,7 +18,7 @@ class PseudoServices:
 
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
-        self._answers: OrderedDict[str, Counter[bytes]] = OrderedDict()
+        self._answers: OrderedDict[str, dict[int, int]] = OrderedDict()  # host -> hash of an answer -> ports
         self._caught: OrderedDict[str, None] = OrderedDict()
 
     def is_caught(self, host: str) -> bool:
@@ -30,20 +30,20 @@ class PseudoServices:
         if self._threshold <= 0 or len(response) < MIN_ANSWER or result.verdict is Verdict.INCOMPLETE:
             return None
         host = result.ip
+        digest = hash(response)
         answers = self._answers.get(host)
         if answers is None:
-            answers = self._answers[host] = Counter()
+            self._answers[host] = {digest: 1}
             if len(self._answers) > HOSTS:
                 self._answers.popitem(last=False)
-        else:
-            self._answers.move_to_end(host)
-        digest = hashlib.blake2b(response, digest_size=8).digest()
-        answers[digest] += 1
-        if answers[digest] < self._threshold:
+            return None
+        self._answers.move_to_end(host)
+        ports = answers[digest] = answers.get(digest, 0) + 1
+        if ports < self._threshold:
             if len(answers) > self._threshold * 4:
-                del answers[min(answers, key=lambda key: answers[key])]
+                del answers[min(answers, key=answers.__getitem__)]
             return None
         self._caught[host] = None
         if len(self._caught) > HOSTS:
             self._caught.popitem(last=False)
-        return Pseudo(answers[digest], digest.hex())
+        return Pseudo(ports, hashlib.blake2b(response, digest_size=8).hexdigest())

@@ -35,6 +35,7 @@ Source: the behaviour observed on Nmap 7.93 and the 2026 development head; tests
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum, auto
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -491,5 +492,11 @@ class ServiceScan:
         return self._fingerprint.text
 
 
+@lru_cache(4)
+def _rfc3339_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def _rfc3339(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, milliseconds = divmod(int(epoch * 1000), 1000)
+    return f"{_rfc3339_second(second)}.{milliseconds:03d}Z"

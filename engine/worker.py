@@ -37,12 +37,16 @@ from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpTransport
 from engine.wire import Kind, frame, receive
-from matcher import Matcher, MatcherError, load_database
+from matcher import Match, Matcher, MatcherError, Probe, load_database
+
+MatchFunction = Callable[[Probe, bytes], Match | None]
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
 SPARE_DESCRIPTORS = 64  # for the loop, logs, libraries
 MAX_INFLIGHT = 10_000  # over all workers, where the user did not say
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
+REMEMBERED = 4096  # responses whose match is kept
+REMEMBERED_BYTES = 512  # longer ones hardly repeat
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 HOST_CLOCKS = 65_536  # hosts whose time is remembered by one worker after their services are done
 RECOVERY = 64  # finished targets after which a limit lowered for want of sockets is raised by one again
@@ -77,7 +81,7 @@ def scan_context(config: ScanConfig) -> ScanContext:
         program = "0"
     return ScanContext(
         database,
-        matcher.match,
+        remembered(matcher.match),
         intensity=config.intensity,
         timing=TIMINGS[config.timing],
         excluded=not config.allports,
@@ -89,6 +93,24 @@ def scan_context(config: ScanConfig) -> ScanContext:
         version=program,
         platform=f"{platform.machine()}-{platform.system().lower()}",
     )
+
+
+def remembered(match: MatchFunction, size: int = REMEMBERED) -> MatchFunction:
+    """`match` with a memory of short responses: whole networks greet with the same few banners."""
+    known: dict[tuple[int, bytes], Match | None] = {}
+
+    def matched(probe: Probe, response: bytes) -> Match | None:
+        if len(response) > REMEMBERED_BYTES:
+            return match(probe, response)
+        key = probe.index, response
+        if key in known:
+            return known[key]
+        if len(known) >= size:
+            known.clear()
+        found = known[key] = match(probe, response)
+        return found
+
+    return matched
 
 
 class _HostClock(msgspec.Struct):

@@ -24,7 +24,11 @@ _UNSET = [(-1, -1)] * 10  # groups 0 to 9 are all that templates can name
 
 
 class Stats(Struct):
-    """What a matcher did. limits: confirms that needed a second run. failures: sets that could not answer, by cause; each was answered line by line instead."""
+    """What a matcher did.
+
+    limits: confirms that reached the quick limit. failures: sets that could not answer, by cause; each time every line
+    was tried instead.
+    """
 
     responses: int = 0
     candidates: int = 0

@@ -172,10 +172,10 @@ class _Parser:
             low, high = _bounds(found[0])
             if max(low, high or 0) > MAX_REPEAT:
                 raise self.unsupported("repeat count")
-            if atom == EMPTY or isinstance(atom, Mark):
-                atom = atom if low else EMPTY
-            else:
+            if not isinstance(atom, Mark) and atom != EMPTY:
                 atom = Repeat(atom, low, high)
+            elif low == 0:
+                atom = EMPTY
         return atom
 
     def atom(self) -> Node | None:

@@ -159,8 +159,7 @@ async def check_bare_stream(make: MakeTransport) -> None:
     with line(make, {"send": "bye"}, "rst") as (_, record):
         time.sleep(SILENCE_S)  # not asyncio's: the loop must not run while the peer connects, speaks and resets
         await record.until(lambda: record.events[-1:] == [ECONNRESET])
-        assert record.events[0] == "connected", "a connection that was made is reported, even when it is reset by now"
-        assert record.data in (b"bye", b"")  # the kernel may have thrown it away
+        assert record.events == ["connected", b"bye", ECONNRESET]  # Linux keeps what came before the reset
 
 
 async def check_tls(make: MakeTransport) -> None:

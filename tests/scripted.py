@@ -29,7 +29,7 @@ UNREGISTERED = range(61_000, 65_400)  # above the ports that Linux gives to clie
 HANDSHAKE_S = 15.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER 1,0
 TLS_HANDSHAKE_RECORD = b"\x16\x03"
-LOOPBACK_HOSTS = ("127.0.0.1", *(f"127.9.8.{last}" for last in range(1, 9)))
+LOOPBACK_HOSTS = ("127.0.0.1", *(f"127.9.8.{last}" for last in range(1, 33)))
 
 
 @cache

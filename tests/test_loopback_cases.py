@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from cases import REGISTERED, Case, differences, load_all
+from cases import REGISTERED, Case, differences, load_all, load_regex
 from conformance import check_bare_stream, check_datagrams, check_sink, check_stream, check_tls
 from msgspec.structs import replace
 from scripted import ScriptedServer, serve
@@ -24,7 +24,8 @@ from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpTransport
 
 AT_ONCE = 24  # scans; more would make two cores late for the cases with short waits
-CASES = load_all()
+pytestmark = pytest.mark.xdist_group("loopback")  # with --dist loadgroup the table is scanned by one worker only
+CASES = load_all() + [case.conversation for case in load_regex()]
 SLOW_FIRST = sorted(CASES, key=lambda case: case.id not in ("B-42c", "B-15", "B-48", "B-38"))  # 6 to 9 s each
 
 Outcome = tuple[list[ServiceResult], list[bytes]]

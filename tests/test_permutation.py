@@ -35,9 +35,6 @@ def test_the_seed_alone_decides_the_order() -> None:
     assert [Permutation(1 << 40, 7).at(i) for i in range(3)] == [834788536969, 1057614369357, 561034507531]
 
 
-
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_neighbours_are_far_apart(seed: int) -> None:
     """The first 4,096 of a /8 lie in nearly as many /24s as chance would have it, and in all parts of it."""

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.offline import open_database
 from matcher import Matcher
 
-PATIENCE_S = 0.3  # before people are told what they wait for
+PATIENCE_S = 1.0  # before people are told what they wait for
 
 
 def ready_matcher(probes: str | None, engine: str, console: Console, quiet: bool = False) -> Matcher:

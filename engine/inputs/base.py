@@ -64,14 +64,14 @@ class TargetSpec(Struct, frozen=True):
         """
         if self.is_name:
             raise ValueError(f"{self.host} is a name and has to be resolved first")
-        if not 0 <= index < self.count:
-            raise IndexError(f"{index} is outside the {self.count} targets of {self.host}")
-        host, place = self.host, index
-        if self.network is not None:
-            width = min(self.network.size, BLOCK)
-            block, rest = divmod(index, width * len(self.ports))
+        host, place, network, ports = self.host, index, self.network, len(self.ports)
+        if not 0 <= index < (network.size * ports if network else ports):
+            raise IndexError(f"{index} is outside the {self.count} targets of {host}")
+        if network is not None:
+            width = min(network.size, BLOCK)
+            block, rest = divmod(index, width * ports)
             place, step = divmod(rest, width)
-            host = self.network.address(block * width + step * STRIDE % width)
+            host = network.address(block * width + step * STRIDE % width)
         port, proto = self.ports.at(place)
         return Target(self.ordinal + index, host, port, proto, self.name, self.state)
 

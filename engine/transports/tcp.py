@@ -30,7 +30,7 @@ class TcpTransport:
         self._connecting = True
         self._unsent = b""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             if reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
@@ -43,7 +43,7 @@ class TcpTransport:
         except OSError:
             sock.close()
             raise
-        self._socket: socket.socket | None = sock
+        self._socket: socket.SocketType | None = sock
         self._fd = sock.fileno()
         reactor.register(self._fd, self)
 
@@ -93,7 +93,7 @@ class TcpTransport:
         if mask & (READ | BROKEN):
             self._read(sock, hung_up=bool(mask & ~(WRITABLE | 1)), now=now)
 
-    def _read(self, sock: socket.socket, *, hung_up: bool, now: float) -> None:
+    def _read(self, sock: socket.SocketType, *, hung_up: bool, now: float) -> None:
         """Take what is there. hung_up: an end or an error waits behind the data; it is reported after the data."""
         chunks = []
         size = 0

@@ -18,7 +18,7 @@ class UdpTransport:
         self._reactor = reactor
         self._receiver = receiver
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sock = socket.SocketType(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             if source:
                 sock.bind((source, 0))
@@ -26,7 +26,7 @@ class UdpTransport:
         except OSError:
             sock.close()
             raise
-        self._socket: socket.socket | None = sock
+        self._socket: socket.SocketType | None = sock
         self._fd = sock.fileno()
         reactor.register(self._fd, self)
 

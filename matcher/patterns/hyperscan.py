@@ -7,6 +7,8 @@ part of the engine's version.
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
 
 import hyperscan
 import msgspec
@@ -51,7 +53,7 @@ def _refused(texts: dict[int, bytes]) -> set[int]:
     return set()
 
 
-def _collect(position: int, _start: int, _end: int, _flags: int, found: list[int]) -> None:
+def _collect(position: int, _start: int, _end: int, _flags: int, found: Any) -> None:
     found.append(position)
 
 
@@ -81,8 +83,7 @@ class HyperscanEngine:
     name = "hyperscan"
 
     def __init__(self) -> None:
-        probe = _compile([b"a"], [0])
-        self.version = f"1-{hyperscan.__version__}-{probe.info().decode()}"
+        self.version = f"1-{version('hyperscan')}-{_compile([b'a'], [0]).info()!r}"
 
     def analyse(self, lines: Sequence[Signature]) -> bytes:
         texts: dict[int, bytes] = {}
@@ -96,13 +97,13 @@ class HyperscanEngine:
         database = b""
         if texts:
             try:
-                made = _compile(list(texts.values()), list(texts))
+                database = hyperscan.dumpb(_compile(list(texts.values()), list(texts)))
             except hyperscan.HyperscanError:
                 refused = _refused(texts)
                 always = sorted({*always, *refused})
                 texts = {position: text for position, text in texts.items() if position not in refused}
-                made = _compile(list(texts.values()), list(texts)) if texts else None
-            database = hyperscan.dumpb(made) if made is not None else b""
+                if texts:
+                    database = hyperscan.dumpb(_compile(list(texts.values()), list(texts)))
         return msgspec.msgpack.encode(_Stored(database, tuple(always)))
 
     def load(self, stored: bytes) -> HyperscanSet:

@@ -21,7 +21,7 @@ from matcher.literals import Literal, Requirement, requirements
 from matcher.literals import prefix as required_prefix
 from matcher.model import Signature
 from matcher.patterns import SetFailure
-from matcher.regex_ast import ALL, parse
+from matcher.regex_ast import ALL, Node, parse
 from matcher.translate import anchored, first_bytes
 
 KEY_BYTES = 12  # of a literal; longer ones make more automaton states and find nothing more
@@ -51,7 +51,7 @@ def _grams(text: bytes) -> Iterator[bytes]:
 
 
 def _plan(lines: Sequence[Signature]) -> _Plan:
-    trees = []
+    trees: list[Node | None] = []
     for signature in lines:
         try:
             trees.append(parse(signature.pattern, caseless=signature.caseless, dotall=signature.dotall))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from engine.columns import service_column, version_column
 from engine.model import ServiceResult
@@ -125,8 +125,24 @@ class RegexCase(Struct, forbid_unknown_fields=True):
     @property
     def database(self) -> bytes:
         """The pattern as the one line of a NULL probe."""
+        return self.conversation.database(0)
+
+    @property
+    def conversation(self) -> Case:
+        """A port that sends the response and listens, and what must be said of it."""
         line = f"match foo m~{self.pattern}~{self.flags} p/hit/"
-        return f"Probe TCP NULL q||\ntotalwaitms 500\n{line}\n".encode("latin-1")
+        missed = Expected(
+            name="unknown", method="table", conf=3, verdict="nomatch", items=[("NULL", len(self.response))]
+        )
+        hit = Expected(name="foo", product="hit", method="probed", conf=10, verdict="hardmatched")
+        return Case(
+            id=self.id,
+            what=self.what,
+            db=f"Probe TCP NULL q||\ntotalwaitms 500\n{line}\n",
+            server=[[Do(send=self.data), "hold"]],
+            expect=replace(hit if self.fits else missed, sent=[""]),
+            uncut="a part of the response may fit",
+        )
 
 
 def octets(text: Text) -> bytes:
