@@ -63,6 +63,10 @@ class Host(Protocol):
         """A TLS handshake has succeeded."""
         ...
 
+    def sent(self, probe: str) -> None:
+        """A probe goes out."""
+        ...
+
     def starved(self) -> None:
         """The machine had no socket to give; go slower."""
         ...
@@ -87,7 +91,6 @@ class Driver:
         "deadline",
         "paid",
         "scan",
-        "sent",
         "slot",
     )
 
@@ -96,7 +99,6 @@ class Driver:
         self.budget_at = budget_at
         self.deadline = 0.0
         self.slot: set[Timed] | None = None
-        self.sent = 0  # probes
         self.connects = 0  # transports opened
         self.paid = False  # the coming connection has been charged to the limits
         self._host = host
@@ -173,7 +175,7 @@ class Driver:
 
     def _send(self, action: Send, now: float) -> None:
         assert self._transport is not None
-        self.sent += 1
+        self._host.sent(self.scan.probe)
         try:
             self._transport.send(action.payload)
         except OSError as error:

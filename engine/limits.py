@@ -6,8 +6,8 @@ in one process; a rate for the whole scan is divided among the workers.
 
 Order: prefixes (/24 of IPv4, /64 of IPv6) take turns, so two targets of one prefix follow each other only when no
 other prefix has a target that may start. Within a prefix the first to come is the first to go, unless its host is at
-its cap or resting: then it is parked, and the others go on. Whatever is parked is woken in the order of its parking by
-the release or the time that it waits for, so nothing starves. Every step is O(1) amortised, O(log n) with a host delay.
+its cap or resting: then it is parked, and the others go on. Whatever is parked is woken, the oldest first, by the
+release or the time that it waits for, so nothing starves. Every step is O(1) amortised, O(log n) with a host delay.
 """
 
 from collections import deque
@@ -137,11 +137,7 @@ class Gate:
         if self.waiting >= self._capacity:
             return False
         self.waiting += 1
-        host = target.host
-        if host in self._parked:
-            self._parked[host].append(target)
-        else:
-            self._line_up(target)
+        self._line_up(target)
         return True
 
     def next_ready(self, now: float) -> Target | None:
@@ -165,7 +161,7 @@ class Gate:
             else:
                 del lanes[prefix]
             if self._holds and self._is_held(target.host):
-                self._parked.setdefault(target.host, deque()).append(target)
+                self._park(target)
                 continue
             self._start(target, prefix, now)
             return target
@@ -237,6 +233,15 @@ class Gate:
         if host in self._rested_at:
             return True
         return self._per_host > 0 and self._host_load.get(host, 0) >= self._per_host
+
+    def _park(self, target: Target) -> None:
+        parked = self._parked.get(target.host)
+        if parked is None:
+            self._parked[target.host] = deque((target,))
+        elif target.ordinal < parked[0].ordinal:  # it was the next already, and another start came in between
+            parked.appendleft(target)
+        else:
+            parked.append(target)
 
     def _unpark(self, host: str) -> None:
         """One target of a host lines up again, before those of its prefix that came later."""

@@ -165,6 +165,7 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
     timing: Literal["nmap", "adaptive"] = "nmap"
     spare_fragile: bool = False  # printers and industrial controllers: listen only, send nothing
     post: bool = True  # post-processing of identified services
+    trace: bool = False  # tell every step on stderr
 
     # where the work is done
     workers: int = 0  # processes; 0: inside the caller

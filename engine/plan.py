@@ -54,6 +54,12 @@ class Planner:
             self._by_listed[key] = plan
         return plan
 
+    def most_connections(self, proto: Proto, port: int) -> int:
+        """How many connections a conversation with a port takes at most, outside a tunnel: one per probe."""
+        return max(
+            1, sum(self.allows(probe, listed, None) for probe, listed in self.plan(proto, Tunnel.NONE, port).queue)
+        )
+
     def allows(self, probe: Probe, listed: bool, soft: str | None) -> bool:
         """Whether this probe is sent now. soft: the softmatched service, or None."""
         if soft is not None:

@@ -194,6 +194,11 @@ class ServiceScan:
         self._bytes = 0
 
     @property
+    def probe(self) -> str:
+        """The name of the current probe."""
+        return self._probe.name if self._probe is not None else ""
+
+    @property
     def response(self) -> bytes:
         """What has been received for the current probe."""
         return self._buffer

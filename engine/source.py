@@ -16,6 +16,7 @@ from itertools import islice
 from engine.errors import InputError
 from engine.inputs import Item, TargetReader, TargetSpec
 from engine.model import Target
+from engine.permutation import Permutation
 
 CHUNK = 512  # targets in one list
 READ_SIZE = 1 << 16  # bytes of input at once
@@ -69,11 +70,24 @@ async def read_items(path: str, reader: TargetReader) -> AsyncIterator[list[Item
 
 
 class TargetSource:
-    """An async iterator of target lists over `items`, to be iterated once."""
+    """An async iterator of target lists over `items`, to be iterated once.
 
-    def __init__(self, items: AsyncIterator[list[Item]], on_error: Report) -> None:
+    admit: which targets are wanted (None: all); the others are counted in `blocked`. seed: visit the targets of a
+    network in a pseudo-random order instead of the spread one.
+    """
+
+    def __init__(
+        self,
+        items: AsyncIterator[list[Item]],
+        on_error: Report,
+        admit: Callable[[Target], bool] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.blocked = 0
         self._items = items
         self._on_error = on_error
+        self._admit = admit
+        self._seed = seed
         self._queue: asyncio.Queue[list[Target] | None] = asyncio.Queue(QUEUED)
         self._lookups: set[asyncio.Task[None]] = set()
         self._looking = asyncio.Semaphore(RESOLVING)
@@ -110,11 +124,17 @@ class TargetSource:
     async def _put(self, targets: Iterable[Target]) -> None:
         iterator = iter(targets)
         while chunk := list(islice(iterator, CHUNK)):
-            await self._queue.put(chunk)
+            if self._admit is not None:
+                admitted = list(filter(self._admit, chunk))
+                self.blocked += len(chunk) - len(admitted)
+                chunk = admitted
+            if chunk:
+                await self._queue.put(chunk)
 
     async def _expand(self, spec: TargetSpec) -> None:
         if not spec.is_name:
-            await self._put(spec.targets())
+            order = None if self._seed is None else Permutation(spec.count, self._seed)
+            await self._put(spec.targets(order))
             return
         await self._looking.acquire()
         task = asyncio.create_task(self._resolve(spec))

@@ -11,6 +11,8 @@ import platform
 import resource
 import signal
 import socket
+import sys
+import sysconfig
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -32,6 +34,7 @@ from engine.reactor import Reactor
 from engine.scan import UNLIMITED, ScanContext, ServiceScan
 from engine.services import ServiceTable
 from engine.timing import TIMINGS
+from engine.trace import Trace, TracedScan
 from engine.transports.base import Receiver, Transport
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
@@ -91,7 +94,7 @@ def scan_context(config: ScanConfig) -> ScanContext:
         max_bytes=config.max_bytes,
         wall_offset=time.time() - time.monotonic(),
         version=program,
-        platform=f"{platform.machine()}-{platform.system().lower()}",
+        platform=sysconfig.get_config_var("HOST_GNU_TYPE") or f"{platform.machine()}-{platform.system().lower()}",
     )
 
 
@@ -111,6 +114,10 @@ def remembered(match: MatchFunction, size: int = REMEMBERED) -> MatchFunction:
         return found
 
     return matched
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 class _HostClock(msgspec.Struct):
@@ -154,6 +161,7 @@ class Worker:
         self._tls = client_context()
         self._tls_open: set[Driver] = set()
         self._tls_queue: deque[Driver] = deque()
+        self._trace = Trace(_to_stderr, time.monotonic()) if config.trace else None
         self._pseudo = PseudoServices(config.pseudo_ports)
         self._hosts: dict[str, _HostClock] = {}
         self._idle = asyncio.Event()
@@ -221,6 +229,9 @@ class Worker:
         if isinstance(transport, TlsTransport) and driver.scan.tls is None:
             driver.scan.tls = tls_facts(transport.session)
 
+    def sent(self, probe: str) -> None:
+        self._tally["sent:" + probe] += 1
+
     def starved(self) -> None:
         self._gate.max_inflight = max(1, len(self._inflight) * 9 // 10)
         self._tally["starved"] += 1
@@ -237,12 +248,15 @@ class Worker:
         if self._hosts:
             self._leave_host(target.host)
         tally = self._tally
-        tally["probes"] += driver.sent
+        tally["bytes"] += result.bytes
+        tally["connections"] += result.connections
+        tally["waited_ms"] += result.elapsed_ms
         tally["verdict:" + result.verdict.value] += 1
         if result.reason is not None:
             tally["reason:" + result.reason.value] += 1
-        if result.name and result.method == "probed":
+        if result.evidence is not None:
             tally["service:" + result.name] += 1
+            tally["hit:" + (result.evidence.sent or result.evidence.probe)] += 1
         self._rows.append(result)
         self._done.append(target.ordinal)
         if len(self._rows) >= self._config.batch_rows:
@@ -293,7 +307,11 @@ class Worker:
         budget_at = now + config.service_timeout_s if config.service_timeout_s else inf
         if config.host_timeout_s:
             budget_at = min(budget_at, self._enter_host(target.host, now) + config.host_timeout_s)
-        driver = Driver(ServiceScan(target, self._context, max_probes=max_probes), self, budget_at)
+        if self._trace is None:
+            scan = ServiceScan(target, self._context, max_probes=max_probes)
+        else:
+            scan = TracedScan(target, self._context, self._trace, max_probes=max_probes)
+        driver = Driver(scan, self, budget_at)
         self._inflight.add(driver)
         if budget_at <= now:
             driver.abort(Reason.BUDGET, now)
@@ -351,7 +369,7 @@ async def _serve(link: socket.socket) -> None:
         if kind is Kind.TARGETS:
             worker.submit(decode(body))
         elif kind is Kind.CANCEL:
-            worker.cancel()
+            worker.cancel(Reason(body.decode()))
         elif kind is Kind.DRAIN:
             await worker.idle()
             writer.write(frame(Kind.BYE))

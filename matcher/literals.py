@@ -104,4 +104,3 @@ def prefix(node: Node) -> bytes:
         if low != high or low > MAX_COPIES:
             break
     return bytes(text)
-

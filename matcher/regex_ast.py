@@ -14,7 +14,7 @@ from msgspec import Struct
 from matcher.errors import UnsupportedPattern
 
 ALL = (1 << 256) - 1
-MAX_NESTING = 250  # groups inside each other; PCRE2's own default
+MAX_NESTING = 100  # groups inside each other; PCRE2 takes 250, but Python's stack must hold them
 MAX_REPEAT = 65535  # PCRE's own
 
 

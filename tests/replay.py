@@ -29,7 +29,7 @@ class Peer:
         self.received = b""
         self.events: deque[Event] = deque()
         self.wake_at: float | None = None
-        self.tls: bool | None = None  # None: the script has not got that far
+        self.tls = False
         self.gone = False
         self._cut = cut
         self._datagrams = datagrams
@@ -102,28 +102,29 @@ class Network:
         """What the server received: by connection, or by datagram."""
         return self._datagrams if self._udp else [peer.received for peer in self._peers]
 
-    def connect(self, action: Connect) -> Reason | None:
-        """None: connected."""
+    def connect(self, scan: ServiceScan, action: Connect) -> Action:
+        """Open the connection, as far as the server plays along; tell the scan."""
         if self._udp:
             self._peers[0].events.clear()
-            return None
+            return scan.connected(self.now)
         case = self._case
         if case.closes_after is not None and len(self._peers) >= case.closes_after:
-            return Reason.REFUSED
+            return scan.failed(Reason.REFUSED, self.now)
         peer = Peer(case.server[min(len(self._peers), len(case.server) - 1)], cut=self._cut)
         self._peers.append(peer)
         peer.run(self.now)
         if action.tunnel is Tunnel.NONE:
-            assert peer.tls is None, "a connection without TLS met a TLS server"
-            return None
+            assert not peer.tls, "a connection without TLS met a TLS server"
+            return scan.connected(self.now)
+        scan.opened()
         if peer.tls:
-            return None
+            return scan.connected(self.now)
         peer.take(CLIENT_HELLO, self.now)
         peer.received = b""
         if peer.events:
-            return Reason.TLS
+            return scan.failed(Reason.TLS, self.now)
         self.now = action.deadline
-        return Reason.TIMEOUT
+        return scan.timed_out(self.now)
 
     def send(self, payload: bytes) -> None:
         peer = self._peers[-1]
@@ -167,13 +168,7 @@ def replay(case: Case, context: ScanContext, *, cut: int = 0, port: int = 0) -> 
             case Finish(result):
                 return result, network.sent
             case Connect():
-                reason = network.connect(action)
-                if reason is None:
-                    action = scan.connected(network.now)
-                elif reason is Reason.TIMEOUT:
-                    action = scan.timed_out(network.now)
-                else:
-                    action = scan.failed(reason, network.now)
+                action = network.connect(scan, action)
             case Send(payload, deadline):
                 network.send(payload)
                 action = network.listen(scan, deadline)

@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, InputError
@@ -353,6 +353,11 @@ RECORDS = [  # form, line, the reason, or the targets' host, port, proto, name, 
      " addrtype='mac'/><hostnames><hostname name='ptr.example' type='PTR'/></hostnames><ports><port protocol='sctp'"
      " portid='1'><state state='open'/></port><port protocol='tcp' portid='2'><state state='open'/></port></ports>"
      "</host></nmaprun>", [("192.0.2.1", 2, "tcp", "", "open")]),
+    ("nmap-xml", "<nmaprun><host><address addr='192.0.2.1' addrtype='ipv4'/><hostnames><hostname name='a.example'"
+     " type='user'/></hostnames><ports><port protocol='tcp' portid='1'><state state='open'/></port></ports></host>"
+     "<host><address addr='192.0.2.2' addrtype='ipv4'/><ports><port protocol='tcp' portid='2'><state state='open'/>"
+     "</port></ports></host></nmaprun>",
+     [("192.0.2.1", 1, "tcp", "a.example", "open"), ("192.0.2.2", 2, "tcp", "", "open")]),
     ("nmap-xml", "<nmaprun><port protocol='tcp' portid='2'><state state='open'/></port></nmaprun>", "no host"),
     ("nmap-xml", "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "it declares entities"),
     ("nmap-xml", "192.0.2.1:80", "not well-formed XML: syntax error"),
@@ -444,6 +449,7 @@ LINES = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(lines=st.lists(LINES, max_size=12), cuts=st.lists(st.integers(0, 300), max_size=20), end=st.booleans())
 def test_where_the_bytes_are_cut_makes_no_difference(lines: list[str], cuts: list[int], end: bool) -> None:
     data = ("\n".join(lines) + "\n" * end).encode()

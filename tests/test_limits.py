@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
@@ -34,6 +34,7 @@ def ready(from_gate: Gate, now: float) -> list[int]:
 # --- rate -----------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     rate=st.floats(0.1, 1e5),
     burst=st.integers(1, 50),
@@ -167,6 +168,25 @@ def test_a_reconnect_takes_from_the_rate() -> None:
     assert ready(made, 1.0) == [1]
 
 
+def test_what_was_parked_goes_before_what_came_later() -> None:
+    """Also when it was woken while no socket was free, and another of its host started first."""
+    waiting = targets("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3")
+    made = gate(waiting, per_host=1, max_inflight=2)
+    assert ready(made, 0.0) == [0, 2]
+    made.release(waiting[0], 0.0)
+    assert ready(made, 0.0) == [1]
+
+    waiting = targets("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2")
+    made = gate(waiting, per_host=2, max_inflight=2, host_delay_s=1.0)
+    assert ready(made, 0.0) == [0, 4]
+    assert ready(made, 1.0) == []  # 1 is woken and finds no socket
+    made.release(waiting[0], 1.0)  # 2 is woken
+    assert ready(made, 1.0) == [2]
+    made.release(waiting[4], 1.0)
+    assert ready(made, 1.0) == []
+    assert ready(made, 2.0) == [1]
+
+
 def test_a_late_comer_does_not_overtake_the_parked() -> None:
     waiting = targets("192.0.2.1", "192.0.2.1", "192.0.2.1")
     made = gate(waiting, per_host=1)
@@ -191,6 +211,7 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(HOSTS), max_size=60), LIMITS, st.sampled_from([0, 4]), st.integers(0, 1000))
 def test_every_target_starts_once_and_no_limit_is_passed(
     hosts: list[str], limits: dict[str, int], rate: int, seed: int

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
@@ -12,11 +12,13 @@ from engine.permutation import Permutation, Shard, parse_shard, route
 HOSTS = [f"10.{i >> 8}.{i & 255}.7" for i in range(4096)]
 
 
+@settings(deadline=None)
 @given(size=st.integers(0, 3000), seed=st.integers())
 def test_each_number_comes_once(size: int, seed: int) -> None:
     assert sorted(Permutation(size, seed)) == list(range(size))
 
 
+@settings(deadline=None)
 @given(size=st.integers(1, 1 << 64), seed=st.integers(), data=st.data())
 def test_a_position_can_be_asked_back(size: int, seed: int, data: st.DataObject) -> None:
     """At any size, without a table: `position` undoes `at`, and both stay inside."""
@@ -78,6 +80,7 @@ def test_every_host_is_in_one_shard_and_shards_are_even(count: int) -> None:
     assert all(abs(number * count / len(HOSTS) - 1) < 0.3 for number in kept.values())
 
 
+@settings(deadline=None)
 @given(size=st.integers(0, 500), count=st.integers(1, 20))
 def test_strides_share_a_range(size: int, count: int) -> None:
     strides = [Shard(index, count).stride(size) for index in range(count)]

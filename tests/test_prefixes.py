@@ -4,7 +4,7 @@ import ipaddress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, InputError
@@ -28,6 +28,7 @@ NETWORKS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(networks=st.lists(NETWORKS, max_size=20), others=st.lists(st.integers(0, 2**32 - 1)))
 def test_membership_is_that_of_the_networks(
     networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network], others: list[int]
@@ -36,7 +37,7 @@ def test_membership_is_that_of_the_networks(
     prefixes = parse_prefixes(map(str, networks), "list")
     half = len(networks) // 2
     joined = parse_prefixes(map(str, networks[:half]), "list") | parse_prefixes(map(str, networks[half:]), "list")
-    hosts = [ipaddress.IPv4Address(number) for number in others]
+    hosts: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [ipaddress.IPv4Address(number) for number in others]
     for network in networks:
         ends = (int(network[0]) - 1, int(network[0]), int(network[-1]), int(network[-1]) + 1)
         hosts += [type(network[0])(end) for end in ends if 0 <= end < 2**network.max_prefixlen]
@@ -147,6 +148,7 @@ def test_public(host: str) -> None:
     assert host not in RESERVED
 
 
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_what_is_not_global_is_reserved(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     """As Python's own copy of the IANA registries has it; a mapped address is judged as the IPv4 host it reaches."""

@@ -56,8 +56,8 @@ def test_pattern_for_pcre2(pattern: bytes, expected: bytes, why: str) -> None:
 FAULTS = [
     (rb"a(b", 3, "missing closing parenthesis"),
     (rb"\x4\x4(", 7, "missing closing parenthesis"),
-    (rb"a{,3}b)", 6, "unmatched closing parenthesis"),
-    (rb"ab*{1}+*", 7, "quantifier does not follow a repeatable item"),
+    (rb"a{,3}b)", 7, "unmatched closing parenthesis"),
+    (rb"ab*{1}+*", 6, "quantifier does not follow a repeatable item"),
     (rb"\x{100}", 0, "above 0xff"),
     (rb"a\u0041", 1, r"\u is not supported"),
 ]
@@ -105,7 +105,9 @@ def test_superset_covers_the_pattern_and_stays_narrow(pattern: bytes, hit: bytes
     assert not superset_matches(text, miss)
 
 
-@pytest.mark.parametrize("pattern", [rb"(*ACCEPT)a", rb"\p{L}", rb"(?(1)a|b)", rb"(a", rb"a)", rb"*a", rb"[z-a]", rb"[a"])
+@pytest.mark.parametrize(
+    "pattern", [rb"(*ACCEPT)a", rb"\p{L}", rb"(?(1)a|b)", rb"(a", rb"a)", rb"*a", rb"[z-a]", rb"[a"]
+)
 def test_what_the_parser_does_not_know_it_refuses(pattern: bytes) -> None:
     with pytest.raises(UnsupportedPattern):
         parse(pattern)
@@ -141,8 +143,33 @@ def test_prefix_and_first_bytes() -> None:
 # --- properties: random patterns over a small alphabet, so that responses do match ---------------------------------
 
 ATOMS = st.sampled_from(
-    [rb"a", rb"b", rb"AB", rb"\n", rb".", rb"\s", rb"\d", rb"\w", rb"[ab]", rb"[^a\n]", rb"\x41", rb"\0", rb"1 ", rb"$"]
-    + [rb"\b", rb"^", rb"\z", rb"\Z", rb"(?=a)", rb"(?!b)", rb"(?<=a)", rb"\R", rb"(?i)", rb"\Qa.\E", rb"[[:alpha:]]"]
+    [
+        rb"a",
+        rb"b",
+        rb"AB",
+        rb"\n",
+        rb".",
+        rb"\s",
+        rb"\d",
+        rb"\w",
+        rb"[ab]",
+        rb"[^a\n]",
+        rb"\x41",
+        rb"\0",
+        rb"1 ",
+        rb"$",
+        rb"\b",
+        rb"^",
+        rb"\z",
+        rb"\Z",
+        rb"(?=a)",
+        rb"(?!b)",
+        rb"(?<=a)",
+        rb"\R",
+        rb"(?i)",
+        rb"\Qa.\E",
+        rb"[[:alpha:]]",
+    ]
 )
 QUANTIFIERS = st.sampled_from([b"", b"", b"", b"*", b"+", b"?", b"{2}", b"{1,3}", b"{0,2}?", b"*+", b"+?", b"{,2}"])
 
@@ -156,13 +183,18 @@ def groups(inner: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 
 
 PATTERNS = st.recursive(ATOMS, groups, max_leaves=8)
-RESPONSES = st.lists(st.sampled_from([b"a", b"b", b"A", b"B", b"\n", b"\r", b"1", b" ", b"\0", b"{,2}"]), max_size=12).map(
-    b"".join
-)
+RESPONSES = st.lists(
+    st.sampled_from([b"a", b"b", b"A", b"B", b"\n", b"\r", b"1", b" ", b"\0", b"{,2}"]), max_size=12
+).map(b"".join)
 
 
 @settings(max_examples=600, deadline=None)
-@given(pattern=PATTERNS, responses=st.lists(RESPONSES, min_size=1, max_size=6), caseless=st.booleans(), dotall=st.booleans())
+@given(
+    pattern=PATTERNS,
+    responses=st.lists(RESPONSES, min_size=1, max_size=6),
+    caseless=st.booleans(),
+    dotall=st.booleans(),
+)
 def test_no_match_escapes_its_superset(pattern: bytes, responses: list[bytes], caseless: bool, dotall: bool) -> None:
     """Whatever PCRE2 matches, the superset, the required literals, the prefix and the first bytes admit."""
     if pcre.check_pattern(pattern, caseless, dotall) is not None:

@@ -1,27 +1,33 @@
-"""`probemill scan`: options -> ScanConfig, Inputs and sinks; then a Run, watched on stderr."""
+"""`probemill scan`: options -> ScanConfig, inputs and sinks; then a Run, watched on stderr."""
 
 import asyncio
 import json
 import logging
-import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import PurePath
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.logging import RichHandler
 
 from engine.api import make_runner
-from engine.errors import ConfigError, InputError
-from engine.inputs import FORMATS, Unreadable, parse_ports
-from engine.model import ScanConfig
+from engine.cli import options as groups
+from engine.errors import InputError
+from engine.inputs import TargetSpec
+from engine.metrics import serve_metrics, snapshot
+from engine.model import Reason, ScanConfig, Target
+from engine.plan import Planner
 from engine.progress import LiveLine, summary_table
 from engine.run import Inputs, Run
-from engine.sinks import SINKS, STDOUT, Sink, open_sink
+from engine.schema import result_schema
+from engine.sinks import STDOUT, Sink, open_sink
 from engine.sinks import Run as RunFacts
+from matcher import load_database
 
 SUFFIXES = {
     ".ndjson": "ndjson",
@@ -32,75 +38,19 @@ SUFFIXES = {
     ".gnmap": "grepable",
 }
 SHOWN_ERRORS = 20  # input errors printed one by one; the rest is counted
+COUNTED_HOSTS = 1_000_000  # addresses that a dry run tells apart; beyond it hosts are an upper bound
+LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 @click.command("scan")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@click.option(
-    "-i", "--input", "inputs", multiple=True, metavar="FILE", help="Read targets from FILE, or - for stdin. Repeatable."
-)
-@click.option(
-    "--input-format",
-    default="auto",
-    type=click.Choice(["auto", *FORMATS]),
-    help="Form of the inputs; auto looks at them.",
-)
-@click.option("-p", "--ports", metavar="PORTS", help="Ports of targets without one: 22,80,1000-2000,U:53,T:443.")
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    metavar="FILE",
-    help="Write to FILE, or - for stdout (the default). Repeatable. The form follows the suffix where it has one.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(list(SINKS)),
-    help="Form of outputs whose suffix does not say. Default: text on a terminal, else ndjson.",
-)
-@click.option(
-    "--probes",
-    metavar="FILE",
-    multiple=True,
-    help="Probe database: a file, `nmap`, or `builtin`. Default: as docs say.",
-)
-@click.option("--matcher", default="auto", show_default=True, help="Engine: auto, hyperscan, re2, reference.")
-@click.option(
-    "--intensity",
-    "--version-intensity",
-    type=click.IntRange(0, 9),
-    default=7,
-    show_default=True,
-    metavar="N",
-    help="0 (banner and probes that name the port) to 9 (every probe).",
-)
-@click.option("--light", "--version-light", "light", is_flag=True, help="The same as --intensity 2.")
-@click.option("--all", "--version-all", "everything", is_flag=True, help="The same as --intensity 9.")
-@click.option("--allports", is_flag=True, help="Scan ports that the database excludes (printers, as a rule), too.")
-@click.option(
-    "--workers", type=click.IntRange(0), metavar="N", help="Processes; 0 = none of its own. Default: one a core."
-)
-@click.option("--max-inflight", type=click.IntRange(1), metavar="N", help="Conversations at once, over all workers.")
-@click.option("-q", "--quiet", is_flag=True, help="No live line and no summary.")
-def scan_command(  # noqa: PLR0917 - click passes them by name
-    targets: tuple[str, ...],
-    inputs: tuple[str, ...],
-    input_format: str,
-    ports: str | None,
-    outputs: tuple[str, ...],
-    form: str | None,
-    probes: tuple[str, ...],
-    matcher: str,
-    intensity: int,
-    light: bool,
-    everything: bool,
-    allports: bool,
-    workers: int | None,
-    max_inflight: int | None,
-    quiet: bool,
-) -> None:
+@groups.input_options
+@groups.output_options
+@groups.question_options
+@groups.speed_options
+@groups.budget_options
+@groups.report_options
+def scan_command(**options: Any) -> None:
     """Identify the services on each TARGET and on the targets of the input files.
 
     \b
@@ -114,65 +64,116 @@ def scan_command(  # noqa: PLR0917 - click passes them by name
     probemill scan -i targets.txt -o results.ndjson
     masscan ... -oD - | probemill scan -i - -o - | jq .name
 
+    TIME is 500ms, 30s, 2m or 1h. Ctrl-C writes what is known and ends; twice ends at once.
     Scan only hosts that you own or may scan.
     """
-    if light and everything:
-        raise ConfigError("--light and --all exclude each other")
-    try:
-        spec = parse_ports(ports) if ports else None
-    except Unreadable as error:
-        raise ConfigError(f"--ports {ports}: {error}") from error
-    if not targets and not inputs:
-        raise ConfigError("no targets: name some, or give a file with -i (see probemill scan --help)")
-    config = ScanConfig(
-        probes=probes,
-        matcher=matcher,
-        intensity=2 if light else 9 if everything else intensity,
-        allports=allports,
-        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
-        max_inflight=max_inflight or 0,
-    )
+    config = groups.scan_config(options)
+    inputs = groups.inputs(options)
     console = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)]
-    )
+    level = LEVELS[min(options["verbose"], len(LEVELS) - 1)]
+    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     errors = _InputErrors()
+    if options["dry_run"]:
+        asyncio.run(_dry_run(config, inputs, errors))
+        return
     runner = make_runner(config)
-    sinks = _open_sinks(outputs or (STDOUT,), form)
-    run = Run(config, Inputs(targets, inputs, input_format, spec), runner, sinks, errors.report)
-    asyncio.run(_follow(run, console, quiet))
+    run = Run(config, inputs, runner, _open_sinks(options), errors.report)
+    asyncio.run(_follow(run, console, options))
     errors.summarise()
-    if not quiet and console.is_terminal:
+    if not options["quiet"] and console.is_terminal:
         console.print(summary_table(run))
-    if run.read == 0:
+    if run.read == 0 and not run.blocked:
         raise InputError("input", 0, "no valid target")
-    if run.cancelled:
+    if run.interrupted:
         sys.exit(130)
 
 
-def _open_sinks(outputs: tuple[str, ...], form: str | None) -> list[Sink]:
-    facts = RunFacts(version=version("probemill"), args=" ".join(sys.argv), started=time.time())
-    default = form or ("text" if sys.stdout.isatty() else "ndjson")
-    return [open_sink(SUFFIXES.get(PurePath(path).suffix, default), path, facts) for path in outputs]
+def _open_sinks(options: groups.Options) -> list[Sink]:
+    streaming = "-" in options["inputs"]
+    facts = RunFacts(version("probemill"), " ".join(sys.argv), time.time(), streaming)
+    default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
+    outputs = [(SUFFIXES.get(PurePath(path).suffix, default), path) for path in options["outputs"] or (STDOUT,)]
+    if options["fingerprints"]:
+        outputs.append(("fingerprints", options["fingerprints"]))
+    return [open_sink(form, path, facts) for form, path in outputs]
 
 
-async def _follow(run: Run, console: Console, quiet: bool) -> None:
+async def _follow(run: Run, console: Console, options: groups.Options) -> None:
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(run.run())
 
     def stop() -> None:
-        if run.cancelled:
+        if run.interrupted:
             running.cancel()  # asked twice: do not wait any longer
-        run.cancel()
+        run.interrupt()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-    watching = asyncio.create_task(asyncio.sleep(0) if quiet else LiveLine(console).follow(run))
+    loop.add_signal_handler(signal.SIGUSR1, _print_snapshot, run)
+    watchers = []
+    if not options["quiet"]:
+        watchers.append(asyncio.create_task(LiveLine(console).follow(run)))
+    if options["stats_every"]:
+        watchers.append(asyncio.create_task(_print_stats(run, options["stats_every"])))
+    if options["deadline"]:
+        loop.call_later(options["deadline"], run.cancel, Reason.BUDGET)
+    server = serve_metrics(run, options["metrics"]) if options["metrics"] else None
     try:
         await running
+    except asyncio.CancelledError:
+        if not run.interrupted:
+            raise
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        if server is not None:
+            server[0].shutdown()
+        if options["stats_every"]:
+            _print_snapshot(run)
+
+
+async def _print_stats(run: Run, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        _print_snapshot(run)
+
+
+def _print_snapshot(run: Run) -> None:
+    click.echo(json.dumps(snapshot(run)), err=True)
+
+
+async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -> None:
+    """Print what the run would be at most, as JSON. Names are not looked up; each counts as one host."""
+    planner = Planner(load_database(config.probes[0] if config.probes else None), config.intensity)
+    addresses: set[str] = set()
+    hosts = ports = connections = 0
+    async for items in inputs.items():
+        for item in items:
+            if isinstance(item, InputError):
+                errors.report(item)
+                continue
+            for target, count in _kinds(item, inputs):
+                ports += count
+                connections += count * (planner.most_connections(target.proto, target.port))
+            if isinstance(item, TargetSpec) and item.network is not None:
+                hosts += item.hosts
+            elif len(addresses) < COUNTED_HOSTS:
+                addresses.add(item.host)
+            else:
+                hosts += 1
+    errors.summarise()
+    if not ports:
+        raise InputError("input", 0, "no valid target")
+    click.echo(json.dumps({"hosts": hosts + len(addresses), "ports": ports, "connections_at_most": connections}))
+
+
+def _kinds(item: Target | TargetSpec, inputs: Inputs) -> Iterable[tuple[Target, int]]:
+    """The kinds of targets of an item, and how many of each. Lists apply to single addresses, not inside networks."""
+    if isinstance(item, Target):
+        return [(item, 1)] if inputs.admit is None or inputs.admit(item) else []
+    numbered = (item.ports.at(index) for index in range(len(item.ports)))
+    return ((Target(item.ordinal, item.host, port, proto), item.hosts) for port, proto in numbered)
 
 
 class _InputErrors:
@@ -194,6 +195,4 @@ class _InputErrors:
 @click.command("schema")
 def schema_command() -> None:
     """Print the JSON Schema of a result row."""
-    from engine.schema import result_schema
-
     click.echo(json.dumps(result_schema(), indent=2))

@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine.offline import open_database
+from engine.offline import open_matcher
 from matcher import Matcher
 
 PATIENCE_S = 1.0  # before people are told what they wait for
@@ -31,12 +31,10 @@ def ready_matcher(probes: str | None, engine: str, console: Console, quiet: bool
                 return
             if console.is_terminal:
                 if task is None:
-                    task = bar.add_task(f"compiling sets for {matcher.engine}", total=total)
+                    task = bar.add_task("compiling the sets", total=total)
                 bar.update(task, completed=done, refresh=True)
             elif not told and done < total:
                 told = True
-                console.print(f"compiling sets for {matcher.engine}; the next start will find them ready")
+                console.print("compiling the sets; the next start will find them ready")
 
-        matcher = Matcher(open_database(probes), engine, progress=follow)
-        matcher.compile_all()
-    return matcher
+        return open_matcher(probes, engine, follow)

@@ -65,7 +65,7 @@ def detect(opening: bytes, *, complete: bool = False) -> str:
     The first line that is neither blank nor an ordinary comment decides. complete: no more will come.
     """
     *lines, rest = opening.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    if complete or len(opening) > LINE_LIMIT or rest.lstrip()[:1] in (b"<", b"{"):
+    if complete or rest.lstrip()[:1] in (b"<", b"{"):
         lines.append(rest)
     for line in lines:
         line = line.strip()

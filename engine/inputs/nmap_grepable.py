@@ -13,8 +13,8 @@ from engine.inputs.base_ports import Proto, Unreadable, parse_port
 from engine.model import State
 
 _HOST = re.compile(r"Host: (\S+) \([^)\t]*\)")
-# One entry: port/state/protocol/owner/service/rpc info/version/. A slash inside a text is written as a bar.
-_PORT = re.compile(r"(?:^|, )(\d{1,5})/(open|open\|filtered)/(tcp|udp)/")
+# One entry: port/state/protocol/owner/service/rpc info/version/. Its texts have no slashes: Nmap writes bars for them.
+_PORT = re.compile(r"(\d{1,5})/(open|open\|filtered)/(tcp|udp)/")
 
 
 class NmapGrepableReader(LineReader):

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
-from engine.model import Batch, Target
+from engine.model import Batch, Reason, Target
 
 Source = AsyncIterator[Sequence[Target]]
 """Targets in small lists, as they become known."""
@@ -13,10 +13,18 @@ Deliver = Callable[[Batch], Awaitable[None]]
 
 
 class Runner(Protocol):
+    """restarts: workers that died and were replaced."""
+
+    restarts: int
+
     async def run(self, source: Source, deliver: Deliver) -> None:
         """Scan all targets of `source`. Every target is delivered exactly once, whatever happens to workers."""
         ...
 
-    def cancel(self) -> None:
-        """Finish early: what is in flight is delivered as cancelled, the rest is not begun."""
+    def cancel(self, reason: Reason = Reason.CANCELLED) -> None:
+        """Finish early: what is in flight is delivered as incomplete for `reason`, the rest is not begun."""
+        ...
+
+    def outstanding(self) -> list[int]:
+        """Per worker, the targets it was given and has not done."""
         ...

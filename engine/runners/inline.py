@@ -2,7 +2,7 @@
 
 import asyncio
 
-from engine.model import Batch, ScanConfig
+from engine.model import Batch, Reason, ScanConfig
 from engine.runners.base import Deliver, Source
 from engine.scan import ScanContext
 from engine.worker import Worker, inflight_limit
@@ -12,6 +12,7 @@ QUEUED_BATCHES = 64  # beyond it no new target is begun
 
 class InlineRunner:
     def __init__(self, config: ScanConfig, context: ScanContext) -> None:
+        self.restarts = 0
         self._config = config
         self._context = context
         self._worker: Worker | None = None
@@ -19,11 +20,14 @@ class InlineRunner:
         self._outstanding = 0
         self._room = asyncio.Event()
 
-    def cancel(self) -> None:
+    def cancel(self, reason: Reason = Reason.CANCELLED) -> None:
         if self._feeder is not None:
             self._feeder.cancel()
         if self._worker is not None:
-            self._worker.cancel()
+            self._worker.cancel(reason)
+
+    def outstanding(self) -> list[int]:
+        return [self._outstanding]
 
     async def run(self, source: Source, deliver: Deliver) -> None:
         batches: asyncio.Queue[Batch | None] = asyncio.Queue()

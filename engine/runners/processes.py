@@ -10,13 +10,13 @@ import logging
 import socket
 import subprocess
 import sys
-import zlib
 from collections.abc import Sequence
 
 import msgspec
 
 from engine.errors import EngineError
-from engine.model import Batch, ScanConfig, Target
+from engine.model import Batch, Reason, ScanConfig, Target
+from engine.permutation import route
 from engine.runners.base import Deliver, Source
 from engine.wire import Kind, frame, receive
 from engine.worker import inflight_limit
@@ -52,19 +52,22 @@ class ProcessRunner:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Batch).decode
         self._feeder: asyncio.Task[None] | None = None
-        self._cancelled = False
+        self._cancelled: Reason | None = None
         self.restarts = 0
 
     @property
     def pids(self) -> list[int]:
         return [slot.process.pid for slot in self._slots if slot.process is not None]
 
-    def cancel(self) -> None:
-        self._cancelled = True
+    def cancel(self, reason: Reason = Reason.CANCELLED) -> None:
+        self._cancelled = reason
         if self._feeder is not None:
             self._feeder.cancel()
         for slot in self._slots:
-            self._write(slot, frame(Kind.CANCEL))
+            self._write(slot, frame(Kind.CANCEL, reason.value.encode()))
+
+    def outstanding(self) -> list[int]:
+        return [len(slot.outstanding) for slot in self._slots]
 
     async def run(self, source: Source, deliver: Deliver) -> None:
         try:
@@ -102,7 +105,7 @@ class ProcessRunner:
         async for targets in source:
             shares: list[list[Target]] = [[] for _ in slots]
             for target in targets:
-                shares[zlib.crc32(target.host.encode()) % count].append(target)
+                shares[route(target.host, count)].append(target)
             for slot, share in zip(slots, shares, strict=True):
                 if share:
                     await self._give(slot, share)
@@ -163,8 +166,8 @@ class ProcessRunner:
         await self._launch(slot)
         if slot.outstanding:
             self._write(slot, frame(Kind.TARGETS, self._encode(list(slot.outstanding.values()))))
-        if self._cancelled:
-            self._write(slot, frame(Kind.CANCEL))
+        if self._cancelled is not None:
+            self._write(slot, frame(Kind.CANCEL, self._cancelled.value.encode()))
         if slot.draining:
             self._write(slot, frame(Kind.DRAIN))
 

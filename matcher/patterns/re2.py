@@ -50,7 +50,8 @@ def _grams(text: bytes) -> Iterator[bytes]:
     return (text[at : at + width] for at in range(len(text) - width + 1))
 
 
-def _plan(lines: Sequence[Signature]) -> _Plan:
+def plan(lines: Sequence[Signature]) -> _Plan:
+    """Choose the keys of every line: literals that few of the other lines share, and so few responses have."""
     trees: list[Node | None] = []
     for signature in lines:
         try:
@@ -196,7 +197,7 @@ class Re2Engine:
     version = f"1-{version('google-re2')}"
 
     def analyse(self, lines: Sequence[Signature]) -> bytes:
-        return msgspec.msgpack.encode(_plan(lines))
+        return msgspec.msgpack.encode(plan(lines))
 
     def load(self, stored: bytes) -> Re2Set:
         try:

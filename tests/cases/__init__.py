@@ -82,6 +82,7 @@ class Case(Struct, forbid_unknown_fields=True):
     closes_after: int | None = None
     also: list[Expected] = []
     shown: str | None = None
+    ms: int = 0
     fingerprint: str = ""
     newer: str = ""
     uncut: str = ""

@@ -1,0 +1,96 @@
+"""Prometheus metrics of a run: read from the tally when somebody asks, so that counting costs the run nothing more.
+
+Tally names are `kind:label` (`verdict:hardmatched`, `sent:GetRequest`) or a bare word (`bytes`). `TALLY` says how each
+kind is shown; one table serves the metrics endpoint, the snapshot and docs/operations.md.
+"""
+
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from engine.errors import ConfigError
+from engine.run import Run
+
+PREFIX = "probemill_"
+TALLY = MappingProxyType(  # tally kind -> (metric, label, help)
+    {
+        "verdict": ("verdicts", "verdict", "finished targets by verdict"),
+        "reason": ("reasons", "reason", "incomplete targets by reason"),
+        "service": ("services", "service", "identified targets by service name"),
+        "sent": ("probes_sent", "probe", "probes sent"),
+        "hit": ("probe_hits", "probe", "matches by the probe that drew the response"),
+        "engine": ("engine_fallbacks", "cause", "responses answered line by line because a compiled set failed"),
+        "bytes": ("received_bytes", "", "bytes received from services"),
+        "connections": ("connections", "", "TCP connections made"),
+        "waited_ms": ("conversation_milliseconds", "", "time that finished conversations took, summed"),
+        "starved": ("starved", "", "times the machine had no socket or port to give"),
+    }
+)
+
+
+class RunMetrics:
+    """A prometheus collector over a run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        run = self._run
+        yield CounterMetricFamily(PREFIX + "targets_read", "targets read from the input", run.read)
+        yield CounterMetricFamily(PREFIX + "targets_done", "targets with a row", run.collector.rows)
+        yield CounterMetricFamily(PREFIX + "targets_blocked", "targets left out by lists or shards", run.blocked)
+        outstanding = GaugeMetricFamily(
+            PREFIX + "outstanding", "targets given to a worker, not yet done", labels=["worker"]
+        )
+        for worker, count in enumerate(run.outstanding()):
+            outstanding.add_metric([str(worker)], count)
+        yield outstanding
+        yield CounterMetricFamily(PREFIX + "worker_restarts", "workers that died and were replaced", run.restarts())
+        families: dict[str, CounterMetricFamily] = {}
+        for name, count in run.collector.tally.copy().items():
+            kind, _, label = name.partition(":")
+            if kind not in TALLY:
+                continue
+            metric, label_name, text = TALLY[kind]
+            family = families.get(kind)
+            if family is None:
+                labels = [label_name] if label_name else None
+                family = families[kind] = CounterMetricFamily(PREFIX + metric, text, labels=labels)
+            family.add_metric([label] if label_name else [], count)
+        yield from families.values()
+
+
+def serve_metrics(run: Run, port: int) -> Any:
+    """Answer on loopback at `port` until the process ends. Raises ConfigError when the port is taken."""
+    registry = CollectorRegistry()
+    registry.register(RunMetrics(run))
+    try:
+        return start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        raise ConfigError(f"--metrics {port}: {error.strerror}") from error
+
+
+def snapshot(run: Run) -> dict[str, Any]:
+    """The run in numbers, for logs: what `--stats-every` and SIGUSR1 print."""
+    tally = run.collector.tally
+    grouped: dict[str, dict[str, int]] = {}
+    for name, count in sorted(tally.items()):
+        kind, colon, label = name.partition(":")
+        if colon and kind in ("verdict", "reason", "engine"):
+            grouped.setdefault(kind, {})[label] = count
+    return {
+        "elapsed_s": round(run.elapsed_s, 3),
+        "read": run.read,
+        "done": run.collector.rows,
+        "blocked": run.blocked,
+        "in_flight": run.in_flight,
+        "per_s": round(run.collector.rows / run.elapsed_s, 1) if run.elapsed_s else 0.0,
+        "bytes": tally["bytes"],
+        "connections": tally["connections"],
+        "restarts": run.restarts(),
+        "outstanding": run.outstanding(),
+        **grouped,
+    }

@@ -1,0 +1,166 @@
+"""Every engine keeps the one contract of a PatternSet: false candidates allowed, missed lines never."""
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_translate import PATTERNS, RESPONSES, full_search
+
+from matcher import EngineUnavailable, Signature, SignatureId
+from matcher import patterns as engines
+from matcher.patterns import ENGINES, SetFailure, pcre
+
+
+def lines(*texts: bytes, caseless: bool = False, dotall: bool = False) -> list[Signature]:
+    return [
+        Signature(SignatureId(at), "test", at + 1, f"s{at}", False, text, caseless, dotall)
+        for at, text in enumerate(texts)
+    ]
+
+
+def make(engine: str, signatures: list[Signature]) -> engines.PatternSet:
+    try:
+        made = engines.engine(engine)
+    except EngineUnavailable as absent:
+        pytest.skip(str(absent))
+    return made.load(made.analyse(signatures))
+
+
+LINES = [
+    rb"^SSH-2\.0-OpenSSH_([\w.]+)",  # 0
+    rb"^HTTP/1\.[01] \d\d\d .*\r\nServer: Apache/",  # 1
+    rb"(?i)server: (?:nginx|caddy)",  # 2
+    rb"^\0\0.\x05",  # 3  no literal of a useful length
+    rb"^[\x80-\xff]",  # 4  no literal at all
+    rb"x|y",  # 5  unanchored, without a literal
+    rb"^(\w+) \1 twice",  # 6  back-reference
+    rb"^(?!no)\w+ look-around",  # 7
+    rb"^(?(?=a)ab|cd)ef",  # 8  a construct this project's parser does not know
+    rb"open$",  # 9
+    rb"^overlap one",  # 10
+    rb"lap on",  # 11  inside the literal of another line
+    rb"one two",  # 12  begins inside the literal of another line
+    rb"^a{3,2000}b",  # 13
+    rb"(?:)",  # 14  fits everything, even nothing
+]
+ANSWERS = [
+    (b"SSH-2.0-OpenSSH_9.6p1", {0}),
+    (b"HTTP/1.1 200 OK\r\nServer: Apache/2", {1}),
+    (b"SeRvEr: CADDY", {2}),
+    (b"\0\0z\x05", {3}),
+    (b"\x80", {4}),
+    (b"y", {5}),
+    (b"go go twice", {6}),
+    (b"yes look-around", {7}),
+    (b"abef", {8}),
+    (b"cdef", {8}),
+    (b"they are open\n", {9}),
+    (b"overlap one two", {10, 11, 12}),
+    (b"a" * 1999 + b"b", {13}),
+    (b"", {14}),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("response", "expected"), ANSWERS)
+def test_no_line_is_missed(engine: str, response: bytes, expected: set[int]) -> None:
+    made = make(engine, lines(*LINES))
+    found = list(made.candidates(response))
+    assert expected | {14} <= set(found)
+    assert found == sorted(set(found))
+
+
+@pytest.mark.parametrize("engine", ["re2", "hyperscan"])
+def test_a_set_narrows_down(engine: str) -> None:
+    """An engine that always names every line would keep the contract and be worthless."""
+    made = make(engine, lines(*LINES))
+    for response, expected in ANSWERS[:5]:
+        # Beyond the lines that fit: caseless, without a literal, not understood, and fitting everything.
+        assert set(made.candidates(response)) <= expected | {2, 5, 8, 14}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_empty_list_of_lines(engine: str) -> None:
+    assert list(make(engine, []).candidates(b"anything")) == []
+
+
+@pytest.mark.parametrize("engine", ["re2", "hyperscan"])
+@settings(max_examples=150, deadline=None)
+@given(
+    texts=st.lists(PATTERNS, min_size=1, max_size=8),
+    responses=st.lists(RESPONSES, min_size=1, max_size=8),
+    caseless=st.booleans(),
+    dotall=st.booleans(),
+)
+def test_engines_never_disagree_with_pcre2(
+    engine: str, texts: list[bytes], responses: list[bytes], caseless: bool, dotall: bool
+) -> None:
+    texts = [text for text in texts if pcre.check_pattern(text, caseless, dotall) is None]
+    made = make(engine, lines(*texts, caseless=caseless, dotall=dotall))
+    for response in responses:
+        found = set(made.candidates(response))
+        for position, text in enumerate(texts):
+            if full_search(text, response, caseless=caseless, dotall=dotall):
+                assert position in found, (text, response)
+
+
+def test_re2_finds_every_key_however_they_overlap() -> None:
+    """Keys inside, behind and across each other are all found in one pass."""
+    keys = [b"abcabc", b"bcab", b"cabx", b"abx", b"xyz", b"xy"]
+    made = make("re2", lines(*keys))
+    for response in (b"abcabcabxyz", b"bcabx", b"xxyabcabxy", b"ababcabcabc"):
+        expected = {at for at, key in enumerate(keys) if key in response}
+        assert expected <= set(made.candidates(response))
+
+
+def test_re2_without_memory_says_so() -> None:
+    """A set that RE2 cannot build is a failure, never an empty answer."""
+    re2 = import_module("matcher.patterns.re2")
+    plan = re2.plan(lines(*(b"literal number %d" % number for number in range(300))))
+    with pytest.raises(SetFailure, match="re2"):
+        re2.Re2Set(plan, memory=1000)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"\x92\xc4\x02ab\x90"])
+def test_damaged_bytes_are_refused(engine: str, damage: bytes) -> None:
+    with pytest.raises(ValueError):
+        try:
+            engines.engine(engine).load(damage)
+        except EngineUnavailable as absent:
+            pytest.skip(str(absent))
+
+
+def test_hyperscan_tries_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that Hyperscan will not compile is found by halving and is then always a candidate."""
+    pytest.importorskip("hyperscan")
+    module = import_module("matcher.patterns.hyperscan")
+    compile_texts = module._compile
+
+    def refuse(texts: list[bytes], ids: list[int]) -> Any:
+        if 3 in ids:
+            raise module.hyperscan.HyperscanError("too large")
+        return compile_texts(texts, ids)
+
+    monkeypatch.setattr(module, "_compile", refuse)
+    made = make("hyperscan", lines(b"one", b"two", b"three", b"four", b"five"))
+    assert list(made.candidates(b"two")) == [1, 3]
+
+
+def test_auto_is_the_best_engine_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> Any:
+        if name.endswith("hyperscan"):
+            raise ImportError("No module named 'hyperscan'")
+        return import_module(name)
+
+    monkeypatch.setattr(engines, "import_module", absent)
+    assert engines.engine("auto").name == "re2"
+    with pytest.raises(EngineUnavailable, match="'hyperscan' is not installed"):
+        engines.engine("hyperscan")
+
+
+def test_an_unknown_engine_is_named() -> None:
+    with pytest.raises(EngineUnavailable, match="'grep'; expected auto, hyperscan, re2, reference"):
+        engines.engine("grep")
