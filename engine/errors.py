@@ -22,6 +22,9 @@ class InputError(EngineError):
         self.line = line
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, int, str]]:
+        return type(self), (self.source, self.line, self.reason)
+
 
 class OutputError(EngineError):
     """A sink that cannot take what it is given: a full disk, a folder that is not there."""

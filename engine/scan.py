@@ -43,7 +43,7 @@ from engine.errors import ScanStateError
 from engine.fingerprint import Fingerprint
 from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
 from engine.plan import Plan, Planner
-from engine.timing import NMAP, Timing
+from engine.timing import NmapTiming, Timing
 from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
 
 ENOUGH_UNMATCHED = 4096  # bytes; a buffer this long that no line fits is not waited upon any further
@@ -104,7 +104,7 @@ class ScanContext:
         match: Callable[[Probe, bytes], Match | None],
         *,
         intensity: int = 7,
-        timing: Timing = NMAP,
+        timing: Timing | None = None,
         service_name: Callable[[int, Proto], str] = lambda port, proto: "",
         excluded: bool = True,
         connect_s: float = CONNECT_S,
@@ -119,7 +119,7 @@ class ScanContext:
         self.match = match
         self.planner = Planner(database, intensity)
         self.intensity = intensity
-        self.timing = timing
+        self.timing = timing or NmapTiming()
         self.service_name = service_name
         self.excluded = {"tcp": database.exclude_tcp, "udp": database.exclude_udp} if excluded else {}
         self.connect_s = connect_s
@@ -137,7 +137,7 @@ _FIELDS = VersionInfo.__struct_fields__
 class ServiceScan:
     """One target's conversation; the module's docstring has the rules.
 
-    max_probes: how many probes may be sent at most; 0 listens for a banner and says nothing.
+    max_probes: how many probes may be sent at most; 0 listens for a banner and says nothing, and leaves UDP alone.
     """
 
     __slots__ = (
@@ -148,6 +148,7 @@ class ServiceScan:
         "_cursor",
         "_evidence",
         "_fingerprint",
+        "_heard",
         "_idle_s",
         "_info",
         "_name",
@@ -180,6 +181,7 @@ class ServiceScan:
         self._t0 = 0.0
         self._window = 0.0  # when the present window ends
         self._idle_s = 0.0
+        self._heard = False  # a byte has arrived in the present window
         self._rtt_s = 0.0
         self._name: str | None = None
         self._soft = False
@@ -211,7 +213,7 @@ class ServiceScan:
         self._started = now
         target = self.target
         excluded = self._context.excluded.get(target.proto)
-        if excluded and target.port in excluded:
+        if (excluded and target.port in excluded) or (target.proto == "udp" and not self._probes_left):
             self._wrap_ok = False
             return self._finish(Verdict.EXCLUDED, now)
         return self._connect_next(now)
@@ -241,6 +243,9 @@ class ServiceScan:
         self._bytes += len(data)
         probe = self._probe
         assert probe is not None
+        if not self._heard:
+            self._heard = True
+            self._context.timing.heard(probe, now - self._t0)
         buffer = self._buffer = self._buffer + data if self._buffer else data
         match = self._context.match(probe, buffer)
         if match is not None and self._take(match, probe):
@@ -359,6 +364,7 @@ class ServiceScan:
         """The window of a probe begins now; returns when silence ends it."""
         timing = self._context.timing
         self._t0 = now
+        self._heard = False
         self._window = now + probe.totalwait_s
         self._idle_s = timing.idle_s(probe, self._rtt_s)
         return min(self._window, now + timing.silence_s(probe, self._rtt_s))

@@ -86,7 +86,7 @@ def scan_context(config: ScanConfig) -> ScanContext:
         database,
         remembered(matcher.match),
         intensity=config.intensity,
-        timing=TIMINGS[config.timing],
+        timing=TIMINGS[config.timing](),
         excluded=not config.allports,
         service_name=services.name,
         connect_s=config.connect_timeout_s,
@@ -168,6 +168,7 @@ class Worker:
         self._idle.set()
         self._flush_handle: asyncio.TimerHandle | None = None
         self._wake_handle: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
 
     def submit(self, targets: Sequence[Target]) -> None:
         """Scan these too. The caller keeps the number of targets given and not yet done within its bounds."""
@@ -290,8 +291,12 @@ class Worker:
             self._flush_handle = asyncio.get_running_loop().call_later(self._config.batch_s, self._flush)
 
     def _wake_at(self, at: float, now: float) -> None:
-        if self._wake_handle is None:
-            self._wake_handle = asyncio.get_running_loop().call_later(max(0.0, at - now), self._woken)
+        if self._wake_handle is not None:
+            if self._wakes_at <= at:
+                return
+            self._wake_handle.cancel()
+        self._wakes_at = at
+        self._wake_handle = asyncio.get_running_loop().call_later(max(0.0, at - now), self._woken)
 
     def _woken(self) -> None:
         self._wake_handle = None

@@ -187,6 +187,18 @@ def test_what_was_parked_goes_before_what_came_later() -> None:
     assert ready(made, 2.0) == [1]
 
 
+def test_clearing_forgets_what_waits_and_counts_what_runs() -> None:
+    waiting = targets("192.0.2.1", "192.0.2.1", "192.0.2.2", "198.51.100.1")
+    made = gate(waiting, per_host=1, per_prefix=2, max_inflight=2)
+    assert ready(made, 0.0) == [0, 3]
+    made.clear()
+    assert (made.waiting, made.inflight, made.wake_at()) == (0, 2, None)
+    made.release(waiting[0], 0.0)
+    assert ready(made, 0.0) == []
+    assert made.offer(waiting[2])
+    assert ready(made, 0.0) == [2]
+
+
 def test_a_late_comer_does_not_overtake_the_parked() -> None:
     waiting = targets("192.0.2.1", "192.0.2.1", "192.0.2.1")
     made = gate(waiting, per_host=1)

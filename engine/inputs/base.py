@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.errors import InputError
-from engine.inputs.base_hosts import Host, Network, parse_host, parse_name
+from engine.inputs.base_hosts import Host, Network, canonical_address, parse_host, parse_name
 from engine.inputs.base_ports import PortSpec, Proto, Unreadable
 from engine.model import State, Target
 
@@ -112,6 +112,10 @@ class TargetReader(ABC):
         state: State | Literal[""] = "",
     ) -> Target | TargetSpec:
         """Number what one host text names; `port` None stands for the default ports. Raises Unreadable."""
+        if port is not None and (address := canonical_address(host)):  # the common case
+            target = Target(self.ordinal, address, port, proto, parse_name(name) if name else "", state)
+            self.ordinal += 1
+            return target
         where = parse_host(host)
         if port is not None:
             ports = PortSpec(**{proto: (port,)})

@@ -38,11 +38,13 @@ class JsonReader(LineReader):
 
     def read(self, line: str) -> Iterator[Item]:
         text = line.strip().strip(",").strip()
-        if text in ("", "[", "]") or text.startswith("#") or text.replace(" ", "") == _FINISHED:
+        if text in ("", "[", "]") or text.startswith("#"):
             return
         try:
             value = orjson.loads(text)
         except ValueError:
+            if text.replace(" ", "") == _FINISHED:
+                return
             raise Unreadable(f"not a JSON record on a line of its own: {text[:60]!r}") from None
         for record in value if isinstance(value, list) else (value,):
             if not isinstance(record, dict):

@@ -12,6 +12,7 @@ engine, because the check makes them independent of who proposed the line.
 Source: service-detection behaviour of Nmap 7.93; pcre2api(3); the bounds are our own (bench/hostile.py).
 """
 
+from functools import lru_cache
 from typing import Any
 
 from pcre2 import _cy
@@ -27,7 +28,8 @@ QUICK_LIMIT = 2_000  # match calls of the first run; one response in 500 needs m
 LONG = 16 << 10  # bytes; longer responses get a smaller first limit, and the linear-time check beforehand
 FULL = 32 << 10  # bytes; in longer responses Nmap's limit shrinks in proportion
 MAX_PATIENCE = 4  # second runs per response; ordinary traffic needs two at most
-CHECK_MEMORY = 4 << 20  # bytes for the linear-time check of one line
+CHECK_MEMORY = 1 << 20  # bytes for the linear-time check of one line
+KEPT_CHECKS = 32  # checks that are kept; for every line of a database they would fill the memory
 
 CASELESS = int(_cy.CompileOption.CASELESS)
 DOTALL = int(_cy.CompileOption.DOTALL)
@@ -39,6 +41,22 @@ Found = Any  # the binding's match data; what span() takes
 LibraryError = _cy.LibraryError
 span = _cy.match_substring_span_bynumber  # (match data, response, group) -> (start, end) or (-1, -1)
 match = _cy.match  # (code, response, length, offset, CONTEXT) -> (match data or None, ...)
+
+
+@lru_cache(maxsize=KEPT_CHECKS)
+def _linear_check(text: bytes, caseless: bool, dotall: bool) -> tuple[Any, bool]:
+    """(an RE2 expression that matches wherever the pattern does, whether it is anchored); (None, False) without one."""
+    try:
+        tree = parse(text, caseless=caseless, dotall=dotall)
+    except UnsupportedPattern:
+        return None, False
+    options = _re2.RE2.Options()
+    options.encoding = _re2.RE2.Options.Encoding.LATIN1
+    options.never_capture = True
+    options.log_errors = False
+    options.max_mem = CHECK_MEMORY
+    check = _re2.RE2(superset(tree), options)
+    return (check, anchored(tree)) if check.ok() else (None, False)
 
 
 class Patience:
@@ -102,23 +120,13 @@ class Pattern:
 
     def possible_start(self, response: bytes) -> int | None:
         """A place before which no match can begin, or None where there is none at all; in linear time."""
-        try:
-            tree = parse(self.text, caseless=self.caseless, dotall=self.dotall)
-        except UnsupportedPattern:
-            return 0
-        options = _re2.RE2.Options()
-        options.encoding = _re2.RE2.Options.Encoding.LATIN1
-        options.never_capture = True
-        options.log_errors = False
-        options.max_mem = CHECK_MEMORY
-        # Made for this one question: kept for thousands of lines, the automata would fill the memory.
-        check = _re2.RE2(superset(tree), options)
-        if not check.ok():
+        check, is_anchored = _linear_check(self.text, self.caseless, self.dotall)
+        if check is None:
             return 0
         start: int = check.Match(UNANCHORED, response, 0, len(response))[0][0]
         if start < 0:
             return None
-        return 0 if anchored(tree) or rb"\G" in self.text else start
+        return 0 if is_anchored or rb"\G" in self.text else start
 
     def _compiled(self, limit: int) -> Code:
         return compile_pattern(self.text, caseless=self.caseless, dotall=self.dotall, limit=limit)

@@ -1,0 +1,76 @@
+"""Compare us with Nmap on a lab of real daemons: `python -m bench.lab [--up] [probemill scan options]`.
+
+Reads the lab's reference (targets, and what `nmap -sV` said of each, with and without its version scripts) from
+`../shared/lab` beside the checkout, scans the same targets, and prints every field that differs. `--up` installs and
+starts the daemons first, which wants root and apt. Exit code 1 when something differs, 0 when the lab is not there.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+LAB = Path(__file__).resolve().parent.parent.parent / "shared" / "lab"
+FIELDS = ("state", "service", "tunnel", "product", "version", "extrainfo", "ostype", "hostname", "devicetype", "cpe")
+ABSENT: dict[str, Any] = {"cpe": []}
+
+
+def expected(reference: dict[str, Any], *, scripts: bool) -> dict[str, Any]:
+    """What Nmap said, with its version scripts or from its probe file alone."""
+    merged = reference if scripts else reference | reference["probes_only"]
+    return {field: merged.get(field, ABSENT.get(field, "")) for field in FIELDS}
+
+
+def found(row: dict[str, Any]) -> dict[str, Any]:
+    """Our row in the same terms. `unknown` stands for no name, as in the reference."""
+    ours = {field: row.get(field, ABSENT.get(field, "")) for field in FIELDS}
+    ours["service"] = row.get("name", "")
+    return ours
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    return [f"{field}: {theirs[field]!r} -> {ours[field]!r}" for field in FIELDS if theirs[field] != ours[field]]
+
+
+def main(arguments: list[str]) -> int:
+    name = "open"
+    path = LAB / f"reference-{name}.ndjson"
+    if not path.exists():
+        print(f"no lab at {path}; nothing compared")
+        return 0
+    if "--up" in arguments:
+        arguments.remove("--up")
+        if os.geteuid() != 0:
+            print("starting the lab wants root; nothing compared")
+            return 0
+        subprocess.run([sys.executable, LAB / "lab.py", "install", name], check=True)
+        subprocess.run([sys.executable, LAB / "lab.py", "up", name], check=True)
+    references = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with tempfile.TemporaryDirectory() as folder:
+        targets, results = Path(folder) / "targets", Path(folder) / "results.ndjson"
+        targets.write_text("".join(f"{row['ip']}:{row['port']}/{row['proto']}\n" for row in references), encoding="utf-8")
+        command = [sys.executable, "-m", "engine.cli", "scan", "-i", targets, "-o", results, *arguments]
+        began = time.monotonic()
+        subprocess.run(command, check=True)
+        elapsed = time.monotonic() - began
+        rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    by_target = {(row["ip"], row["port"], row["proto"]): found(row) for row in rows}
+    differing = 0
+    for reference in references:
+        ours = by_target[reference["ip"], reference["port"], reference["proto"]]
+        full, bare = (differences(ours, expected(reference, scripts=scripts)) for scripts in (True, False))
+        if full and bare:
+            differing += 1
+            print(f"{reference['name']:20} {reference['ip']}:{reference['port']}/{reference['proto']}")
+            for line in min(full, bare, key=len):
+                print(f"    {line}")
+    print(f"{len(references) - differing} of {len(references)} targets as Nmap says, in {elapsed:.1f} s")
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

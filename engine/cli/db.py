@@ -1,0 +1,215 @@
+"""`probemill db`: look at a probe database, check it, explain its answers, compile it."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from engine.cli.sets import ready_matcher
+from engine.errors import ConfigError, InputError
+from engine.offline import open_database
+from engine.offline_inputs import LineReader, Row
+from engine.services import ServiceTable
+from matcher import MatcherError, ProbeDatabase, builtin_database, find_database
+from matcher.cost import needs_backtracking
+from matcher.database import database_name
+from matcher.explain import Explanation, Fit, explain
+from matcher.lint import ERROR, NOTE, WARNING, Finding, lint
+from matcher.samples import Sample, SampleFault, read_samples
+
+PROBES_HELP = "Probe database: a file, `nmap`, or `builtin`."
+SHOWN_BYTES = 400  # of a response or a group, in explanations
+
+
+@click.group("db")
+def db_group() -> None:
+    """Check a probe database, and explain what it says."""
+
+
+# -- lint
+
+
+@db_group.command("lint")
+@click.argument("file", required=False)
+@click.option(
+    "--samples",
+    multiple=True,
+    metavar="FILE|DIR",
+    type=click.Path(exists=True, path_type=Path),
+    help="Samples to judge by. Repeatable. Default: the folder `samples` beside the database, if there is one.",
+)
+@click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option("--notes", is_flag=True, help="Print notes, too; otherwise they are only counted.")
+def lint_command(file: str | None, samples: tuple[Path, ...], engine: str, strict: bool, notes: bool) -> None:
+    """Check the database FILE (a path, `nmap`, or `builtin`) and its samples.
+
+    Findings are `path:line:column: severity: text [rule]`. Exit code 0: clean; 1: errors; 2: the database cannot be
+    used.
+    """
+    path = find_database(file)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(str(path), 0, f"cannot be read: {error.strerror}") from error
+    beside = path.parent / "samples"
+    read: list[Sample] | None = None
+    faults: list[SampleFault] = []
+    if samples or beside.is_dir():
+        read, faults = read_samples(samples or (beside,))
+    services = tuple(ServiceTable.load().rows())
+    findings = lint(data, str(path), read, faults=faults, services=services, engine=engine)
+    for finding in findings:
+        if notes or finding.severity != NOTE:
+            click.echo(str(finding))
+    count = Counter(finding.severity for finding in findings)
+    judged = "no samples" if read is None else f"{len(read):,} samples"
+    hidden = "" if notes or not count[NOTE] else " (--notes shows them)"
+    parts = (f"{count[name]:,} {name}s" for name in (ERROR, WARNING, NOTE))
+    click.echo(f"{path}: {judged}; {', '.join(parts)}{hidden}", err=True)
+    sys.exit(_lint_code(findings, strict))
+
+
+def _lint_code(findings: list[Finding], strict: bool) -> int:
+    if any(finding.rule == "grammar" for finding in findings):
+        return 2
+    bad = (ERROR, WARNING) if strict else (ERROR,)
+    return int(any(finding.severity in bad for finding in findings))
+
+
+# -- explain
+
+
+@db_group.command("explain")
+@click.argument("file", default="-")
+@click.option("--probe", "name", metavar="NAME", help="The probe that was answered. Default: NULL, or the row's.")
+@click.option("--proto", type=click.Choice(["tcp", "udp"]), help="Default: tcp, or the row's.")
+@click.option("--probes", metavar="FILE", help=PROBES_HELP)
+@click.option("--raw", is_flag=True, help="FILE is a response even if it looks like rows of responses.")
+def explain_command(file: str, name: str | None, proto: str | None, probes: str | None, raw: bool) -> None:
+    """Show which line wins a response, which other lines fit it, and why fields are missing.
+
+    FILE (default: stdin) holds one response as it came, or rows as `probemill match` reads them.
+    Exit code 1 when no line fits some response.
+    """
+    data = _read(file)
+    database = open_database(probes)
+    unmatched = False
+    for row in ([] if raw else _rows(data)) or [Row("tcp", ("NULL",), data, b"")]:
+        wanted = name or row.probes[0]
+        probe = database.probe(wanted, "udp" if (proto or row.proto) == "udp" else "tcp")
+        if probe is None:
+            raise ConfigError(f"{database.name} has no {(proto or row.proto).upper()} probe named {wanted}")
+        explanation = explain(database, probe, row.data)
+        click.echo(f"response  {len(row.data):,} bytes to {probe.proto.upper()} {probe.name}: {_shown(row.data)}")
+        _print_explanation(explanation)
+        unmatched = unmatched or not explanation.fits
+    sys.exit(int(unmatched))
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise InputError(file, 0, f"cannot be read: {error.strerror}") from error
+
+
+def _rows(data: bytes) -> list[Row]:
+    """The rows of a file that is nothing but rows."""
+    reader = LineReader()
+    rows = [row for line in data.split(b"\n") for row in reader.read(line)] + reader.close()
+    return [] if reader.faults else rows
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    asked = ", ".join(f"{probe.name} ({lines:,} lines)" for probe, lines in explanation.tried)
+    click.echo(f"asked     {asked}")
+    if not explanation.fits:
+        click.echo("won       no line\n")
+        return
+    winner, *others = explanation.fits
+    click.echo(f"won       {_line(winner)}")
+    info = winner.match.info
+    for field in ("product", "version", "extrainfo", "hostname", "ostype", "devicetype"):
+        if text := getattr(info, field):
+            click.echo(f"          {field:<11}{text}")
+    for cpe in info.cpe:
+        click.echo(f"          {'cpe':<11}{cpe}")
+    for field, reason in winner.dropped:
+        click.echo(f"          {field:<11}dropped: {reason}")
+    for number, group in enumerate(winner.groups[1:], 1):
+        click.echo(f"          ${number:<10}{'unset' if group is None else _shown(group)}")
+    for other in others:
+        click.echo(f"fits too  {_line(other)}")
+    click.echo("")
+
+
+def _line(fit: Fit) -> str:
+    signature = fit.signature
+    words = [f"line {signature.line} of {fit.match.probe.name}:", "softmatch" if signature.soft else "match"]
+    info = fit.match.info
+    return " ".join(filter(None, [*words, signature.service, info.product, info.version]))
+
+
+def _shown(data: bytes) -> str:
+    text = repr(data[:SHOWN_BYTES])[1:]
+    return text + (" ..." if len(data) > SHOWN_BYTES else "")
+
+
+# -- stats, compile
+
+
+@db_group.command("stats")
+@click.argument("file", required=False)
+@click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Probes to list, by their lines.")
+def stats_command(file: str | None, top: int) -> None:
+    """Count what the database FILE (a path, `nmap`, or `builtin`) holds."""
+    database = open_database(file)
+    lines = list(database.signatures())
+    backtracking = {line.id for line in lines if needs_backtracking(line.pattern)}
+    facts = Table(title=str(find_database(file)), title_justify="left", show_header=False, box=None)
+    for name, value in _facts(database, len(backtracking)):
+        facts.add_row(name, f"{value:,}" if isinstance(value, int) else value)
+    table = Table(title="probes with most lines", title_justify="left", box=None)
+    for column in ("probe", "proto", "rarity", "lines", "set"):
+        table.add_column(column, justify="left" if column in ("probe", "proto") else "right")
+    table.add_column("backtracking", justify="right")
+    for probe in sorted(database.probes, key=lambda one: -len(one.signatures))[:top]:
+        own = sum(line.id in backtracking for line in probe.signatures)
+        together = sum(len(database.probes[index].signatures) for index in probe.lists)
+        table.add_row(
+            probe.name, probe.proto, str(probe.rarity), f"{len(probe.signatures):,}", f"{together:,}", f"{own:,}"
+        )
+    console = Console()
+    console.print(facts)
+    console.print(table)
+    console.print("[dim]set: lines asked for an answer to the probe, its fallbacks and NULL included[/dim]")
+
+
+def _facts(database: ProbeDatabase, backtracking: int) -> list[tuple[str, int | str]]:
+    lines = list(database.signatures())
+    return [
+        ("sha256", database.sha256),
+        ("TCP probes", sum(probe.proto == "tcp" for probe in database.probes)),
+        ("UDP probes", sum(probe.proto == "udp" for probe in database.probes)),
+        ("match lines", sum(not line.soft for line in lines)),
+        ("softmatch lines", sum(line.soft for line in lines)),
+        ("services", len({line.service for line in lines})),
+        ("products", len({line.templates.product for line in lines} - {b""})),
+        ("lines that need backtracking", backtracking),
+    ]
+
+
+@db_group.command("compile")
+@click.option("--probes", metavar="FILE", help=PROBES_HELP)
+@click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
+def compile_command(probes: str | None, engine: str) -> None:
+    """Build the compiled sets of a database ahead of time, so that the first scan starts at once."""
+    console = Console(stderr=True)
+    matcher = ready_matcher(probes, engine, console)
+    database = matcher.database
+    lines = sum(len(probe.signatures) for probe in database.probes)
+    click.echo(f"{database.name}: {lines:,} lines of {len(database.probes):,} probes are ready for {matcher.engine}")
