@@ -18,7 +18,7 @@ import logging
 import os
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,17 @@ class Manifest(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True, omit_defaults=True):
-    """A committed segment. name: of its file, empty if it has none; done: empty once the header has taken it over."""
+    """A committed segment. name: of its file, empty if it has none.
+
+    staged, done and read are there until the journal is written anew: then the file bears its name for certain, and
+    the header has taken over the rest.
+    """
 
     name: str = ""
     rows: int = 0
-    staged: str = ""
     size: int = 0
     sha256: str = ""
+    staged: str = ""
     done: bytes = b""
     read: Position = Position()
 
@@ -88,11 +92,11 @@ class InputDigest:
     expected: how far the run before came; until these bytes have been seen again, `verified` is false.
     """
 
-    def __init__(self, expected: Position = Position()) -> None:
+    def __init__(self, expected: Position | None = None) -> None:
         self._hash = blake2b(digest_size=16)
         self._length = 0
-        self._expected = expected
-        self.verified = not expected.bytes
+        self._expected = expected or Position()
+        self.verified = not self._expected.bytes
 
     def begin_input(self) -> None:
         """Another input begins. Said at its begin, so that the last one may have grown since."""
@@ -137,7 +141,7 @@ class Journal:
     def __init__(self, folder: Path, lock: int, header: Header, records: list[Record]) -> None:
         """Use `Journal.open`."""
         self.folder = folder
-        self.records = records
+        self.records = _kept(records)
         self.read = max((header.read, *(record.read for record in records)), key=lambda read: read.bytes)
         self.committed = OrdinalSet.decode(header.done)
         for record in records:
@@ -146,6 +150,7 @@ class Journal:
         self._lock = lock
         self._plan = header.plan
         self._file = self._rewrite()
+        _tidy(folder, {record.name for record in records})
 
     @classmethod
     def open(cls, folder: str | Path, plan: Plan, *, resume: bool = False) -> "Journal":
@@ -182,20 +187,15 @@ class Journal:
 
         False if another manifest was first with any of its targets: then nothing was done, and the staged file is the
         caller's to remove. Raises OutputError: then the segment may be committed or not, and the next `open` knows;
-        until then nothing more can be committed.
+        until then nothing more must be committed.
         """
         done = OrdinalSet.decode(manifest.done)
         union = self.committed | done
         if len(union) < len(self.committed) + len(done):
             return False
-        name = ""
-        if manifest.staged:
-            suffix = manifest.staged.removeprefix(STAGED).partition(".")[2]
-            name = f"{PART}{sum(1 for record in self.records if record.name) + 1:06}.{suffix}"
-        record = Record(
-            name, manifest.rows, manifest.staged, manifest.size, manifest.sha256, done=manifest.done, read=read
-        )
-        with told(self.folder / "journal"):
+        name = self._next_name(manifest.staged) if manifest.staged else ""
+        record = Record(name, manifest.rows, manifest.size, manifest.sha256, manifest.staged, manifest.done, read)
+        with told(self.folder / "journal", MENDED):
             sync_folder(self.folder)
             self._append(_line(record))
             if name:
@@ -203,7 +203,7 @@ class Journal:
                 sync_folder(self.folder)
         self.committed = union
         self.read = read
-        self.records.append(msgspec.structs.replace(record, done=b""))
+        self.records += _kept([record])
         return True
 
     def close(self) -> None:
@@ -213,27 +213,27 @@ class Journal:
                 os.close(descriptor)
         self._file = self._lock = -1
 
+    def _next_name(self, staged: str) -> str:
+        last = self.records[-1].name.removeprefix(PART).partition(".")[0] if self.records else "0"
+        return f"{PART}{int(last) + 1:06}.{staged.removeprefix(STAGED).partition('.')[2]}"
+
     def _append(self, line: bytes) -> None:
-        if self._file < 0:
-            raise OutputError(f"{self.folder / 'journal'}: closed after an error")
         end = os.fstat(self._file).st_size
         try:
             write_all(self._file, line)
             os.fsync(self._file)
         except OSError:
-            os.ftruncate(self._file, end)
-            os.close(self._file)  # whether the record survives a power cut is not known: no commit may follow it
-            self._file = -1
+            with suppress(OSError):
+                os.ftruncate(self._file, end)
             raise
 
     def _rewrite(self) -> int:
         """Write the journal anew: one header for all that is done, one short record per segment. -> its descriptor"""
-        self.records = [msgspec.structs.replace(record, done=b"", read=Position()) for record in self.records]
         header = Header(FORM, self._plan, self.committed.encode(), self.read)
         staged = self.folder / f"{STAGED}journal"
         descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
-            write_all(descriptor, b"".join(map(_line, (header, *self.records))))
+            write_all(descriptor, _line(header) + b"".join(map(_line, self.records)))
             os.fsync(descriptor)
             staged.rename(self.folder / "journal")
             sync_folder(self.folder)
@@ -250,13 +250,10 @@ def read_journal(folder: Path) -> tuple[Header | None, list[Record]]:
     others are damaged.
     """
     path = folder / "journal"
-    try:
-        with told(path):
-            lines = path.read_bytes().split(b"\n")
-    except OutputError:
-        if path.exists():
-            raise
+    if not path.exists():
         return None, []
+    with told(path):
+        lines = path.read_bytes().split(b"\n")
     bodies = [_body(line) for line in lines[:-1]]  # behind the last line end is nothing, or half a record
     while bodies and bodies[-1] is None:
         bodies.pop()
@@ -285,13 +282,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+MENDED = "; what is committed is safe: mend this and go on with --resume"
+
+
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def told(path: Path, advice: str = "") -> Iterator[None]:
     """The system's errors as ours."""
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}; what is committed is safe, go on with --resume") from error
+        raise OutputError(f"{path}: {error.strerror or error}{advice}") from error
 
 
 def _line(record: Header | Record) -> bytes:
@@ -310,12 +310,15 @@ def _lock(folder: Path) -> int:
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        write_all(descriptor, b"%d\n" % os.getpid())
     except BlockingIOError:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "another one"
+        holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
         os.close(descriptor)
         raise ConfigError(f"{folder}: is in use by process {holder}; wait for it, or name another folder") from None
-    os.ftruncate(descriptor, 0)
-    write_all(descriptor, b"%d\n" % os.getpid())
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -334,7 +337,7 @@ def _recover(folder: Path, records: list[Record]) -> list[Record]:
     missing = 0
     for record in records:
         staged, part = folder / record.staged, folder / record.name
-        if record.name and record.done and staged.exists():
+        if record.staged and staged.exists():
             if not _is_whole(staged, record):
                 log.warning("%s is damaged: its %d rows are scanned again", staged, record.rows)
                 continue
@@ -345,16 +348,24 @@ def _recover(folder: Path, records: list[Record]) -> list[Record]:
             raise OutputError(f"{part}: has changed since it was committed; restore it, or move it away")
         kept.append(record)
     if missing:
-        log.warning("%s: %d segments are no longer there; taken as moved away", folder, missing)
-    known = {record.name for record in kept}
-    for path in (*folder.glob(f"{PART}*"), *folder.glob(f"{STAGED}*")):
-        if path.name.startswith(STAGED):
-            path.unlink()
-        elif path.name not in known:
-            log.warning("%s is not in the journal: set aside", path)
-            path.rename(folder / f"{ORPHAN}{path.name}")
+        log.warning("%s: %d segments are no longer there, and are taken as moved away", folder, missing)
     sync_folder(folder)
     return kept
+
+
+def _tidy(folder: Path, known: set[str]) -> None:
+    """Remove what never counted. Only after the journal has been written anew, which may have dropped a record."""
+    for path in folder.glob(f"{STAGED}*"):
+        path.unlink()
+    for path in folder.glob(f"{PART}*"):
+        if path.name not in known:
+            log.warning("%s is not in the journal: set aside as %s%s", path, ORPHAN, path.name)
+            path.rename(folder / f"{ORPHAN}{path.name}")
+
+
+def _kept(records: list[Record]) -> list[Record]:
+    """What is remembered of committed segments."""
+    return [Record(record.name, record.rows, record.size, record.sha256) for record in records if record.name]
 
 
 def _is_whole(path: Path, record: Record) -> bool:

@@ -8,7 +8,7 @@ to start. Workers are spawned, hold one pipe to their parent, and end when it cl
 import gc
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
@@ -19,14 +19,17 @@ from engine.errors import EngineError
 from engine.offline_inputs import LineReader, Row
 from engine.offline_stream import Chunk
 from engine.services import ServiceTable
-from matcher import Match, Matcher, Probe, ProbeDatabase, compile_matcher, load_database
+from matcher import Match, Matcher, Probe, ProbeDatabase, compile_matcher, load_databases
 
 INLINE_BYTES = 2 << 20  # of input, before workers are started
+REMEMBERED = 16_384  # answers to short responses; whole networks greet with the same few banners
+SHORT = 512  # bytes
+NO_MATCH = b',"match":null}\n'
 CHUNKS_PER_WORKER = 4  # read but not yet written; a slow chunk holds up the others no sooner than that
 
 
 class MatchRow(Struct, kw_only=True, omit_defaults=True):
-    """What `match` holds in an output row. probe, line: of the match line that won."""
+    """What `match` holds in an output row. probe, line: of the match line that won; file: where several were merged."""
 
     name: str
     product: str = ""
@@ -39,6 +42,7 @@ class MatchRow(Struct, kw_only=True, omit_defaults=True):
     soft: bool = False
     probe: str
     line: int
+    file: str = ""
 
 
 class Tally(Struct):
@@ -68,10 +72,12 @@ class Identifier:
 
     def __init__(self, matcher: Matcher) -> None:
         self._match = matcher.match
+        self._database = matcher.database.name
         self._probes: dict[tuple[str, str], Probe] = {}
         for probe in matcher.database.probes:
             self._probes.setdefault((probe.proto, probe.name), probe)
         self._encode = msgspec.json.Encoder().encode
+        self._remembered: dict[tuple[int, bytes], bytes] = {}  # (index of the probe, response) -> end of the row
 
     def answer(self, chunk: Chunk) -> Answer:
         reader = LineReader(chunk.line, chunk.nmap_text)
@@ -79,30 +85,40 @@ class Identifier:
         pieces: list[bytes] = []
         for line in chunk.data.split(b"\n"):
             for row in reader.read(line):
-                pieces += (row.head, self._said(row, tally))
+                pieces += (row.head, self._end(row, tally))
         for row in reader.close():
-            pieces += (row.head, self._said(row, tally))
+            pieces += (row.head, self._end(row, tally))
         return Answer(b"".join(pieces), tally, reader.faults, chunk.position)
 
-    def _said(self, row: Row, tally: Tally) -> bytes:
+    def _end(self, row: Row, tally: Tally) -> bytes:
         """The end of an output row."""
         tally.rows += 1
-        probes = self._probes
-        for name in row.probes:
-            if (probe := probes.get((row.proto, name))) is not None:
-                break
-        else:
+        known = (self._probes.get((row.proto, name)) for name in row.probes)
+        probe = next(filter(None, known), None)
+        if probe is None:
             tally.unknown += 1
             reason = f"no {row.proto.upper()} probe is named {row.probes[0]}"
             return b',"match":null,"error":%b}\n' % self._encode(reason)
-        match = self._match(probe, row.data)
+        key = (probe.index, row.data)
+        end = self._remembered.get(key)
+        if end is None:
+            end = self._matched(probe, row.data)
+            if len(row.data) <= SHORT:
+                if len(self._remembered) >= REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[key] = end
+        tally.matched += end is not NO_MATCH
+        return end
+
+    def _matched(self, probe: Probe, response: bytes) -> bytes:
+        match = self._match(probe, response)
         if match is None:
-            return b',"match":null}\n'
-        tally.matched += 1
-        return b',"match":%b}\n' % self._encode(match_row(match))
+            return NO_MATCH
+        return b',"match":%b}\n' % self._encode(match_row(match, self._database))
 
 
-def match_row(match: Match) -> MatchRow:
+def match_row(match: Match, database: str) -> MatchRow:
+    """database: the name that goes without saying."""
     signature, info = match.signature, match.info
     return MatchRow(
         name=signature.service,
@@ -116,6 +132,7 @@ def match_row(match: Match) -> MatchRow:
         soft=signature.soft,
         probe=match.probe.name,
         line=signature.line,
+        file=signature.file if signature.file != database else "",
     )
 
 
@@ -126,12 +143,16 @@ class _ServiceRows:
         return ServiceTable.load().rows()
 
 
-def open_database(probes: str | None) -> ProbeDatabase:
-    """The database that `probes` chooses, with service names known to its Exclude line. Raises MatcherError."""
-    return load_database(probes, services=_ServiceRows())
+def open_database(probes: Sequence[str]) -> ProbeDatabase:
+    """The databases chosen (none: the one that is found), with service names known to Exclude. Raises MatcherError.
+
+    probes: paths, `nmap`, `builtin`; each may name several, separated by commas.
+    """
+    choices = [choice for option in probes for choice in option.split(",")]
+    return load_databases(choices, services=_ServiceRows())
 
 
-def open_matcher(probes: str | None, engine: str, progress: Callable[[int, int], None] | None = None) -> Matcher:
+def open_matcher(probes: Sequence[str], engine: str, progress: Callable[[int, int], None] | None = None) -> Matcher:
     """A matcher with every set ready. Raises MatcherError."""
     gc.disable()  # a database is a hundred thousand objects that stay: looking through them costs a fifth of the start
     try:
@@ -141,7 +162,9 @@ def open_matcher(probes: str | None, engine: str, progress: Callable[[int, int],
         gc.freeze()
 
 
-def identify(chunks: Iterable[Chunk], matcher: Matcher, probes: str | None, workers: int) -> Iterator[Answer]:
+def identify(
+    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int
+) -> Generator[Answer, None, None]:
     """Answer every chunk, in order.
 
     matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
@@ -163,7 +186,7 @@ def identify(chunks: Iterable[Chunk], matcher: Matcher, probes: str | None, work
 class _Pool:
     """Workers that are given one chunk at a time. A chunk goes only to one that waits for it, so no pipe can block."""
 
-    def __init__(self, probes: str | None, engine: str, workers: int) -> None:
+    def __init__(self, probes: Sequence[str], engine: str, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._workers = {}
         for _ in range(workers):
@@ -222,7 +245,7 @@ class _Pool:
         return EngineError(f"a worker (pid {process.pid}) died with status {process.exitcode}")
 
 
-def work(link: Connection, probes: str | None, engine: str) -> None:
+def work(link: Connection, probes: Sequence[str], engine: str) -> None:
     """The whole life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's affair; we end with our link
     identifier = Identifier(open_matcher(probes, engine))

@@ -49,7 +49,10 @@ _ESCAPES = {b"0": b"\0", b"r": b"\r", b"n": b"\n", b"t": b"\t"}
 
 
 class Row(Struct):
-    """One response. head: the JSON object to write, without its closing brace; probes: names, the first known counts."""
+    """One response.
+
+    probes: names, of which the first known one counts. head: the JSON object to write, without its closing brace.
+    """
 
     proto: str
     probes: tuple[str, ...]

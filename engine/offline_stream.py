@@ -101,7 +101,7 @@ class Source:
         return bytes(data)
 
     def _unpacked(self, packed: bytes) -> Iterator[bytes]:
-        """Every frame's content. zstandard's own reader passes over a missing end, so the frames are told apart here."""
+        """Every frame's content. zstandard's own reader passes over a missing end, so frames are told apart here."""
         unpacker = zstandard.ZstdDecompressor().decompressobj()
         ready = bytearray()
         while packed:

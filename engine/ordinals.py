@@ -32,13 +32,6 @@ class OrdinalSet:
         if len(self._buffer) > BUFFERED:
             self._settle()
 
-    def add_range(self, start: int, stop: int) -> None:
-        """Add start .. stop - 1."""
-        if stop - start < BUFFERED:
-            self.update(range(start, stop))
-        else:
-            self._merge([(start, stop)])
-
     def __or__(self, other: "OrdinalSet") -> "OrdinalSet":
         return OrdinalSet([*self.ranges(), *other.ranges()])
 

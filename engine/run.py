@@ -12,12 +12,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from msgspec import Struct
 
 from engine.collector import Collector
-from engine.errors import EngineError
-from engine.inputs import Item, PlainReader, PortSpec, target_reader
+from engine.errors import EngineError, InputError, OutputError
+from engine.inputs import Item, PlainReader, PortSpec, TargetSpec, target_reader
+from engine.journal import InputDigest, Plan
 from engine.model import Reason, ScanConfig, Target
+from engine.ordinals import OrdinalSet, Range
 from engine.runners import Runner
+from engine.segments import SegmentSink
 from engine.sinks import Sink, SinkClosed, Summary
 from engine.source import Report, TargetSource, read_items
+
+ROTATE_S = 1.0  # between two looks at the age of a segment
 
 
 class Inputs(Struct, frozen=True):
@@ -33,7 +38,22 @@ class Inputs(Struct, frozen=True):
     admit: Callable[[Target], bool] | None = None
     seed: int | None = None
 
-    async def items(self) -> AsyncIterator[list[Item]]:
+    def plan(self) -> Plan:
+        """What decides the ordinals, apart from the bytes of the files."""
+        numbers = OrdinalSet()  # of ports, UDP behind TCP
+        if self.ports is not None:
+            pairs = map(self.ports.at, range(len(self.ports)))
+            numbers.update(port + (0 if proto == "tcp" else 1 << 16) for port, proto in pairs)
+        return {
+            "targets": self.texts,
+            "ports": list(numbers.ranges()),
+            "input format": self.form,
+            "seed": self.seed,
+        }
+
+    async def items(self, digest: InputDigest | None = None) -> AsyncIterator[list[Item]]:
+        """In order. digest: sees the bytes of all files. Raises InputError, and ConfigError as the digest does."""
+        digest = digest or InputDigest()
         reader = PlainReader("argument", self.ports)
         for text in self.texts:
             reader.line += 1
@@ -41,19 +61,32 @@ class Inputs(Struct, frozen=True):
         ordinal = reader.ordinal
         for path in self.files:
             file_reader = target_reader("standard input" if path == "-" else path, self.form, self.ports, ordinal)
-            async for items in read_items(path, file_reader):
+            digest.begin_input()
+            async for items in read_items(path, file_reader, digest.feed):
                 yield items
             ordinal = file_reader.ordinal
+        digest.check_end()
 
 
 class Run:
-    """One run and what can be seen of it while it goes on. Every number is a plain attribute, cheap to read often."""
+    """One run and what can be seen of it while it goes on. Every number is a plain attribute, cheap to read often.
+
+    segments: where rows are committed, and which targets need no scan any more because they were by a run before.
+    """
 
     def __init__(
-        self, config: ScanConfig, inputs: Inputs, runner: Runner, sinks: Sequence[Sink], report: Report
+        self,
+        config: ScanConfig,
+        inputs: Inputs,
+        runner: Runner,
+        sinks: Sequence[Sink],
+        report: Report,
+        *,
+        segments: SegmentSink | None = None,
     ) -> None:
         self.config = config
-        self.collector = Collector(sinks)
+        self.collector = Collector(sinks, segments)
+        self.done_before = segments.journal.committed if segments is not None else OrdinalSet()
         self.read = 0  # targets
         self.input_ended = False
         self.cancelled = False
@@ -62,6 +95,7 @@ class Run:
         self._inputs = inputs
         self._runner = runner
         self._sinks = sinks
+        self._segments = segments
         self._report = report
         self._source: TargetSource | None = None
 
@@ -100,6 +134,7 @@ class Run:
     async def run(self) -> None:
         """To the end. Closes the sinks whatever happens. Raises EngineError, MatcherError."""
         failure = ""
+        rotating = asyncio.create_task(self._rotate())
         try:
             async with contextlib.aclosing(self._targets()) as source:
                 await self._runner.run(source, self.collector.deliver)
@@ -112,13 +147,60 @@ class Run:
             failure = str(error)
             raise
         finally:
-            for sink in self._sinks:
-                sink.close(Summary(time.time(), failure))
+            rotating.cancel()
+            with contextlib.ExitStack() as closing:
+                summary = Summary(time.time(), failure)
+                for sink in self._sinks:
+                    closing.callback(sink.close, summary)
+                if self._segments is not None:
+                    closing.callback(self._segments.close, summary)
+
+    async def _rotate(self) -> None:
+        """Commit what is due even while no rows come. What fails here is told with the next rows, or at the end."""
+        if self._segments is not None:
+            with contextlib.suppress(OutputError):
+                while True:
+                    await asyncio.sleep(ROTATE_S)
+                    self._segments.rotate_if_due()
+
+    async def _items(self) -> AsyncIterator[list[Item]]:
+        """What the inputs say and is not done; held back until they are seen to be those of the run before.
+
+        What is held back is bounded: the run before had dealt with all it had read but its last queues.
+        """
+        if self._segments is None:
+            async for items in self._inputs.items():
+                yield items
+            return
+        digest, done = self._segments.digest, self.done_before
+        held: list[Item] = []
+        begun_anew = not done
+        async for items in self._inputs.items(digest):
+            held += [
+                item
+                for item in items
+                if begun_anew or isinstance(item, InputError) or not done.covers(*_ordinals(item))
+            ]
+            if digest.verified:
+                yield held
+                held = []
 
     async def _targets(self) -> AsyncGenerator[list[Target], None]:
         inputs = self._inputs
-        self._source = TargetSource(inputs.items(), self._report, inputs.admit, inputs.seed)
+        pass_over = self._segments.pass_over if self._segments is not None else lambda _: None
+        self._source = TargetSource(
+            self._items(),
+            self._report,
+            admit=inputs.admit,
+            seed=inputs.seed,
+            done=self.done_before,
+            pass_over=pass_over,
+        )
         async for targets in self._source:
             self.read += len(targets)
             yield targets
         self.input_ended = True
+
+
+def _ordinals(item: Target | TargetSpec) -> Range:
+    return item.ordinal, item.ordinal + (1 if isinstance(item, Target) else item.count)

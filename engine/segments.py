@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ import zstandard
 from msgspec import Struct
 
 from engine.errors import OutputError
-from engine.journal import STAGED, InputDigest, Journal, Manifest, told, write_all
+from engine.journal import MENDED, STAGED, InputDigest, Journal, Manifest, told, write_all
 from engine.model import Batch, Reason
 from engine.ordinals import OrdinalSet
 from engine.sinks.base import Summary
@@ -52,7 +52,7 @@ class SegmentWriter:
         if not self.rows:
             return Manifest(done)
         self._put(self._compressor.flush())
-        with told(self._path):
+        with told(self._path.parent, MENDED):
             os.fsync(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
@@ -68,7 +68,7 @@ class SegmentWriter:
     def _put(self, data: bytes) -> None:
         if not data:
             return
-        with told(self._path.parent):
+        with told(self._path.parent, MENDED):
             if self._descriptor < 0:
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             write_all(self._descriptor, data)
@@ -101,50 +101,65 @@ class SegmentSink:
 
     def take(self, batch: Batch) -> None:
         """Take rows with their ordinals. Raises OutputError: nothing more can be committed, what was is safe."""
+        if self._failure is not None:
+            raise self._failure
         finished = without_cancelled(batch)
         if finished.count:
-            with self._failing() as writer:
+            writer = self._open()
+            try:
                 writer.write(finished)
+            except OutputError as error:
+                self._fail(error, writer)
+                raise
         self.rotate_if_due()
 
-    def pass_over(self, start: int, stop: int) -> None:
-        """The targets start .. stop - 1 will have no row, and need not be looked at again."""
-        with self._failing() as writer:
-            writer.done.add_range(start, stop)
+    def pass_over(self, ordinals: Iterable[int]) -> None:
+        """These targets will have no row, and need not be looked at again."""
+        self._open().done.update(ordinals)
 
     def rotate_if_due(self) -> None:
         """Commit the open segment if it is large or old enough. Raises OutputError."""
         writer = self._writer
         if writer and (writer.size >= self._size or self._clock() - self._opened >= self._seconds):
-            self._rotate()
+            self._rotate(writer)
 
     def close(self, summary: Summary) -> None:
         """Commit what there is. Raises OutputError if that fails, or an earlier failure that nobody was told of."""
         try:
-            if self._failure is None:
-                self._rotate()
-            elif not summary.error:
+            if self._failure is not None and not summary.error:
                 raise self._failure
+            if self._failure is None and self._writer is not None:
+                self._rotate(self._writer)
         finally:
             self.journal.close()
 
-    def _rotate(self) -> None:
+    def _open(self) -> SegmentWriter:
         if self._writer is None:
-            return
-        with self._failing() as writer:
-            manifest = writer.finish()
+            self._writer = SegmentWriter(self.journal.folder)
+            self._opened = self._clock()
+        return self._writer
+
+    def _rotate(self, writer: SegmentWriter) -> None:
         self._writer = None
         try:
-            won = self.journal.commit(manifest, self.digest.position())
+            manifest = writer.finish()
+        except OutputError as error:
+            self._fail(error, writer)
+            raise
+        try:
+            first = self.journal.commit(manifest, self.digest.position())
         except OutputError as error:  # whether it is committed is for the next run to find out: its file has to stay
             self._failure = error
             raise
-        if not won:
-            writer.discard()
+        if not first:
+            twice = OutputError(f"{self.journal.folder}: a target was done twice; this is a fault of ours")
+            self._fail(twice, writer)
+            raise twice
 
-    @contextlib.contextmanager
-    def _failing(self):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
+    def _fail(self, error: OutputError, writer: SegmentWriter) -> None:
+        writer.discard()
+        self._writer = None
+        self._failure = error
 
 
 class _Ending(Struct):

@@ -10,12 +10,15 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+
+from msgspec.structs import replace
 
 from engine.errors import InputError
 from engine.inputs import Item, TargetReader, TargetSpec
 from engine.model import Target
+from engine.ordinals import OrdinalSet
 from engine.permutation import Permutation
 
 CHUNK = 512  # targets in one list
@@ -61,10 +64,13 @@ async def read_chunks(path: str) -> AsyncGenerator[bytes, None]:
         os.close(descriptor)
 
 
-async def read_items(path: str, reader: TargetReader) -> AsyncIterator[list[Item]]:
-    """What the lines of an input say."""
+async def read_items(
+    path: str, reader: TargetReader, watch: Callable[[bytes], None] = lambda _: None
+) -> AsyncIterator[list[Item]]:
+    """What the lines of an input say. watch: sees all bytes before they are read."""
     async with contextlib.aclosing(read_chunks(path)) as chunks:
         async for chunk in chunks:
+            watch(chunk)
             yield reader.feed(chunk)
     yield reader.close()
 
@@ -73,21 +79,29 @@ class TargetSource:
     """An async iterator of target lists over `items`, to be iterated once.
 
     admit: which targets are wanted (None: all); the others are counted in `blocked`. seed: visit the targets of a
-    network in a pseudo-random order instead of the spread one.
+    network in a pseudo-random order instead of the spread one; the n-th visited has the n-th ordinal.
+
+    done: ordinals that a run before has dealt with; networks and names are expanded without them, single targets are
+    the caller's to leave out. pass_over: told the ordinals that will never be yielded.
     """
 
     def __init__(
         self,
         items: AsyncIterator[list[Item]],
         on_error: Report,
+        *,
         admit: Callable[[Target], bool] | None = None,
         seed: int | None = None,
+        done: OrdinalSet | None = None,
+        pass_over: Callable[[Iterable[int]], None] = lambda _: None,
     ) -> None:
         self.blocked = 0
         self._items = items
         self._on_error = on_error
         self._admit = admit
         self._seed = seed
+        self._done = done or OrdinalSet()
+        self._pass_over = pass_over
         self._queue: asyncio.Queue[list[Target] | None] = asyncio.Queue(QUEUED)
         self._lookups: set[asyncio.Task[None]] = set()
         self._looking = asyncio.Semaphore(RESOLVING)
@@ -126,15 +140,27 @@ class TargetSource:
         while chunk := list(islice(iterator, CHUNK)):
             if self._admit is not None:
                 admitted = list(filter(self._admit, chunk))
-                self.blocked += len(chunk) - len(admitted)
+                if len(admitted) < len(chunk):
+                    self.blocked += len(chunk) - len(admitted)
+                    self._pass_over({target.ordinal for target in chunk}.difference(t.ordinal for t in admitted))
                 chunk = admitted
             if chunk:
                 await self._queue.put(chunk)
 
+    def _targets(self, spec: TargetSpec) -> Iterator[Target]:
+        """What of a spec is not done, in the order of the ordinals."""
+        indices = (ordinal - spec.ordinal for ordinal in self._left(spec))
+        if self._seed is None:
+            return spec.targets(indices)
+        order = Permutation(spec.count, self._seed)
+        return (replace(spec.at(order.at(index)), ordinal=spec.ordinal + index) for index in indices)
+
+    def _left(self, spec: TargetSpec) -> Iterator[int]:
+        return chain.from_iterable(self._done.missing(spec.ordinal, spec.ordinal + spec.count))
+
     async def _expand(self, spec: TargetSpec) -> None:
         if not spec.is_name:
-            order = None if self._seed is None else Permutation(spec.count, self._seed)
-            await self._put(spec.targets(order))
+            await self._put(self._targets(spec))
             return
         await self._looking.acquire()
         task = asyncio.create_task(self._resolve(spec))
@@ -150,8 +176,9 @@ class TargetSource:
             answers = await asyncio.get_running_loop().getaddrinfo(spec.host, None, type=socket.SOCK_STREAM)
         except OSError as error:
             self._on_error(InputError(spec.host, 0, f"cannot be resolved: {error.strerror or error}"))
+            self._pass_over(self._left(spec))
             return
-        await self._put(spec.resolved(str(answers[0][4][0])).targets())
+        await self._put(self._targets(spec.resolved(str(answers[0][4][0]))))
 
 
 async def from_items(items: Sequence[Item]) -> AsyncIterator[list[Item]]:

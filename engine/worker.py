@@ -40,7 +40,7 @@ from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpTransport
 from engine.wire import Kind, frame, receive
-from matcher import Match, Matcher, MatcherError, Probe, load_database
+from matcher import Match, MatcherError, Probe, compile_matcher, load_databases
 
 MatchFunction = Callable[[Probe, bytes], Match | None]
 
@@ -73,11 +73,19 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def database_choices(config: ScanConfig) -> list[str]:
+    """The databases asked for; one option may name several, `nmap,builtin`."""
+    return [choice for option in config.probes for choice in option.split(",")]
+
+
 def scan_context(config: ScanConfig) -> ScanContext:
     """Database, matcher and options made ready. Raises MatcherError, ConfigError."""
     services = ServiceTable.load()
-    database = load_database(config.probes[0] if config.probes else None, services=tuple(services.rows()))
-    matcher = Matcher(database, config.matcher)
+    gc.disable()  # a database is a hundred thousand objects that stay: looking through them would double the start
+    database = load_databases(database_choices(config), services=tuple(services.rows()))
+    matcher = compile_matcher(database, config.matcher)
+    gc.enable()
+    gc.freeze()
     try:
         program = version("probemill")
     except PackageNotFoundError:

@@ -1,8 +1,16 @@
 """Match service responses against a probe database in the nmap-service-probes format. Public names only."""
 
-from matcher.database import builtin_database, find_database, load_database, nmap_database, parse_database
+from matcher.database import (
+    builtin_database,
+    find_database,
+    load_database,
+    load_databases,
+    nmap_database,
+    parse_database,
+)
 from matcher.errors import DatabaseError, EngineUnavailable, MatcherError, UnsupportedPattern
 from matcher.matcher import Matcher, compile_matcher
+from matcher.merge import merge_databases
 from matcher.model import (
     Match,
     PortSet,
@@ -34,6 +42,8 @@ __all__ = [
     "compile_matcher",
     "find_database",
     "load_database",
+    "load_databases",
+    "merge_databases",
     "nmap_database",
     "parse_database",
 ]

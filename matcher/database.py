@@ -5,10 +5,11 @@ expression in it has been compiled once before it is handed out. Results say whi
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matcher.errors import DatabaseError, MatcherError
+from matcher.merge import merge_databases
 from matcher.model import ProbeDatabase
 from matcher.parser import ServiceRow
 from matcher.parser import parse_database as parse
@@ -75,6 +76,11 @@ def load_database(choice: str | Path | None = None, *, services: Iterable[Servic
     except OSError as error:
         raise DatabaseError(str(path), 1, 1, f"cannot be read: {error.strerror}") from error
     return parse_database(data, database_name(path), services=services)
+
+
+def load_databases(choices: Sequence[str], *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
+    """Read several databases and merge them, first to count first; none chosen: the one that is found."""
+    return merge_databases([load_database(choice, services=services) for choice in choices or (None,)])
 
 
 def database_name(path: Path) -> str:

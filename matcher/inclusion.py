@@ -72,7 +72,7 @@ class _Automaton:
         if len(self.edges) >= MAX_STATES:
             raise _TooHard
         for table in (self.free, self.at_start, self.edges):
-            table.append([])  # type: ignore[attr-defined]
+            table.append([])
         return len(self.edges) - 1
 
     def build(self, node: Node, then: int) -> int:

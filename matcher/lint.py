@@ -75,9 +75,7 @@ def lint(
     return sorted(found, key=lambda one: (one.path != path, one.path, one.line, one.column))
 
 
-def _read(
-    data: bytes, path: str, services: Sequence[ServiceRow]
-) -> tuple[list[Finding], ProbeDatabase | None]:
+def _read(data: bytes, path: str, services: Sequence[ServiceRow]) -> tuple[list[Finding], ProbeDatabase | None]:
     """The database, or up to MAX_GRAMMAR_FAULTS faults: each faulty line is blanked and the rest read again."""
     found: list[Finding] = []
     lines = data.split(b"\n")

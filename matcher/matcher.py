@@ -8,7 +8,6 @@ Source: service-detection behaviour of Nmap 7.93 (lists to try, first match over
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 
 from msgspec import Struct, field
 
@@ -37,7 +36,7 @@ class Stats(Struct):
     failures: dict[str, int] = field(default_factory=dict)
 
 
-class _Line(pcre.Pattern):
+class Line(pcre.Pattern):
     """One signature, compiled when it is first a candidate. fixed: its Match, where no field needs a group."""
 
     __slots__ = ("expand", "fixed", "last", "probe", "signature")
@@ -82,7 +81,7 @@ class Matcher:
         self._cached = cache
         self._progress = progress
         self._sets: list[PatternSet | None] = [None] * len(db.probes)
-        self._lines = [[_Line(signature, probe) for signature in probe.signatures] for probe in db.probes]
+        self._lines = [[Line(signature, probe) for signature in probe.signatures] for probe in db.probes]
 
     def match(self, probe: Probe, response: bytes) -> Match | None:
         """The line that identifies `response` as an answer to `probe`, or None."""
@@ -114,6 +113,10 @@ class Matcher:
                     return line.matched(response, found)
         return None
 
+    def line(self, probe: int, position: int) -> Line:
+        """The line at `position` of the probe with that index, for whoever confirms by hand."""
+        return self._lines[probe][position]
+
     def compile_all(self) -> None:
         """Make every set ready, from the cache or anew; the engines that compile long do so on all cores."""
         missing = [index for index, made in enumerate(self._sets) if made is None]
@@ -125,18 +128,12 @@ class Matcher:
 
     def _load(self, index: int) -> PatternSet:
         engine, lines = self._engine, self.database.probes[index].signatures
-        name = self._cache_key(lines) if self._cached else ""
-        made: PatternSet | None = None
+        made: PatternSet
         try:
-            stored = cache.read(name) if name else None
-            if stored is not None:
-                with suppress(ValueError):
-                    made = engine.load(stored)
-            if made is None:
-                stored = engine.analyse(lines)
-                if name:
-                    cache.write(name, stored)
-                made = engine.load(stored)
+            if self._cached:
+                made = cache.kept(self._cache_key(lines), lambda: engine.analyse(lines), engine.load)
+            else:
+                made = engine.load(engine.analyse(lines))
         except SetFailure as failure:
             self._count(failure)
             made = EveryLine(len(lines))
@@ -145,8 +142,10 @@ class Matcher:
 
     def _cache_key(self, lines: tuple[Signature, ...]) -> str:
         """The lines themselves are the key, so an edited database compiles only the probes that changed."""
+        engine = self._engine
+        code = cache.code("regex_ast.py", "literals.py", "translate.py", f"patterns/{engine.name}.py")
         texts = (b"%d%d%b" % (line.caseless, line.dotall, line.pattern) for line in lines)
-        return cache.key("set", self._engine.name, self._engine.version, cache.cpu_features(), *texts)
+        return cache.key("set", engine.name, engine.version, code, cache.cpu_features(), *texts)
 
     def _count(self, failure: SetFailure) -> None:
         cause = str(failure)

@@ -57,7 +57,7 @@ _TEMPLATE_FIELDS = {
 def unescape(text: bytes) -> bytes:
     r"""Probe-string escapes: `\\ \0 \n \r \t \xHH`, and as Nmap 7.93 does `\a \b \f \v` and backslash + punctuation.
 
-    `\0` takes no further digits. Raises ValueError naming the escape.
+    `\0` takes no further digits. Raises ValueError(reason, offset of the escape).
     """
 
     def one(found: re.Match[bytes]) -> bytes:
@@ -68,7 +68,8 @@ def unescape(text: bytes) -> bytes:
             return _LETTER_ESCAPES[body]
         if body and not body.isalnum():
             return body
-        raise ValueError(f"unknown escape {found[0].decode('latin-1')!r}" if body else "backslash at the end")
+        reason = f"unknown escape {found[0].decode('latin-1')!r}" if body else "backslash at the end"
+        raise ValueError(reason, found.start())
 
     return _ESCAPE.sub(one, text)
 
@@ -175,7 +176,8 @@ class _Parser:
         try:
             payload = unescape(text)
         except ValueError as error:
-            self.fail(at + 2, f"probe string: {error}")
+            reason, offset = error.args
+            self.fail(at + 2 + offset, f"probe string: {reason}")
         proto: Proto = "tcp" if word == b"TCP" or not payload else "udp"
         block = _Block(name.decode("latin-1"), proto, payload, self.number, [], [], [])
         if not payload:

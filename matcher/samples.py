@@ -62,7 +62,7 @@ class SampleFault(Struct, frozen=True):
 
 
 class _Row(Struct):
-    expect: Expected | None | UnsetType = UNSET
+    expect: Expected | UnsetType | None = UNSET
     probe: str = "NULL"
     proto: Proto = "tcp"
     banner: str | None = None
@@ -108,7 +108,8 @@ def _sample(path: str, number: int, line: bytes) -> Sample:
         try:
             response = row.banner.encode("latin-1")
         except UnicodeEncodeError as error:
-            raise ValueError(f"character {row.banner[error.start]!r} in 'banner' is no byte; write its UTF-8 bytes") from None
+            character = row.banner[error.start]
+            raise ValueError(f"character {character!r} in 'banner' is no byte; write its UTF-8 bytes") from None
     else:
         raise ValueError("neither 'banner' nor 'data'")
     if not response:

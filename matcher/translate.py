@@ -9,7 +9,7 @@ Source: pcre2pattern(3), pcre2api(3) on PCRE2_ALT_BSUX, the RE2 syntax page.
 import re
 from functools import lru_cache
 
-from matcher.regex_ast import ALL, EMPTY, Alt, Chars, Mark, Node, Repeat, Seq
+from matcher.regex_ast import ALL, Alt, Chars, Mark, Node, Repeat, Seq
 
 # --- Perl 8.39 -> PCRE2 -------------------------------------------------------------------------------------------
 
@@ -80,9 +80,6 @@ def pcre2_text(pattern: bytes) -> Rewritten:
                 in_class = found.end() + pattern.startswith(b"^", found.end()) + 1
             elif token == b"{":
                 piece = b"\\{"
-        elif kind == "posix" and not in_class:
-            in_class = found.end()  # "[:alpha:]" on its own is an ordinary class that has already been closed
-            in_class = 0
         pieces.append(piece)
         length += len(piece)
         if len(piece) != len(token):
@@ -211,7 +208,6 @@ def first_bytes(node: Node) -> tuple[int, bool]:
         case Repeat(body, low, _):
             mask, empty = first_bytes(body)
             return mask, empty or low == 0
-    return ALL, node == EMPTY
 
 
 def flat(node: Node) -> tuple[Node, ...]:

@@ -13,14 +13,13 @@ from engine.errors import ConfigError, InputError
 from engine.offline import open_database
 from engine.offline_inputs import LineReader, Row
 from engine.services import ServiceTable
-from matcher import MatcherError, ProbeDatabase, builtin_database, find_database
+from matcher import ProbeDatabase, find_database
 from matcher.cost import needs_backtracking
-from matcher.database import database_name
 from matcher.explain import Explanation, Fit, explain
 from matcher.lint import ERROR, NOTE, WARNING, Finding, lint
 from matcher.samples import Sample, SampleFault, read_samples
 
-PROBES_HELP = "Probe database: a file, `nmap`, or `builtin`."
+PROBES_HELP = "Probe database: a file, `nmap`, `builtin`. Repeatable; merged in order."
 SHOWN_BYTES = 400  # of a response or a group, in explanations
 
 
@@ -87,9 +86,9 @@ def _lint_code(findings: list[Finding], strict: bool) -> int:
 @click.argument("file", default="-")
 @click.option("--probe", "name", metavar="NAME", help="The probe that was answered. Default: NULL, or the row's.")
 @click.option("--proto", type=click.Choice(["tcp", "udp"]), help="Default: tcp, or the row's.")
-@click.option("--probes", metavar="FILE", help=PROBES_HELP)
+@click.option("--probes", multiple=True, metavar="FILE", help=PROBES_HELP)
 @click.option("--raw", is_flag=True, help="FILE is a response even if it looks like rows of responses.")
-def explain_command(file: str, name: str | None, proto: str | None, probes: str | None, raw: bool) -> None:
+def explain_command(file: str, name: str | None, proto: str | None, probes: tuple[str, ...], raw: bool) -> None:
     """Show which line wins a response, which other lines fit it, and why fields are missing.
 
     FILE (default: stdin) holds one response as it came, or rows as `probemill match` reads them.
@@ -167,7 +166,7 @@ def _shown(data: bytes) -> str:
 @click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Probes to list, by their lines.")
 def stats_command(file: str | None, top: int) -> None:
     """Count what the database FILE (a path, `nmap`, or `builtin`) holds."""
-    database = open_database(file)
+    database = open_database([file] if file else [])
     lines = list(database.signatures())
     backtracking = {line.id for line in lines if needs_backtracking(line.pattern)}
     facts = Table(title=str(find_database(file)), title_justify="left", show_header=False, box=None)
@@ -204,9 +203,9 @@ def _facts(database: ProbeDatabase, backtracking: int) -> list[tuple[str, int | 
 
 
 @db_group.command("compile")
-@click.option("--probes", metavar="FILE", help=PROBES_HELP)
+@click.option("--probes", multiple=True, metavar="FILE", help=PROBES_HELP)
 @click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
-def compile_command(probes: str | None, engine: str) -> None:
+def compile_command(probes: tuple[str, ...], engine: str) -> None:
     """Build the compiled sets of a database ahead of time, so that the first scan starts at once."""
     console = Console(stderr=True)
     matcher = ready_matcher(probes, engine, console)

@@ -23,12 +23,12 @@ SHOWN_FAULTS = 20  # printed one by one; the rest is counted
 @click.option(
     "-o", "--output", default="-", metavar="FILE", help="Where to write; *.zst is compressed. Default: - (stdout)."
 )
-@click.option("--probes", metavar="FILE", help="Probe database: a file, `nmap`, or `builtin`.")
+@click.option("--probes", multiple=True, metavar="FILE", help="Probe database: a file, `nmap`, `builtin`. Repeatable.")
 @click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes. Default: one a core.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
-def match_command(
-    source: str, output: str, probes: str | None, engine: str, workers: int | None, quiet: bool
+def match_command(  # noqa: PLR0917 - click passes them by name
+    source: str, output: str, probes: tuple[str, ...], engine: str, workers: int | None, quiet: bool
 ) -> None:
     """Identify stored responses again, without touching a host.
 
@@ -69,8 +69,8 @@ def match_command(
                 for number, reason in answer.faults:
                     faults.report(InputError(opened.name, number, reason))
                 bar.update(task, completed=answer.position, rows=tally.rows)
-        except InputError as error:
-            faults.report(error)
+        except InputError as damage:
+            faults.report(damage)
         finally:
             answers.close()
         destination.close()

@@ -18,6 +18,7 @@ from engine.model import ScanConfig, Target
 from engine.permutation import parse_shard
 from engine.prefixes import AddressFilter, PrefixSet, load_allowlist, load_prefixes, reserved_networks
 from engine.run import Inputs
+from engine.segments import SEGMENT_S, SEGMENT_SIZE
 from engine.sinks import SINKS
 
 Options = dict[str, Any]
@@ -101,6 +102,13 @@ output_options = _options(
     click.option("--format", "form", type=click.Choice([name for name in SINKS if name != "fingerprints"])),
     click.option("--fingerprints", metavar="FILE", help="Collect the fingerprints of unknown services in FILE."),
     click.option("--no-post", **_flag, help="No post-processing of identified services, and no RPC grinding."),
+)
+
+state_options = _options(
+    click.option("--state", metavar="DIR", help="Write the rows to segments in DIR; survives every way to be killed."),
+    click.option("--resume", **_flag, help="Go on with the run in DIR: the same inputs, scanning what is missing."),
+    click.option("--segment-size", type=Bytes(), default=SEGMENT_SIZE, metavar="SIZE", help="At most. [64M]"),
+    click.option("--segment-seconds", **_seconds, default=SEGMENT_S, show_default=True, help="Until it is written."),
 )
 
 question_options = _options(

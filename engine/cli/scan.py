@@ -17,17 +17,20 @@ from rich.logging import RichHandler
 
 from engine.api import make_runner
 from engine.cli import options as groups
-from engine.errors import InputError
+from engine.errors import ConfigError, InputError
 from engine.inputs import TargetSpec
+from engine.journal import Journal
 from engine.metrics import serve_metrics, snapshot
 from engine.model import Reason, ScanConfig, Target
 from engine.plan import Planner
 from engine.progress import LiveLine, summary_table
 from engine.run import Inputs, Run
 from engine.schema import result_schema
+from engine.segments import SegmentSink
 from engine.sinks import STDOUT, Sink, open_sink
 from engine.sinks import Run as RunFacts
-from matcher import load_database
+from engine.worker import database_choices
+from matcher import load_databases
 
 SUFFIXES = {
     ".ndjson": "ndjson",
@@ -46,6 +49,7 @@ LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 @groups.input_options
 @groups.output_options
+@groups.state_options
 @groups.question_options
 @groups.speed_options
 @groups.budget_options
@@ -76,13 +80,14 @@ def scan_command(**options: Any) -> None:
     if options["dry_run"]:
         asyncio.run(_dry_run(config, inputs, errors))
         return
+    segments = _open_segments(options, inputs)
     runner = make_runner(config)
-    run = Run(config, inputs, runner, _open_sinks(options), errors.report)
+    run = Run(config, inputs, runner, _open_sinks(options), errors.report, segments=segments)
     asyncio.run(_follow(run, console, options))
     errors.summarise()
     if not options["quiet"] and console.is_terminal:
         console.print(summary_table(run))
-    if run.read == 0 and not run.blocked:
+    if run.read == 0 and not run.blocked and not run.done_before:
         raise InputError("input", 0, "no valid target")
     if run.interrupted:
         sys.exit(130)
@@ -92,10 +97,26 @@ def _open_sinks(options: groups.Options) -> list[Sink]:
     streaming = "-" in options["inputs"]
     facts = RunFacts(version("probemill"), " ".join(sys.argv), time.time(), streaming)
     default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
-    outputs = [(SUFFIXES.get(PurePath(path).suffix, default), path) for path in options["outputs"] or (STDOUT,)]
+    paths = options["outputs"] or (() if options["state"] else (STDOUT,))
+    outputs = [(SUFFIXES.get(PurePath(path).suffix, default), path) for path in paths]
     if options["fingerprints"]:
         outputs.append(("fingerprints", options["fingerprints"]))
     return [open_sink(form, path, facts) for form, path in outputs]
+
+
+def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | None:
+    """The state folder, locked and mended. Raises ConfigError, OutputError."""
+    folder = options["state"]
+    if not folder:
+        if options["resume"]:
+            raise ConfigError("--resume needs --state DIR: the folder of the run to go on with")
+        return None
+    plan = {**inputs.plan(), "shard": options["shard"]}
+    journal = Journal.open(folder, plan, resume=options["resume"])
+    if options["resume"] and not options["quiet"]:
+        done, segments = len(journal.committed), len(journal.records)
+        click.echo(f"{folder}: {done:,} targets are done, {journal.rows:,} rows in {segments:,} segments", err=True)
+    return SegmentSink(journal, size=options["segment_size"], seconds=options["segment_seconds"])
 
 
 async def _follow(run: Run, console: Console, options: groups.Options) -> None:
@@ -145,7 +166,7 @@ def _print_snapshot(run: Run) -> None:
 
 async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -> None:
     """Print what the run would be at most, as JSON. Names are not looked up; each counts as one host."""
-    planner = Planner(load_database(config.probes[0] if config.probes else None), config.intensity)
+    planner = Planner(load_databases(database_choices(config)), config.intensity)
     addresses: set[str] = set()
     hosts = ports = connections = 0
     async for items in inputs.items():

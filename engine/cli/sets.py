@@ -11,7 +11,7 @@ from matcher import Matcher
 PATIENCE_S = 1.0  # before people are told what they wait for
 
 
-def ready_matcher(probes: str | None, engine: str, console: Console, quiet: bool = False) -> Matcher:
+def ready_matcher(probes: tuple[str, ...], engine: str, console: Console, quiet: bool = False) -> Matcher:
     """The matcher with all its sets compiled or loaded. Raises MatcherError."""
     columns = (
         TextColumn("{task.description}"),

@@ -80,8 +80,10 @@ class TcpTransport:
             self._receiver.connected(now)
             if self._socket is None:
                 return
-            if error:  # nobody resets what was never made: the connection came and went before we looked
-                self._break(OSError(error, "read"), now)
+            if error:
+                # Nobody resets what was never made: the connection came and went before we looked. What was received
+                # before the reset is still there; the error itself is not, because asking for it has cleared it.
+                self._read(sock, hung_up=True, now=now, failure=OSError(error, "read"))
                 return
         if self._unsent and mask & WRITABLE:
             unsent, self._unsent = self._unsent, b""
@@ -93,12 +95,14 @@ class TcpTransport:
         if mask & (READ | BROKEN):
             self._read(sock, hung_up=bool(mask & ~(WRITABLE | 1)), now=now)
 
-    def _read(self, sock: socket.SocketType, *, hung_up: bool, now: float) -> None:
-        """Take what is there. hung_up: an end or an error waits behind the data; it is reported after the data."""
+    def _read(self, sock: socket.SocketType, *, hung_up: bool, now: float, failure: OSError | None = None) -> None:
+        """Take what is there. hung_up: an end or an error waits behind the data; it is reported after the data.
+
+        failure: that error, where it is known already.
+        """
         chunks = []
         size = 0
         ended = False
-        failure: OSError | None = None
         while True:
             try:
                 chunk = sock.recv(CHUNK)

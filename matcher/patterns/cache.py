@@ -10,9 +10,13 @@ import hashlib
 import os
 import platform
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
+
+Loaded = TypeVar("Loaded")
 
 FORMAT = b"probemill-1\n"  # changes with the layout of the files
 DIGEST_BYTES = 32
@@ -42,6 +46,24 @@ def key(*parts: str | bytes) -> str:
         data = part.encode() if isinstance(part, str) else part
         digest.update(b"%d:%b" % (len(data), data))
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def code(*files: str) -> str:
+    """A digest of source files of this package (paths inside it): what other code made must not be read."""
+    package = Path(__file__).resolve().parents[1]
+    return key(*((package / file).read_bytes() for file in files))
+
+
+def kept(name: str, make: Callable[[], bytes], load: Callable[[bytes], Loaded]) -> Loaded:
+    """`load` of what is stored under `name`; where that is missing or refused (ValueError), it is made and stored."""
+    stored = read(name)
+    if stored is not None:
+        with suppress(ValueError):
+            return load(stored)
+    made = make()
+    write(name, made)
+    return load(made)
 
 
 def read(name: str) -> bytes | None:

@@ -83,7 +83,7 @@ class HyperscanEngine:
     name = "hyperscan"
 
     def __init__(self) -> None:
-        self.version = f"1-{version('hyperscan')}-{_compile([b'a'], [0]).info()!r}"
+        self.version = f"{version('hyperscan')}-{_compile([b'a'], [0]).info()!r}"
 
     def analyse(self, lines: Sequence[Signature]) -> bytes:
         texts: dict[int, bytes] = {}

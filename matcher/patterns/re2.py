@@ -194,7 +194,7 @@ class Re2Set:
 
 class Re2Engine:
     name = "re2"
-    version = f"1-{version('google-re2')}"
+    version = version("google-re2")
 
     def analyse(self, lines: Sequence[Signature]) -> bytes:
         return msgspec.msgpack.encode(plan(lines))

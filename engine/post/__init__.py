@@ -1,0 +1,117 @@
+"""Post-processing: what a recognised service tells beyond the match. docs/post.md lists the modules and what they cost.
+
+`PostProcessing` holds the modules that were chosen. `read` is for every result, contacts nobody and costs a look-up
+where no module wants it; `wants` tells whether a module would hold one more conversation, and `enrich` holds it.
+No module can lose a result or hold it up beyond the Dialler's deadline: one that fails leaves it as it was.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from engine.dial import Dialler
+from engine.errors import ConfigError
+from engine.model import ServiceResult, Verdict
+from engine.post.amqp import Amqp
+from engine.post.base import Asker, Module, Reader
+from engine.post.http import Http, Web
+from engine.post.murmur import Murmur
+from engine.post.rpc import Rpc
+from engine.post.smb import Smb, Smb2
+from engine.post.snmp import Snmp
+from engine.post.ssh import Ssh
+from engine.post.starttls import StartTls
+
+LIMIT_S = 5.0  # for everything that is asked after one scan
+RPC_INTENSITY = 7  # below it no RPC grinding, as in Nmap
+
+READERS: tuple[Reader, ...] = (Http(), Smb())
+ASKERS: tuple[Asker, ...] = (
+    Rpc(),
+    Rpc(unrecognised=True),
+    Amqp(),
+    Snmp(),
+    Murmur(),
+    Ssh(),
+    StartTls(),
+    Smb2(),
+    Web(),
+)
+ALL = tuple(module.name for module in (*READERS, *ASKERS))
+DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobody, and what `nmap -sV` asks, too
+_GROUPS = {"all": ALL, "default": DEFAULT}
+_RECOGNISED = (Verdict.HARDMATCHED, Verdict.SOFTMATCHED)
+
+_Module = TypeVar("_Module", bound=Module)
+
+
+def module_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The modules meant by names of modules and of the groups `default` and `all`. Raises ConfigError."""
+    chosen: set[str] = set()
+    for name in names:
+        if name not in ALL and name not in _GROUPS:
+            raise ConfigError(f"no post-processing module {name!r}; there are {', '.join(ALL)}, and all")
+        chosen.update(_GROUPS.get(name, (name,)))
+    return tuple(name for name in ALL if name in chosen)
+
+
+class _Table(dict[str, tuple[_Module, ...]]):
+    """By service name, the modules that look at it; and those that look at what nothing recognised."""
+
+    def __init__(self, modules: Sequence[_Module]) -> None:
+        self.undetermined = tuple(module for module in modules if module.undetermined)
+        for service in {service for module in modules for service in module.services}:
+            self[service] = tuple(module for module in modules if service in module.services)
+
+    def for_result(self, result: ServiceResult) -> tuple[_Module, ...]:
+        if result.verdict in _RECOGNISED:
+            return self.get(result.name, ())
+        if result.verdict is Verdict.NOMATCH and result.state == "open":
+            return self.undetermined
+        return ()
+
+
+class PostProcessing:
+    """names: as for `module_names`; intensity: of the scan."""
+
+    def __init__(self, names: Iterable[str], *, intensity: int = RPC_INTENSITY) -> None:
+        chosen = module_names(names)
+        if intensity < RPC_INTENSITY:
+            chosen = tuple(name for name in chosen if not name.startswith("rpc"))
+        self._readers = _Table[Reader]([module for module in READERS if module.name in chosen])
+        self._askers = _Table[Asker]([module for module in ASKERS if module.name in chosen])
+
+    def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
+        """The result with what can be told without contacting anybody. response: to the scan's last probe."""
+        for module in self._readers.for_result(result):
+            if module.applies(result):
+                try:
+                    result = module.read(result, response)
+                except Exception:  # noqa: S112, PERF203 -- whatever a hostile answer does to a parser: the row goes on
+                    continue
+        return result
+
+    def wants(self, result: ServiceResult) -> bool:
+        """Whether `enrich` would contact the target."""
+        return any(module.applies(result) for module in self._askers.for_result(result))
+
+    async def enrich(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
+        """The result with what further conversations told, ready by the Dialler's deadline. Cancelling it is safe."""
+        began = asyncio.get_running_loop().time()
+        for module in self._askers.for_result(result):
+            if not module.applies(result):
+                continue
+            try:
+                async with asyncio.timeout_at(dial.deadline):
+                    result = await module.ask(result, response, dial)
+            except Exception:  # noqa: S112 -- silent, refusing or hostile peers: the result stands as it was
+                continue
+        elapsed_s = asyncio.get_running_loop().time() - began
+        return replace(
+            result,
+            connections=result.connections + dial.connections,
+            bytes=result.bytes + dial.bytes,
+            elapsed_ms=result.elapsed_ms + round(elapsed_s * 1000),
+        )

@@ -1,0 +1,75 @@
+"""What post-processing modules have in common: the two interfaces, and how they write down what they found.
+
+A `Reader` looks at what the scan has received already and contacts nobody. An `Asker` holds one more short
+conversation. Either takes a result and gives it back, enriched or as it was; either may raise on whatever bytes a peer
+sends, and then the result stays as it was.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from msgspec.structs import replace
+
+from engine.dial import Dialler
+from engine.model import Json, ServiceResult, Verdict
+
+CAPACITY = {"product": 79, "version": 79, "hostname": 79, "extrainfo": 255, "ostype": 31, "devicetype": 31}  # Nmap's
+TEXT = 256  # characters of a text from the network that is kept under `post`
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+_BLANKS = re.compile(r"[\s\x00-\x1f\x7f]+")
+
+
+class Module(Protocol):
+    """services: the names it looks at. undetermined: whether it looks at open ports that nothing recognised, too."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def services(self) -> frozenset[str]: ...
+
+    @property
+    def undetermined(self) -> bool: ...
+
+    def applies(self, result: ServiceResult) -> bool:
+        """Whether it has something to do, for a result of one of its services, or undetermined. Cheap."""
+        ...
+
+
+class Reader(Module, Protocol):
+    def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
+        """response: what came back for the scan's last probe."""
+        ...
+
+
+class Asker(Module, Protocol):
+    async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult: ...
+
+
+def noted(result: ServiceResult, name: str, facts: Json) -> ServiceResult:
+    """The result with `facts` under `post`, added to what stands there under this name."""
+    post = dict(result.post or {})
+    if isinstance(facts, Mapping):
+        facts = {**post.get(name, {}), **facts}
+    post[name] = facts
+    return replace(result, post=post)
+
+
+def identified(result: ServiceResult, **fields: str) -> ServiceResult:
+    """The result as a match would have given it, with these of Nmap's fields set: printable, and no longer than his."""
+    cut: dict[str, Any] = {
+        name: _UNPRINTABLE.sub(".", value)[: CAPACITY.get(name)].strip() for name, value in fields.items()
+    }
+    return replace(result, method="probed", conf=10, verdict=Verdict.HARDMATCHED, reason=None, **cut)
+
+
+def text(data: bytes, limit: int = TEXT) -> str:
+    """Bytes of unknown encoding as one line of text: UTF-8 where it is, else Latin-1; blanks and controls folded."""
+    data = data[: 4 * limit]
+    try:
+        decoded = data.decode()
+    except UnicodeDecodeError:
+        decoded = data.decode("latin-1")
+    return _BLANKS.sub(" ", decoded).strip()[:limit]

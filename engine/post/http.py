@@ -1,0 +1,211 @@
+"""What HTTP answers tell beyond the match: status, Server, title; and, when asked for, the page and its favicon's hash.
+
+`Http` reads what the scan has got already, the response that matched or the fingerprint's copies, and contacts nobody.
+Where nothing but the port's number says HTTP, an HTTP answer confirms it; where no line named the product, the Server
+header does. `Web` makes one request for the page and one for its icon.
+
+Source: RFC 9110 and 9112 (requests are HTTP/1.0, so that the end of the connection is the end of the answer); the
+favicon hash is the one that Shodan, FOFA and Censys index: MurmurHash3 (x86, 32 bit, seed 0, signed) over the icon's
+base64 in lines of 76.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from engine.dial import Dialler, DialError, Stream
+from engine.fingerprint import unwrap
+from engine.model import Json, ServiceResult, Tunnel
+from engine.post.base import identified, noted, text
+
+SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
+PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
+HEAD = 16384  # bytes of an answer that are looked at
+PAGE = 262_144  # bytes of a page
+ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
+AGENT = "Mozilla/5.0 (compatible; probemill)"
+
+_STATUS = re.compile(rb"HTTP/\d\.\d +(\d{3})\b")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_ANSWER = re.compile(r'%r\((\w+),[0-9A-F]+,"((?:[^"\\]|\\.)*)"')
+_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|.)")
+_NAMED = {"0": "\0", "r": "\r", "n": "\n", "t": "\t"}
+_ICON_LINK = re.compile(rb"<link\b[^>]{0,500}\brel\s*=\s*[\"']?(?:shortcut )?icon\b[^>]{0,500}>", re.IGNORECASE)
+_HREF = re.compile(rb"href\s*=\s*[\"']?([^\"' >]+)", re.IGNORECASE)
+
+
+class Answer(NamedTuple):
+    """One HTTP answer, as far as it came. headers: by lower-case name; of several the first."""
+
+    status: int
+    headers: dict[str, bytes]
+    body: bytes
+    complete: bool = False
+
+    @property
+    def facts(self) -> dict[str, Json]:
+        facts: dict[str, Json] = {"status": self.status}
+        for header in ("server", "location"):
+            if value := text(self.headers.get(header, b"")):
+                facts[header] = value
+        if heading := title(self.body):
+            facts["title"] = heading
+        return facts
+
+
+def parse(data: bytes) -> Answer | None:
+    """None where the bytes do not begin as an HTTP answer."""
+    status = _STATUS.match(data)
+    if status is None:
+        return None
+    end = _HEAD_END.search(data)
+    head, body = (data[: end.start()], data[end.end() :]) if end else (data, b"")
+    headers: dict[str, bytes] = {}
+    for line in head[:HEAD].split(b"\n")[1:]:
+        name, _, value = line.partition(b":")
+        headers.setdefault(name.decode("latin-1").strip().lower(), value.strip())
+    length = headers.get("content-length", b"")
+    return Answer(int(status[1]), headers, body, bool(end) and length.isdigit() and len(body) >= int(length[:9]))
+
+
+def title(body: bytes) -> str:
+    """The text of a page's <title>; empty without one, or where it is cut."""
+    body = body[:HEAD]
+    begin = body.lower().find(b"<title")
+    opened = body.find(b">", begin) + 1 if begin >= 0 else 0
+    end = body.find(b"<", opened) if opened else -1
+    return text(body[opened:end]) if end >= 0 else ""
+
+
+def answers(fingerprint: str) -> Iterator[bytes]:
+    """The responses that a fingerprint holds copies of; that to a plain GET first."""
+    found = [(name != "GetRequest", body) for name, body in _ANSWER.findall(unwrap(fingerprint))]
+    for _, body in sorted(found, key=lambda answer: answer[0]):
+        yield _ESCAPE.sub(_unescaped, body).encode("latin-1", "replace")
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    code = escape[1]
+    return chr(int(code[1:], 16)) if len(code) > 1 else _NAMED.get(code, code)
+
+
+class Http:
+    """A Reader."""
+
+    name = "http"
+    services = SERVICES
+    undetermined = True
+
+    def applies(self, result: ServiceResult) -> bool:
+        return result.proto == "tcp"
+
+    def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
+        known = [*answers(result.fingerprint), response] if result.fingerprint else [response]
+        parsed = [answer for data in known if (answer := parse(data))]
+        if not parsed:
+            return result
+        facts = parsed[0].facts
+        server = next((answer.facts["server"] for answer in parsed if "server" in answer.facts), "")
+        if server:
+            facts["server"] = server
+        result = noted(result, self.name, facts)
+        if result.method != "probed" and not (result.name in SERVICES or result.port in PORTS):
+            return result
+        if result.product:
+            return result
+        return identified(result, product=server) if server or result.method != "probed" else result
+
+
+class Web:
+    """An Asker."""
+
+    name = "web"
+    services = SERVICES
+    undetermined = False
+
+    def applies(self, result: ServiceResult) -> bool:
+        return result.proto == "tcp"
+
+    async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
+        page = await get(result, dial, "/", PAGE)
+        result = noted(result, "http", page.facts)
+        path = icon_path(page.body)
+        try:
+            icon = await get(result, dial, path, ICON)
+        except DialError:
+            return result
+        if icon.status != 200 or not icon.body or len(icon.body) >= ICON // 2 and not icon.complete:
+            return result
+        if icon.headers.get("content-type", b"").startswith(b"text/"):
+            return result
+        return noted(result, "favicon", favicon(path, icon.body))
+
+
+async def get(result: ServiceResult, dial: Dialler, path: str, limit: int) -> Answer:
+    """Raises DialError where the answer is not HTTP."""
+    host = result.host or (f"[{result.ip}]" if ":" in result.ip else result.ip)
+    default = 443 if result.tunnel is Tunnel.SSL else 80
+    port = f":{result.port}" if result.port != default else ""
+    request = f"GET {path} HTTP/1.0\r\nHost: {host}{port}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n"
+    with await dial.open("tcp", result.tunnel) as stream:
+        await stream.send(request.encode("latin-1", "replace"))
+        return await _answer(stream, limit)
+
+
+async def _answer(stream: Stream, limit: int) -> Answer:
+    data = b""
+    answer = None
+    while len(data) < limit:
+        try:
+            more = await stream.recv(limit - len(data))
+        except DialError:
+            break
+        data += more
+        answer = parse(data)
+        if not more or answer is None or answer.complete:
+            break
+    if answer is None:
+        raise DialError("not HTTP")
+    return answer
+
+
+def icon_path(page: bytes) -> str:
+    """Where the page says its icon is, if that is on the same server; else the usual place."""
+    link = _ICON_LINK.search(page[:HEAD])
+    href = _HREF.search(link[0]) if link else None
+    path = text(href[1]) if href else ""
+    if not path or ":" in path or path.startswith("//") or not path.isascii():
+        return "/favicon.ico"
+    return path if path.startswith("/") else "/" + path
+
+
+def favicon(path: str, icon: bytes) -> dict[str, Json]:
+    return {
+        "path": path,
+        "bytes": len(icon),
+        "mmh3": mmh3(base64.encodebytes(icon)),
+        "sha256": hashlib.sha256(icon).hexdigest(),
+    }
+
+
+def mmh3(data: bytes) -> int:
+    """MurmurHash3, x86, 32 bit, seed 0, as a signed number."""
+    digest = 0
+    whole = len(data) & ~3
+    for at in range(0, whole, 4):
+        digest ^= _scramble(int.from_bytes(data[at : at + 4], "little"))
+        digest = ((digest << 13 | digest >> 19) * 5 + 0xE6546B64) & 0xFFFFFFFF
+    if whole < len(data):
+        digest ^= _scramble(int.from_bytes(data[whole:], "little"))
+    digest ^= len(data)
+    digest = (digest ^ digest >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    digest = (digest ^ digest >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    digest ^= digest >> 16
+    return digest - (1 << 32) if digest >> 31 else digest
+
+
+def _scramble(block: int) -> int:
+    block = block * 0xCC9E2D51 & 0xFFFFFFFF
+    return (block << 15 | block >> 17) * 0x1B873593 & 0xFFFFFFFF

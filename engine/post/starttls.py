@@ -1,0 +1,121 @@
+"""The certificate of a service that offers TLS from within: SMTP, IMAP, POP3, FTP, LDAP, PostgreSQL, MySQL. One connection.
+
+Source: RFC 3207 (SMTP), RFC 2595 and 9051 (IMAP, POP3), RFC 4217 (FTP), RFC 4511 section 4.14 (LDAP); the message
+formats of PostgreSQL's protocol 3.0 (SSLRequest) and of MySQL's protocol 10 (handshake, SSLRequest).
+"""
+
+import struct
+from collections.abc import Awaitable, Callable
+
+from msgspec.structs import replace
+
+from engine.certificates import tls_facts
+from engine.dial import Dialler, DialError, Stream
+from engine.model import ServiceResult, Tunnel
+from engine.post.base import noted, text
+
+LINE = 2048  # bytes
+LINES = 64  # of one reply
+
+LDAP_STARTTLS = bytes.fromhex("301d02010177188016") + b"1.3.6.1.4.1.1466.20037"
+LDAP_SUCCESS = bytes.fromhex("0a0100")  # ENUMERATED resultCode 0
+POSTGRESQL_SSL = struct.pack(">II", 8, 80877103)
+MYSQL_CLIENT_SSL = 0x0800
+MYSQL_CAPABILITIES = 0x0200 | 0x8000 | MYSQL_CLIENT_SSL  # protocol 4.1, secure connection
+MYSQL_UTF8 = 33
+MYSQL_LARGEST = 4096  # bytes of a greeting
+
+
+async def _reply(stream: Stream) -> str:
+    """The code of an SMTP or FTP reply, of one line or several."""
+    for _ in range(LINES):
+        line = await stream.until(b"\n", LINE)
+        if line[:3].isdigit() and line[3:4] != b"-":
+            return line[:3].decode()
+    raise DialError("an endless reply")
+
+
+async def _smtp(stream: Stream) -> bool:
+    await _reply(stream)
+    await stream.send(b"EHLO probemill\r\n")
+    await _reply(stream)
+    await stream.send(b"STARTTLS\r\n")
+    return await _reply(stream) == "220"
+
+
+async def _ftp(stream: Stream) -> bool:
+    await _reply(stream)
+    await stream.send(b"AUTH TLS\r\n")
+    return await _reply(stream) == "234"
+
+
+async def _pop3(stream: Stream) -> bool:
+    await stream.until(b"\n", LINE)
+    await stream.send(b"STLS\r\n")
+    return (await stream.until(b"\n", LINE)).startswith(b"+OK")
+
+
+async def _imap(stream: Stream) -> bool:
+    await stream.until(b"\n", LINE)
+    await stream.send(b"a STARTTLS\r\n")
+    for _ in range(LINES):
+        line = await stream.until(b"\n", LINE)
+        if line.startswith(b"a "):
+            return line[2:4].upper() == b"OK"
+    raise DialError("an endless reply")
+
+
+async def _ldap(stream: Stream) -> bool:
+    return LDAP_SUCCESS in await stream.exchange(LDAP_STARTTLS)
+
+
+async def _postgresql(stream: Stream) -> bool:
+    await stream.send(POSTGRESQL_SSL)
+    return await stream.exactly(1) == b"S"
+
+
+async def _mysql(stream: Stream) -> bool:
+    size = int.from_bytes((await stream.exactly(4))[:3], "little")
+    if size > MYSQL_LARGEST:
+        raise DialError("no MySQL greeting")
+    greeting = await stream.exactly(size)
+    capabilities = greeting.index(b"\0", 1) + 1 + 4 + 8 + 1  # after version, thread id, salt and its filler
+    (offered,) = struct.unpack_from("<H", greeting, capabilities)
+    if not offered & MYSQL_CLIENT_SSL:
+        return False
+    body = struct.pack("<IIB23x", MYSQL_CAPABILITIES, 1 << 24, MYSQL_UTF8)
+    await stream.send(len(body).to_bytes(3, "little") + b"\x01" + body)
+    return True
+
+
+UPGRADES: dict[str, Callable[[Stream], Awaitable[bool]]] = {
+    "smtp": _smtp,
+    "imap": _imap,
+    "pop3": _pop3,
+    "ftp": _ftp,
+    "ldap": _ldap,
+    "postgresql": _postgresql,
+    "mysql": _mysql,
+}
+
+
+class StartTls:
+    """An Asker."""
+
+    name = "starttls"
+    services = frozenset(UPGRADES)
+    undetermined = False
+
+    def applies(self, result: ServiceResult) -> bool:
+        return result.proto == "tcp" and result.tunnel is Tunnel.NONE and result.tls is None
+
+    async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
+        with await dial.open("tcp") as stream:
+            if not await UPGRADES[result.name](stream):
+                return noted(result, self.name, {"offered": False})
+            try:
+                await stream.start_tls()
+            except DialError as error:
+                return noted(result, self.name, {"offered": True, "error": text(str(error).encode())})
+            assert stream.session is not None
+            return replace(noted(result, self.name, {"offered": True}), tls=tls_facts(stream.session))

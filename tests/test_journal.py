@@ -1,0 +1,457 @@
+"""The journal of a state folder: what a crash, a power cut or a wrong second run can do to it. No network."""
+
+import os
+import shutil
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import ordinals as ordinals_module
+from engine.errors import ConfigError, OutputError
+from engine.journal import InputDigest, Journal, Manifest, Position, read_journal
+from engine.ordinals import OrdinalSet
+
+PLAN = {"targets": ("192.0.2.0/24",), "ports": [[22, 23]]}
+
+
+def stage(folder: Path, ordinals: list[int], name: str = ".tmp-a.ndjson") -> Manifest:
+    """A staged segment whose rows are its ordinals."""
+    data = "".join(f"{ordinal}\n" for ordinal in ordinals).encode()
+    (folder / name).write_bytes(data)
+    done = OrdinalSet()
+    done.update(ordinals)
+    return Manifest(done.encode(), len(ordinals), name, len(data), sha256(data).hexdigest())
+
+
+def visible(folder: Path) -> list[int]:
+    """The rows of all segments that are to be seen."""
+    return [int(line) for path in sorted(folder.glob("part-*")) for line in path.read_text().splitlines()]
+
+
+def begun(folder: Path, *segments: list[int]) -> Journal:
+    """A journal with these segments, open."""
+    journal = Journal.open(folder, PLAN, resume=True)
+    for number, ordinals in enumerate(segments):
+        assert journal.commit(stage(folder, ordinals, f".tmp-{number}.ndjson"), Position(100 * number))
+    return journal
+
+
+def left(folder: Path, *segments: list[int]) -> Path:
+    """A folder whose run has ended with these segments."""
+    begun(folder, *segments).close()
+    return folder
+
+
+# --- sets of ordinals -------------------------------------------------------------------------------------------------
+
+small_sets = st.frozensets(st.integers(0, 60), max_size=40)
+
+
+def made(numbers: frozenset[int]) -> OrdinalSet:
+    found = OrdinalSet()
+    found.update(numbers)
+    return found
+
+
+@given(small_sets, small_sets, st.integers(0, 60), st.integers(0, 60))
+def test_a_set_of_ordinals_is_a_set(some: frozenset[int], others: frozenset[int], start: int, stop: int) -> None:
+    """Everything it says agrees with a plain set of the same numbers."""
+    both, plain = made(some) | made(others), some | others
+    assert [n for n in range(70) if n in both] == sorted(plain)
+    assert len(both) == len(plain)
+    assert both.low_water == next(n for n in range(62) if n not in plain)
+    if start < stop:
+        assert both.covers(start, stop) == plain.issuperset(range(start, stop))
+    assert [n for gap in both.missing(start, stop) for n in gap] == [n for n in range(start, stop) if n not in plain]
+    assert all(stop < start for (_, stop), (start, _) in zip(both.ranges(), [*both.ranges()][1:], strict=False))
+    assert OrdinalSet.decode(both.encode()) == both
+    assert both == made(plain)
+
+
+def test_large_ordinals() -> None:
+    """A range of 2^63 costs no more than one of two."""
+    ordinals = OrdinalSet([(5, 1 << 63)])
+    assert len(ordinals.encode()) < 40
+    assert OrdinalSet.decode(ordinals.encode()) == ordinals
+    assert (1 << 63) - 1 in ordinals
+    assert 1 << 63 not in ordinals
+
+
+def test_memory_is_bounded_by_the_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ordinals pass through, what is kept is a buffer and the ranges."""
+    monkeypatch.setattr(ordinals_module, "BUFFERED", 1000)
+    ordinals = OrdinalSet()
+    for start in range(0, 100_000, 100):
+        ordinals.update(range(start + 99, start, -1))  # all but every hundredth, backwards
+        assert len(ordinals._buffer) <= 1100
+    assert len(list(ordinals.ranges())) == 1000
+    ordinals.update(range(0, 100_000, 100))
+    assert list(ordinals.ranges()) == [(0, 100_000)]
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_commits_are_remembered(tmp_path: Path) -> None:
+    """What is committed is there after the next open, once as records and once taken over by the header."""
+    left(tmp_path / "run", [0, 1, 2], [4, 5])
+    for _ in range(2):
+        journal = Journal.open(tmp_path / "run", PLAN, resume=True)
+        assert list(journal.committed.ranges()) == [(0, 3), (4, 6)]
+        assert [record.name for record in journal.records] == ["part-000001.ndjson", "part-000002.ndjson"]
+        assert journal.rows == 5
+        assert journal.read.bytes == 100
+        journal.close()
+    assert visible(tmp_path / "run") == [0, 1, 2, 4, 5]
+
+
+def test_numbers_go_on(tmp_path: Path) -> None:
+    """A segment never gets the name of another, even of one that was moved away."""
+    left(tmp_path, [0], [1])
+    (tmp_path / "part-000002.ndjson").unlink()
+    left(tmp_path, [2])
+    assert [path.name for path in sorted(tmp_path.glob("part-*"))] == ["part-000001.ndjson", "part-000003.ndjson"]
+
+
+def test_targets_without_rows_are_committed_without_a_file(tmp_path: Path) -> None:
+    journal = begun(tmp_path, [0])
+    assert journal.commit(Manifest(OrdinalSet([(1, 1000)]).encode()), Position())
+    journal.close()
+    journal = Journal.open(tmp_path, PLAN, resume=True)
+    assert list(journal.committed.ranges()) == [(0, 1000)]
+    assert len(journal.records) == 1
+    journal.close()
+
+
+def test_the_first_manifest_wins(tmp_path: Path) -> None:
+    """A second attempt at the same targets, or at some of them, changes nothing."""
+    journal = begun(tmp_path, [0, 1, 2])
+    before = (tmp_path / "journal").read_bytes()
+    assert not journal.commit(stage(tmp_path, [2, 3]), Position())
+    assert (tmp_path / "journal").read_bytes() == before
+    assert visible(tmp_path) == [0, 1, 2]
+    assert journal.commit(stage(tmp_path, [3]), Position())
+    journal.close()
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    """The second is told who holds the folder; a lock file without a holder is no obstacle."""
+    journal = begun(tmp_path)
+    with pytest.raises(ConfigError, match=f"in use by process {os.getpid()};"):
+        Journal.open(tmp_path, PLAN, resume=True)
+    journal.close()
+    assert (tmp_path / "lock").exists()
+    Journal.open(tmp_path, PLAN, resume=True).close()
+
+
+def test_a_folder_with_a_run_is_not_begun_anew(tmp_path: Path) -> None:
+    left(tmp_path, [0])
+    with pytest.raises(ConfigError, match="holds a run; go on with --resume"):
+        Journal.open(tmp_path, PLAN)
+    (tmp_path / "journal").unlink()
+    with pytest.raises(ConfigError, match="holds segments but no journal"):
+        Journal.open(tmp_path, PLAN, resume=True)
+
+
+@pytest.mark.parametrize("change", [{"ports": [[80, 81]]}, {"targets": ()}, {"seed": 7}])
+def test_another_plan_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """With the name of what differs; nothing is touched, and the right plan still fits."""
+    left(tmp_path, [0])
+    with pytest.raises(ConfigError, match=f"was begun with other {next(iter(change))}; give the same"):
+        Journal.open(tmp_path, {**PLAN, **change}, resume=True)
+    Journal.open(tmp_path, PLAN, resume=True).close()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/run: Not a directory$"):
+        Journal.open(tmp_path / "file" / "run", PLAN)
+
+
+def test_a_journal_of_the_future_is_refused(tmp_path: Path) -> None:
+    left(tmp_path)
+    rewritten(tmp_path / "journal", 0, lambda header: {**header, "form": 99})
+    with pytest.raises(ConfigError, match="has form 99, and this program knows form 1"):
+        Journal.open(tmp_path, PLAN, resume=True)
+
+
+def rewritten(path: Path, number: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change a record as a program that knows the checksum would."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    body = msgspec.json.encode(change(msgspec.json.decode(lines[number][9:])))
+    lines[number] = b"%08x %s\n" % (ordinals_module.zlib.crc32(body), body)
+    path.write_bytes(b"".join(lines))
+
+
+# --- after a sudden end -----------------------------------------------------------------------------------------------
+
+
+def test_a_torn_record_never_was(tmp_path: Path) -> None:
+    """The journal cut all over its last record: the segment counts when the record is whole, else it does not.
+
+    A segment that is visible without a record, as after a disk that lied about its writes, is set aside.
+    """
+    left(tmp_path / "whole", [0, 1], [2, 3])
+    text = (tmp_path / "whole" / "journal").read_bytes()
+    last = text.rindex(b"\n", 0, -1) + 1
+    for end in (*range(last, len(text), 13), len(text) - 1, len(text)):
+        folder = tmp_path / f"cut-{end}"
+        shutil.copytree(tmp_path / "whole", folder)
+        (folder / "journal").write_bytes(text[:end])
+        left(folder)
+        if end == len(text):
+            assert visible(folder) == [0, 1, 2, 3]
+        else:
+            assert visible(folder) == [0, 1]
+            assert [path.name for path in folder.glob(".*")] == [".orphan-part-000002.ndjson"]
+            left(folder, [2, 3])
+            assert visible(folder) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("garbage", [bytes(4096), b"\n", b"\n\n00000000 {}\n", os.urandom(512)])
+def test_garbage_behind_the_last_record(tmp_path: Path, garbage: bytes) -> None:
+    left(tmp_path, [0, 1])
+    with (tmp_path / "journal").open("ab") as file:
+        file.write(garbage)
+    left(tmp_path, [2])
+    assert visible(tmp_path) == [0, 1, 2]
+
+
+def test_damage_inside_is_not_guessed_at(tmp_path: Path) -> None:
+    """A bad record with good ones behind it is no torn write."""
+    left(tmp_path, [0], [1])
+    text = (tmp_path / "journal").read_bytes().splitlines(keepends=True)
+    (tmp_path / "journal").write_bytes(text[0] + text[1].replace(b"rows", b"sows") + text[2])
+    with pytest.raises(OutputError, match="journal: line 2 is damaged; restore it"):
+        Journal.open(tmp_path, PLAN, resume=True)
+
+
+def unrenamed(folder: Path) -> Path:
+    """A run that ended between its last commit and the renaming of the file. -> the file"""
+    left(folder, [0], [1, 2])
+    return (folder / "part-000002.ndjson").rename(folder / ".tmp-1.ndjson")
+
+
+def test_a_missing_rename_is_made_up_for(tmp_path: Path) -> None:
+    unrenamed(tmp_path)
+    journal = begun(tmp_path)
+    assert visible(tmp_path) == [0, 1, 2]
+    assert len(journal.committed) == 3
+    journal.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"1\n", b"1\n3\n", b"\0\0\0\0"])
+def test_a_committed_file_with_garbage_is_taken_back(tmp_path: Path, content: bytes) -> None:
+    """Only a disk that lies can do this. Its targets are not done any more, now and after the next open."""
+    unrenamed(tmp_path).write_bytes(content)
+    for _ in range(2):
+        left(tmp_path)
+        assert visible(tmp_path) == [0]
+    journal = begun(tmp_path, [1, 2])
+    assert len(journal.committed) == 3
+    journal.close()
+    assert visible(tmp_path) == [0, 1, 2]
+
+
+def test_what_never_counted_is_removed(tmp_path: Path) -> None:
+    left(tmp_path, [0])
+    stage(tmp_path, [1], ".tmp-b.ndjson")
+    (tmp_path / ".tmp-journal").write_bytes(b"half a journal")
+    left(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal", "lock", "part-000001.ndjson"]
+
+
+def test_a_segment_that_was_altered_stops_us(tmp_path: Path) -> None:
+    left(tmp_path, [0])
+    (tmp_path / "part-000001.ndjson").write_text("")
+    with pytest.raises(OutputError, match=r"part-000001.ndjson: has changed since it was committed"):
+        Journal.open(tmp_path, PLAN, resume=True)
+
+
+def test_reading_changes_nothing(tmp_path: Path) -> None:
+    """Also while a run holds the folder."""
+    journal = begun(tmp_path, [0, 1])
+    before = (tmp_path / "journal").read_bytes()
+    header, records = read_journal(tmp_path)
+    assert header is not None
+    assert [record.rows for record in records] == [2]
+    assert (tmp_path / "journal").read_bytes() == before
+    journal.close()
+    assert read_journal(tmp_path / "nowhere") == (None, [])
+
+
+# --- power cuts -------------------------------------------------------------------------------------------------------
+
+
+class Cut(BaseException):
+    """The power is gone."""
+
+
+class Power:
+    """A disk as harsh as POSIX allows, whose power goes at the n-th system call.
+
+    What was written and not synced is garbage then; files and renames whose folder was not synced have not happened.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, steps: int) -> None:
+        self.left = steps
+        self._real = {name: getattr(os, name) for name in ("open", "write", "fsync", "rename")}
+        self._undo: list[Callable[[], None]] = []  # what the folder would forget
+        self._synced: dict[str, int] = {}  # sizes of files with bytes behind them that are not safe
+        for name in self._real:
+            patch.setattr(os, name, getattr(self, name))
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Cut
+
+    def open(self, path: Any, flags: int, *args: int) -> int:
+        if flags & os.O_CREAT and not os.path.exists(path):  # noqa: PTH110
+            self._step()
+            self._undo.append(lambda: Path(path).unlink(missing_ok=True))
+        return int(self._real["open"](path, flags, *args))
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        self._step()
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        self._synced.setdefault(path, os.fstat(descriptor).st_size)
+        return int(self._real["write"](descriptor, data))
+
+    def fsync(self, descriptor: int) -> None:
+        self._step()
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if Path(path).is_dir():
+            self._undo.clear()
+        else:
+            self._synced.pop(path, None)
+
+    def rename(self, source: Any, target: Any) -> None:
+        self._step()
+        old = Path(target).read_bytes() if Path(target).exists() else None
+        self._real["rename"](source, target)
+
+        def undo() -> None:
+            self._real["rename"](target, source)
+            if old is not None:
+                Path(target).write_bytes(old)
+
+        self._undo.append(undo)
+
+    def fail(self) -> None:
+        """What the disk holds when the machine comes back."""
+        for path, size in self._synced.items():
+            if Path(path).exists():
+                written = Path(path).read_bytes()
+                Path(path).write_bytes(written[:size] + b"\x55" * (len(written) - size))
+        for undo in reversed(self._undo):
+            undo()
+
+
+def work(folder: Path) -> None:
+    """A run that goes on: commits what of 0 .. 5 is not done, two at a time, each file staged as a writer does it."""
+    journal = Journal.open(folder, PLAN, resume=True)
+    try:
+        for pair in ([0, 1], [2, 3], [4, 5]):
+            if pair[0] in journal.committed:
+                continue
+            name = f".tmp-{pair[0]}.ndjson"
+            data = "".join(f"{ordinal}\n" for ordinal in pair).encode()
+            descriptor = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            try:
+                os.write(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            done = OrdinalSet([(pair[0], pair[1] + 1)])
+            journal.commit(Manifest(done.encode(), 2, name, len(data), sha256(data).hexdigest()), Position())
+    finally:
+        journal.close()
+
+
+def cut(folder: Path, steps: int) -> bool:
+    """Work until the power goes. False if all was done before."""
+    with pytest.MonkeyPatch.context() as patch:
+        power = Power(patch, steps)
+        try:
+            work(folder)
+        except Cut:
+            power.fail()
+            return True
+    return False
+
+
+def test_a_power_cut_at_every_step(tmp_path: Path) -> None:
+    """After each, the visible segments are exactly what is committed, and the run that goes on completes them."""
+    steps = 0
+    while cut(folder := tmp_path / str(steps), steps):
+        journal = Journal.open(folder, PLAN, resume=True)
+        committed = [ordinal for ordinal in range(6) if ordinal in journal.committed]
+        journal.close()
+        assert visible(folder) == committed
+        work(folder)
+        assert sorted(visible(folder)) == [0, 1, 2, 3, 4, 5]
+        steps += 1
+    assert steps > 25
+
+
+@given(st.lists(st.integers(0, 40), max_size=6))
+def test_power_cuts_in_a_row(tmp_path_factory: pytest.TempPathFactory, moments: list[int]) -> None:
+    """One power cut while mending after another: nothing visible is ever withdrawn, nothing is doubled."""
+    folder = tmp_path_factory.mktemp("cuts") / "run"
+    seen: set[int] = set()
+    for steps in moments:
+        cut(folder, steps)
+        rows = visible(folder)
+        assert len(set(rows)) == len(rows)
+        assert seen <= set(rows)
+        seen = set(rows)
+    work(folder)
+    assert sorted(visible(folder)) == [0, 1, 2, 3, 4, 5]
+
+
+# --- the inputs -------------------------------------------------------------------------------------------------------
+
+
+def digested(digest: InputDigest, *inputs: list[bytes]) -> InputDigest:
+    for chunks in inputs:
+        digest.begin_input()
+        for chunk in chunks:
+            digest.feed(chunk)
+    return digest
+
+
+@given(st.binary(max_size=50), st.binary(max_size=50), st.data())
+def test_the_same_bytes_are_recognised(before: bytes, after: bytes, data: st.DataObject) -> None:
+    """However they are cut, and if more follow."""
+    position = digested(InputDigest(), [before]).position()
+    text = before + after
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
+    pieces = [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    digest = digested(InputDigest(position), pieces)
+    digest.check_end()
+    assert digest.verified
+    assert digest.position() == digested(InputDigest(), [text]).position()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ([b"a\nb\n"], [b"c\n"]),
+        ([b"a\nb\nc\n"],),
+        ([b"a\n"], [b"b\nc"]),
+        ([b"b\n"], [b"a\nc\n"]),
+        (),
+    ],
+)
+def test_other_inputs_are_refused(inputs: tuple[list[bytes], ...]) -> None:
+    """Changed, shorter, joined, split at another place, in another order, or none at all."""
+    position = digested(InputDigest(), [b"a\n"], [b"b\nc\n"]).position()
+    with pytest.raises(ConfigError, match="not those that this run was begun with"):
+        digested(InputDigest(position), *inputs).check_end()

@@ -1,0 +1,76 @@
+"""What is shipped: the wheel's contents, and the promises that README makes about commands."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from engine.cli import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The names in a wheel that is built here and now."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return zipfile.ZipFile(next(folder.glob("*.whl"))).namelist()
+
+
+def test_the_wheel_holds_two_packages_and_nothing_else(wheel: list[str]) -> None:
+    tops = {name.partition("/")[0] for name in wheel}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"engine", "matcher"}
+
+
+def test_the_wheel_carries_our_database_and_licence(wheel: list[str]) -> None:
+    assert "matcher/data/service-probes" in wheel
+    assert any(name.endswith("licenses/LICENSE") for name in wheel)
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z][a-z-]*)", README))
+    assert {"run", "test"} <= named <= targets
+
+
+def test_commands_of_the_readme_exist() -> None:
+    """Each `probemill ...` line in a code block names a command, and options, that the command line knows."""
+    lines = re.findall(r"^(?:\$ )?(?:.*\| )?probemill (.+)$", README, re.MULTILINE)
+    assert lines
+    for line in lines:
+        words = line.partition("#")[0].split()
+        command = cli
+        path = []
+        while words and hasattr(command, "commands") and words[0] in command.commands:
+            path.append(words[0])
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        unknown = [word for word in words if word.startswith("-") and word != "-" and word.partition("=")[0] not in options]
+        assert path and not unknown, line
+
+
+@pytest.mark.parametrize("path", [(), ("scan",), ("match",), ("db",), ("schema",)], ids=" ".join)
+def test_every_command_has_help(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert len(result.output.splitlines()) > 4
+
+
+def test_every_option_of_scan_is_documented() -> None:
+    text = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    missing = [
+        option
+        for parameter in cli.commands["scan"].params
+        for option in parameter.opts
+        if option.startswith("-") and f"`{option}" not in text
+    ]
+    assert not missing

@@ -1,0 +1,196 @@
+"""The command itself, killed and resumed on a loopback farm: one row for every target, whatever happens."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.chaos import DELAY_S, Arena, Audit, audit, full_disk_round, read_rows, small_disk
+from bench.farm import addresses, farm
+
+TARGETS = 2000
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with farm(DELAY_S) as port:
+        yield port
+
+
+@pytest.fixture
+def arena(tmp_path: Path, port: int) -> Arena:
+    """Slow enough that a run takes about two seconds."""
+    return Arena.build(tmp_path, port, TARGETS, inflight=60)
+
+
+def until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    """Wait while the process lives."""
+    while not condition() and process.poll() is None:
+        time.sleep(0.01)
+    assert process.poll() is None, "the scan ended too soon"
+
+
+def visible(state: Path) -> list[Path]:
+    return list(state.glob("part-*"))
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_killed_three_times(arena: Arena, tmp_path: Path) -> None:
+    """The whole process group, at random moments once the first rows are committed."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    state = tmp_path / "state"
+    for _ in range(3):
+        with arena.start(state) as process:
+            before = len(visible(state))
+            until(lambda: len(visible(state)) > before, process)  # noqa: B023
+            time.sleep(rng.uniform(0, 0.3))
+            os.killpg(process.pid, signal.SIGKILL)
+        assert 0 < len(read_rows(state)) < TARGETS
+    code, said = arena.finish(state)
+    assert (code, said) == (0, "")
+    result = audit(state, arena.targets)
+    assert result.perfect, result
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_end(arena: Arena, tmp_path: Path, number: signal.Signals) -> None:
+    """What is done is committed at once, and what was in flight is left for the next run."""
+    state = tmp_path / "state"
+    with arena.start(state) as process:
+        until(lambda: visible(state), process)
+        process.send_signal(number)
+        process.communicate(timeout=20)
+    assert process.returncode == 130
+    rows = read_rows(state)
+    assert 0 < len(rows) < TARGETS
+    assert not [row for row in rows if row.reason]
+    assert arena.finish(state)[0] == 0
+    result = audit(state, arena.targets)
+    assert result.perfect, result
+
+
+def test_a_worker_is_killed(arena: Arena, tmp_path: Path) -> None:
+    """The run goes on with another one."""
+    state = tmp_path / "state"
+    with arena.start(state) as process:
+        until(lambda: visible(state), process)
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "died with status -9" in said
+    result = audit(state, arena.targets)
+    assert result.perfect, result
+
+
+def test_full_disk(arena: Arena, tmp_path: Path) -> None:
+    """One line on stderr, exit code 1; with room again the run is completed."""
+    with small_disk(tmp_path / "disk") as disk:
+        if disk is not None:
+            said, result = full_disk_round(arena, disk)
+        else:
+            said, result = small_files_round(arena, tmp_path / "state")
+    assert said.count("\n") == 0, said
+    assert "what is committed is safe" in said
+    assert result.perfect, result
+
+
+def small_files_round(arena: Arena, state: Path) -> tuple[str, Audit]:
+    """The same with a bound on the size of files, for users who may not mount."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        code, said = arena.finish(state, "--segment-seconds", "1h")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1
+    assert arena.finish(state)[0] == 0
+    return said.strip(), audit(state, arena.targets)
+
+
+def test_other_inputs_are_refused(arena: Arena, tmp_path: Path) -> None:
+    """Before anything is contacted: with the first target gone, every other would get the wrong ordinal."""
+    state = tmp_path / "state"
+    with arena.start(state) as process:
+        until(lambda: visible(state), process)
+        os.killpg(process.pid, signal.SIGKILL)
+    rows = len(read_rows(state))
+    whole = (tmp_path / "targets.txt").read_text()
+    (tmp_path / "targets.txt").write_text(whole.partition("\n")[2])
+    code, said = arena.finish(state)
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "the inputs are not those that this run was begun with" in said
+    assert len(read_rows(state)) == rows
+    (tmp_path / "targets.txt").write_text(whole)
+    code, said = arena.finish(state, "-p", "22")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "was begun with other ports" in said
+
+
+def test_standard_input_is_given_again(port: int, tmp_path: Path) -> None:
+    """The same bytes, from a pipe this time, and more of them; a bare network among them is taken up in the middle."""
+    arena = Arena.build(tmp_path, port, 500, inflight=60)
+    network = [f"127.200.{i // 256}.{i % 256}:{port}" for i in range(1024)]
+    with (tmp_path / "targets.txt").open("a") as file:
+        file.write(f"127.200.0.0/22:{port}\n")
+    state = tmp_path / "state"
+    with arena.start(state) as process:
+        until(lambda: len(visible(state)) > 2, process)
+        os.killpg(process.pid, signal.SIGKILL)
+    more = [f"{address}:{port}" for address in addresses(520)[500:]]
+    text = (tmp_path / "targets.txt").read_text() + "".join(f"{target}\n" for target in more)
+    (tmp_path / "targets.txt").unlink()
+    (tmp_path / "targets.txt").symlink_to("/dev/stdin")
+    (tmp_path / "text").write_text(text)
+    command = ["cat", str(tmp_path / "text")]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as cat,
+        arena.start(state, stdin=cat.stdout) as process,
+    ):
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")
+    result = audit(state, [*arena.targets, *network, *more])
+    assert result.perfect, result
+
+
+def test_targets_without_rows(port: int, tmp_path: Path) -> None:
+    """Blocked addresses and unknown names are done with the run that met them, and are not met again."""
+    arena = Arena.build(tmp_path, port, 100)
+    with (tmp_path / "targets.txt").open("a") as file:
+        file.write(f"127.1.0.0/27:{port + 1}\nno-such-host.invalid:80\n127.1.0.9:{port}\n")
+    (tmp_path / "blocked").write_text("127.1.0.0/28\n")
+    state = tmp_path / "state"
+    code, said = arena.finish(state, "--blocklist", str(tmp_path / "blocked"))
+    assert code == 0
+    assert said.startswith("no-such-host.invalid: cannot be resolved")
+    code, said = arena.finish(state)
+    assert (code, said) == (0, "")
+    rows = read_rows(state)
+    assert len(rows) == 100 - 15 + 16
+
+
+def test_pseudo_random_order(port: int, tmp_path: Path) -> None:
+    """With a seed the ordinals follow the order of the visits, so that few ranges tell what is done."""
+    arena = Arena.build(tmp_path, port, 0, inflight=60)
+    (tmp_path / "targets.txt").write_text(f"127.5.0.0/22:{port}\n")
+    state = tmp_path / "state"
+    with arena.start(state, "--seed", "7") as process:
+        until(lambda: len(visible(state)) > 1, process)
+        os.killpg(process.pid, signal.SIGKILL)
+    code, said = arena.finish(state, "--seed", "8")
+    assert code == 2
+    assert "was begun with other seed" in said
+    assert arena.finish(state, "--seed", "7")[0] == 0
+    result = audit(state, [f"127.5.{i // 256}.{i % 256}:{port}" for i in range(1024)])
+    assert result.perfect, result
