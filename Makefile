@@ -33,7 +33,7 @@ else
 endif
 
 test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
-	@$(BIN)/python -m pytest -n 4 $(TESTS)
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
 
 check: .venv/dev  ## lint and types
 	@$(BIN)/ruff check .

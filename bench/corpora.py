@@ -71,10 +71,12 @@ def golden() -> Corpus | str:
 
 
 def own() -> Corpus:
-    """This project's samples on this project's database."""
+    """This project's samples on this project's database; a sample of a probe that is not there is lint's business."""
     database = load_database("builtin")
     samples, faults = read_samples([SAMPLES])
     assert not faults, faults[:3]
+    known = {(probe.proto, probe.name) for probe in database.probes}
+    samples = [sample for sample in samples if (sample.proto, sample.probe) in known]
     cases = [(_probe(database, sample.proto, sample.probe), sample.response) for sample in samples]
     return Corpus("samples", database, cases, [sample.expect for sample in samples])
 

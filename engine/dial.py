@@ -13,6 +13,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
+from math import inf
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -31,7 +32,7 @@ class DialError(Exception):
 
 
 class Dialler:
-    """Opens streams to one port. Counts them and their bytes.
+    """Opens streams to one port. Counts the TCP connections, and all bytes received.
 
     deadline: loop time at which everything here is over. name: for SNI, or "". source: local address, or "".
     pace: called before each connection; how many seconds it has to wait for its turn.
@@ -73,7 +74,7 @@ class Dialler:
         try:
             sock.setblocking(False)
             await self.within(SILENCE_S, self._connect(sock))
-            self.connections += 1
+            self.connections += proto == "tcp"
             if tunnel is not Tunnel.NONE:
                 await stream.start_tls()
         except BaseException:
@@ -158,16 +159,16 @@ class Stream:
 
     async def exactly(self, size: int, timeout_s: float = SILENCE_S) -> bytes:
         """The next `size` bytes. Raises DialError when the peer ends before."""
-        return await self._fill(lambda buffer: size if len(buffer) >= size else 0, timeout_s)
+        return await self._fill(lambda buffer: size if len(buffer) >= size else None, timeout_s)
 
     async def until(self, end: bytes, limit: int = READ, timeout_s: float = SILENCE_S) -> bytes:
         """Everything up to `end`, which is included. Raises DialError when it does not come within `limit` bytes."""
 
-        def found(buffer: bytes) -> int:
-            at = buffer.find(end)
-            if at < 0 and len(buffer) > limit:
+        def found(buffer: bytes) -> int | None:
+            at = buffer.find(end, 0, limit)
+            if at < 0 and len(buffer) >= limit:
                 raise DialError(f"no {end!r} in {limit} bytes")
-            return at + len(end) if at >= 0 else 0
+            return at + len(end) if at >= 0 else None
 
         return await self._fill(found, timeout_s)
 
@@ -192,13 +193,14 @@ class Stream:
             session = self._dialler.wrap(self._incoming, self._outgoing)
         except ValueError as error:  # a host name that cannot be an SNI name
             raise DialError(str(error)) from error
-        await self._dialler.within(self._dialler.deadline, self._shake_hands(session))
+        await self._dialler.within(inf, self._shake_hands(session))
         self.session = session
 
     # -- below
 
-    async def _fill(self, found: Callable[[bytes], int], timeout_s: float) -> bytes:
-        while not (size := found(self._buffer)):
+    async def _fill(self, found: Callable[[bytes], int | None], timeout_s: float) -> bytes:
+        """Read until `found` tells how many bytes of the buffer are wanted, and take them."""
+        while (size := found(self._buffer)) is None:
             more = await self._dialler.within(timeout_s, self._more())
             if not more:
                 raise DialError("ended too early")

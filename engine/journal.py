@@ -19,13 +19,14 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from hashlib import blake2b, file_digest
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from engine.digest import Position
 from engine.errors import ConfigError, OutputError
 from engine.ordinals import OrdinalSet
 
@@ -38,13 +39,6 @@ PART = "part-"
 
 Plan = Mapping[str, Any]
 """What decides which target has which ordinal, apart from the bytes of the inputs: JSON values by option."""
-
-
-class Position(Struct, frozen=True):
-    """How far the inputs were read. bytes: of all inputs together; digest: over these bytes, hex."""
-
-    bytes: int = 0
-    digest: str = ""
 
 
 class Manifest(Struct, frozen=True):
@@ -86,52 +80,6 @@ class Header(Struct, frozen=True):
     read: Position
 
 
-class InputDigest:
-    """A running digest over the bytes of all inputs, which shows that a resumed run reads what it read before.
-
-    expected: how far the run before came; until these bytes have been seen again, `verified` is false.
-    """
-
-    def __init__(self, expected: Position | None = None) -> None:
-        self._hash = blake2b(digest_size=16)
-        self._length = 0
-        self._expected = expected or Position()
-        self.verified = not self._expected.bytes
-
-    def begin_input(self) -> None:
-        """Another input begins. Said at its begin, so that the last one may have grown since."""
-        self.feed(b"\0input\0")
-
-    def feed(self, chunk: bytes) -> None:
-        """Raises ConfigError when the bytes are not those of the run before."""
-        if not self.verified and self._length + len(chunk) >= self._expected.bytes:
-            rest = self._expected.bytes - self._length
-            self._add(chunk[:rest])
-            if self.position() != self._expected:
-                raise ConfigError(self._differ())
-            self.verified = True
-            chunk = chunk[rest:]
-        self._add(chunk)
-
-    def position(self) -> Position:
-        return Position(self._length, self._hash.hexdigest())
-
-    def check_end(self) -> None:
-        """The inputs have ended. Raises ConfigError when they are shorter than before."""
-        if not self.verified:
-            raise ConfigError(self._differ())
-
-    def _add(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
-        self._length += len(chunk)
-
-    def _differ(self) -> str:
-        return (
-            "the inputs are not those that this run was begun with; "
-            "give the same bytes in the same order, or begin anew in another folder"
-        )
-
-
 class Journal:
     """An open state folder, locked against other runs. committed: the ordinals that need no scan any more.
 
@@ -142,11 +90,7 @@ class Journal:
         """Use `Journal.open`."""
         self.folder = folder
         self.records = _kept(records)
-        self.read = max((header.read, *(record.read for record in records)), key=lambda read: read.bytes)
-        self.committed = OrdinalSet.decode(header.done)
-        for record in records:
-            if record.done:
-                self.committed |= OrdinalSet.decode(record.done)
+        self.committed, self.read = summed(header, records)
         self._lock = lock
         self._plan = header.plan
         self._file = self._rewrite()
@@ -264,6 +208,17 @@ def read_journal(folder: Path) -> tuple[Header | None, list[Record]]:
         raise ConfigError(f"{path}: has form {form}, and this program knows form {FORM}; use the program that wrote it")
     header = msgspec.json.decode(bodies[0] or b"", type=Header)
     return header, [msgspec.json.decode(body or b"", type=Record) for body in bodies[1:]]
+
+
+def summed(header: Header, records: list[Record]) -> tuple[OrdinalSet, Position]:
+    """All that is done, and how far the inputs were read."""
+    done = OrdinalSet.decode(header.done)
+    read = header.read
+    for record in records:
+        if record.done:
+            done |= OrdinalSet.decode(record.done)
+            read = max(read, record.read, key=lambda position: position.bytes)
+    return done, read
 
 
 def write_all(descriptor: int, data: bytes) -> None:

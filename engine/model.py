@@ -164,7 +164,7 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
     allports: bool = False  # scan what the database excludes, too
     timing: Literal["nmap", "adaptive"] = "nmap"
     spare_fragile: bool = False  # printers and industrial controllers: listen only, send nothing
-    post: bool = True  # post-processing of identified services
+    post: tuple[str, ...] = ("default",)  # post-processing modules, or groups of them: `default`, `all`; () for none
     trace: bool = False  # tell every step on stderr
 
     # where the work is done

@@ -21,7 +21,7 @@ from engine.offline_stream import Chunk
 from engine.services import ServiceTable
 from matcher import Match, Matcher, Probe, ProbeDatabase, compile_matcher, load_databases
 
-INLINE_BYTES = 2 << 20  # of input, before workers are started
+INLINE_BYTES = 16 << 20  # of lines, before workers are started
 REMEMBERED = 16_384  # answers to short responses; whole networks greet with the same few banners
 SHORT = 512  # bytes
 NO_MATCH = b',"match":null}\n'
@@ -173,9 +173,11 @@ def identify(
     source = iter(chunks)
     engine = matcher.engine
     identifier = Identifier(matcher)
+    answered = 0
     for chunk in source:
         yield identifier.answer(chunk)
-        if workers > 1 and chunk.position >= INLINE_BYTES:
+        answered += len(chunk.data)
+        if workers > 1 and answered >= INLINE_BYTES:
             break
     else:
         return

@@ -51,12 +51,14 @@ class Source:
         self.identity = (status.st_dev, status.st_ino)
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
 
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
     def chunks(self) -> Iterator[Chunk]:
         """The lines. Raises InputError for a read error or damaged compression; what came before has been given."""
-        with self._file:
-            yield from self._chunks()
-
-    def _chunks(self) -> Iterator[Chunk]:
         rest = bytearray()
         line = 0
         nmap_text: bool | None = None

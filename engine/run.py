@@ -12,9 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from msgspec import Struct
 
 from engine.collector import Collector
+from engine.digest import InputDigest
 from engine.errors import EngineError, InputError, OutputError
 from engine.inputs import Item, PlainReader, PortSpec, TargetSpec, target_reader
-from engine.journal import InputDigest, Plan
+from engine.journal import Plan
 from engine.model import Reason, ScanConfig, Target
 from engine.ordinals import OrdinalSet, Range
 from engine.runners import Runner

@@ -17,8 +17,9 @@ import msgspec
 import zstandard
 from msgspec import Struct
 
+from engine.digest import InputDigest
 from engine.errors import OutputError
-from engine.journal import MENDED, STAGED, InputDigest, Journal, Manifest, told, write_all
+from engine.journal import MENDED, STAGED, Journal, Manifest, told, write_all
 from engine.model import Batch, Reason
 from engine.ordinals import OrdinalSet
 from engine.sinks.base import Summary

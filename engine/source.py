@@ -117,6 +117,7 @@ class TargetSource:
                 task.cancel()
 
     async def _read(self) -> None:
+        wanted = True
         try:
             async for items in self._items:
                 ready: list[Target] = []
@@ -132,8 +133,12 @@ class TargetSource:
                 await self._put(ready)
             while self._lookups:
                 await asyncio.wait(self._lookups)
+        except asyncio.CancelledError:
+            wanted = False  # nobody takes targets any more, so there will never be room for the end
+            raise
         finally:
-            await self._queue.put(None)
+            if wanted:
+                await self._queue.put(None)
 
     async def _put(self, targets: Iterable[Target]) -> None:
         iterator = iter(targets)

@@ -16,6 +16,7 @@ import sysconfig
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
 from math import inf
@@ -25,10 +26,12 @@ import uvloop
 from msgspec.structs import replace
 
 from engine.certificates import tls_facts
+from engine.dial import Dialler
 from engine.driver import Driver
 from engine.errors import EngineError
 from engine.limits import Gate, RateLimiter, is_fragile
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel
+from engine.post import LIMIT_S, PostProcessing
 from engine.pseudo import PseudoServices
 from engine.reactor import Reactor
 from engine.scan import UNLIMITED, ScanContext, ServiceScan
@@ -50,6 +53,7 @@ MAX_INFLIGHT = 10_000  # over all workers, where the user did not say
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
 REMEMBERED = 4096  # responses whose match is kept
 REMEMBERED_BYTES = 512  # longer ones hardly repeat
+POST_CONVERSATIONS = 100  # of post-processing, at once in one worker
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 HOST_CLOCKS = 65_536  # hosts whose time is remembered by one worker after their services are done
 RECOVERY = 64  # finished targets after which a limit lowered for want of sockets is raised by one again
@@ -171,6 +175,9 @@ class Worker:
         self._tls_queue: deque[Driver] = deque()
         self._trace = Trace(_to_stderr, time.monotonic()) if config.trace else None
         self._pseudo = PseudoServices(config.pseudo_ports)
+        self._post = PostProcessing(config.post, intensity=config.intensity)
+        self._asking: set[asyncio.Task[ServiceResult]] = set()
+        self._post_turns = asyncio.Semaphore(POST_CONVERSATIONS)
         self._hosts: dict[str, _HostClock] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -195,6 +202,8 @@ class Worker:
         now = time.monotonic()
         for driver in tuple(self._inflight):
             driver.abort(reason, now)
+        for task in self._asking:
+            task.cancel()
         self._pump()
 
     def close(self) -> None:
@@ -246,14 +255,47 @@ class Worker:
         self._tally["starved"] += 1
 
     def finished(self, driver: Driver, result: ServiceResult) -> None:
-        now = time.monotonic()
-        target = driver.scan.target
+        target, response = driver.scan.target, driver.scan.response
         self._inflight.discard(driver)
         if self._tls_open:
             self._tls_open.discard(driver)
-        self._gate.release(target, now)
-        if self._config.pseudo_ports and (label := self._pseudo.label(result, driver.scan.response)):
-            result = replace(result, pseudo=label)
+        result = self._post.read(result, response)
+        if self._config.pseudo_ports and (label := self._pseudo.label(result, response)):
+            self._emit(target, replace(result, pseudo=label))
+        elif self._post.wants(result) and not (self._config.spare_fragile and is_fragile(target.port, target.proto)):
+            task = asyncio.get_running_loop().create_task(self._enrich(result, response, driver.budget_at))
+            self._asking.add(task)
+            task.add_done_callback(partial(self._asked, target, result))
+        else:
+            self._emit(target, result)
+
+    async def _enrich(self, result: ServiceResult, response: bytes, budget_at: float) -> ServiceResult:
+        """The result after post-processing has held its conversations, for which the target stays in flight."""
+        async with self._post_turns:
+            dial = Dialler(
+                result.ip,
+                result.port,
+                self._tls,
+                asyncio.get_running_loop().time() + min(LIMIT_S, budget_at - time.monotonic()),
+                name=result.host,
+                source=next(self._sources),
+                pace=partial(self._wait_s, result.ip) if self._paced else lambda: 0.0,
+            )
+            return await self._post.enrich(result, response, dial)
+
+    def _wait_s(self, host: str) -> float:
+        """Until the next connection to a host may be opened; it is charged to the limits."""
+        now = time.monotonic()
+        return self._gate.reconnect_at(host, now) - now
+
+    def _asked(self, target: Target, result: ServiceResult, task: asyncio.Task[ServiceResult]) -> None:
+        self._asking.discard(task)
+        self._emit(target, result if task.cancelled() else task.result())
+        self._pump()
+
+    def _emit(self, target: Target, result: ServiceResult) -> None:
+        """The target is done, this is its row."""
+        self._gate.release(target, time.monotonic())
         if self._hosts:
             self._leave_host(target.host)
         tally = self._tally
@@ -292,7 +334,7 @@ class Worker:
                     waiting.popleft()
             if gate.waiting and (at := gate.wake_at()) is not None:
                 self._wake_at(at, now)
-        if not waiting and not gate.waiting and not self._inflight:
+        if not waiting and not gate.waiting and not self._inflight and not self._asking:
             self._flush()
             self._idle.set()
         elif self._rows and self._flush_handle is None:

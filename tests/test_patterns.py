@@ -1,6 +1,7 @@
 """Every engine keeps the one contract of a PatternSet: false candidates allowed, missed lines never."""
 
 from importlib import import_module
+from time import process_time
 from typing import Any
 
 import pytest
@@ -113,6 +114,15 @@ def test_re2_finds_every_key_however_they_overlap() -> None:
     for response in (b"abcabcabxyz", b"bcabx", b"xxyabcabxy", b"ababcabcabc"):
         expected = {at for at, key in enumerate(keys) if key in response}
         assert expected <= set(made.candidates(response))
+
+
+def test_a_flood_of_one_key_takes_linear_time() -> None:
+    """The lines behind a key are tested once per response, however often it is found; else this takes a minute."""
+    made = make("re2", lines(*[rb"^x*\xff{12}.*ab"] * 20))  # "ab" is too short for a key and is tested directly
+    response = b"\xff" * 200_000
+    begin = process_time()
+    assert list(made.candidates(response)) == []
+    assert process_time() - begin < 10
 
 
 def test_re2_without_memory_says_so() -> None:

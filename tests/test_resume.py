@@ -1,10 +1,13 @@
 """The command itself, killed and resumed on a loopback farm: one row for every target, whatever happens."""
 
+import asyncio
+import json
 import os
 import random
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +16,10 @@ import pytest
 
 from bench.chaos import DELAY_S, Arena, Audit, audit, full_disk_round, read_rows, small_disk
 from bench.farm import addresses, farm
+from engine.model import Target
+from engine.source import CHUNK, TargetSource, from_items
 
-TARGETS = 2000
+TARGETS = 1500
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def children(pid: int) -> list[int]:
 
 
 def test_killed_three_times(arena: Arena, tmp_path: Path) -> None:
-    """The whole process group, at random moments once the first rows are committed."""
+    """The whole process group, or all but its workers, at random moments once the first rows are committed."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -55,7 +60,7 @@ def test_killed_three_times(arena: Arena, tmp_path: Path) -> None:
             before = len(visible(state))
             until(lambda: len(visible(state)) > before, process)  # noqa: B023
             time.sleep(rng.uniform(0, 0.3))
-            os.killpg(process.pid, signal.SIGKILL)
+            rng.choice((os.kill, os.killpg))(process.pid, signal.SIGKILL)
         assert 0 < len(read_rows(state)) < TARGETS
     code, said = arena.finish(state)
     assert (code, said) == (0, "")
@@ -178,6 +183,37 @@ def test_targets_without_rows(port: int, tmp_path: Path) -> None:
     assert (code, said) == (0, "")
     rows = read_rows(state)
     assert len(rows) == 100 - 15 + 16
+
+
+def test_what_a_folder_holds(port: int, tmp_path: Path) -> None:
+    """Said by a command of its own, as JSON."""
+    arena = Arena.build(tmp_path, port, 100)
+    assert arena.finish(tmp_path / "state")[0] == 0
+    command = [sys.executable, "-m", "engine.cli", "state"]
+    told = subprocess.run([*command, str(tmp_path / "state")], check=True, capture_output=True)
+    facts = json.loads(told.stdout)
+    assert (facts["targets_done"], facts["all_done_below"], facts["rows"]) == (100, 100, 100)
+    told = subprocess.run([*command, str(tmp_path)], check=False, capture_output=True)
+    assert (told.returncode, told.stderr) == (2, f"probemill: {tmp_path}: holds no run\n".encode())
+
+
+def test_reading_ends_when_nobody_listens() -> None:
+    """A reader with more targets than its queue holds can be cancelled at once, as when an output fails."""
+
+    async def cancel_reader() -> int:
+        known = [Target(ordinal, "127.0.0.1", 80) for ordinal in range(10 * CHUNK)]
+        lists = aiter(TargetSource(from_items(known), lambda error: None))
+        await anext(lists)
+        await asyncio.sleep(0.05)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        _, pending = await asyncio.wait(tasks, timeout=5)
+        for task in pending:
+            task.cancel()
+        return len(pending)
+
+    assert asyncio.run(cancel_reader()) == 0
 
 
 def test_pseudo_random_order(port: int, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import click
 
 from engine.cli.scan import scan_command, schema_command
+from engine.cli.state import state_command
 from engine.errors import ConfigError, EngineError, InputError
 from matcher import MatcherError
 
@@ -24,6 +25,7 @@ def cli() -> None:
 
 cli.add_command(scan_command)
 cli.add_command(schema_command)
+cli.add_command(state_command)
 
 
 def main() -> None:

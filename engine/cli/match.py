@@ -3,19 +3,26 @@
 import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from engine.cli.sets import ready_matcher
+from engine.cli.sets import progress_bar, ready_matcher
 from engine.errors import InputError
 from engine.offline import Tally, identify
 from engine.offline_stream import Destination, Source
 from engine.sinks.base import SinkClosed
 
 SHOWN_FAULTS = 20  # printed one by one; the rest is counted
+COLUMNS = (
+    TextColumn("{task.fields[rows]:,} rows"),
+    BarColumn(),
+    DownloadColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
 
 
 @click.command("match")
@@ -43,37 +50,25 @@ def match_command(  # noqa: PLR0917 - click passes them by name
     """
     console = Console(stderr=True)
     began = time.monotonic()
-    opened = Source(source)
-    destination = Destination(output, opened)
-    matcher = ready_matcher(probes, engine, console, quiet)
     tally = Tally()
-    faults = _Faults(opened.name)
-    bar = Progress(
-        TextColumn("{task.fields[rows]:,} rows"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    )
-    with bar, suppress(SinkClosed):
-        task = bar.add_task("match", total=opened.size, rows=0)
+    with Source(source) as opened:
+        faults = _Faults(opened.name)
+        destination = Destination(output, opened)
+        matcher = ready_matcher(probes, engine, console, quiet)
         answers = identify(opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)))
-        del matcher
-        try:
-            for answer in answers:
-                destination.write(answer.out)
-                tally.add(answer.tally)
-                for number, reason in answer.faults:
-                    faults.report(InputError(opened.name, number, reason))
-                bar.update(task, completed=answer.position, rows=tally.rows)
-        except InputError as damage:
-            faults.report(damage)
-        finally:
-            answers.close()
-        destination.close()
+        del matcher  # the workers have their own
+        shown = console.is_terminal and not quiet
+        with suppress(SinkClosed), closing(answers), progress_bar(console, shown, *COLUMNS) as bar:
+            task = bar.add_task("match", total=opened.size, rows=0)
+            try:
+                for answer in answers:
+                    destination.write(answer.out)
+                    tally.add(answer.tally)
+                    faults.report_lines(answer.faults)
+                    bar.update(task, completed=answer.position, rows=tally.rows)
+            except InputError as damage:
+                faults.report(damage)
+            destination.close()
     for error in opened.faults:
         faults.report(error)
     faults.summarise()
@@ -103,6 +98,10 @@ class _Faults:
         self.count += 1
         if self.count <= SHOWN_FAULTS:
             click.echo(str(error), err=True)
+
+    def report_lines(self, faults: list[tuple[int, str]]) -> None:
+        for number, reason in faults:
+            self.report(InputError(self._name, number, reason))
 
     def summarise(self) -> None:
         if self.count > SHOWN_FAULTS:

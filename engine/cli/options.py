@@ -16,6 +16,7 @@ from engine.errors import ConfigError
 from engine.inputs import FORMATS, Unreadable, parse_ports
 from engine.model import ScanConfig, Target
 from engine.permutation import parse_shard
+from engine.post import module_names
 from engine.prefixes import AddressFilter, PrefixSet, load_allowlist, load_prefixes, reserved_networks
 from engine.run import Inputs
 from engine.segments import SEGMENT_S, SEGMENT_SIZE
@@ -101,6 +102,7 @@ output_options = _options(
     ),
     click.option("--format", "form", type=click.Choice([name for name in SINKS if name != "fingerprints"])),
     click.option("--fingerprints", metavar="FILE", help="Collect the fingerprints of unknown services in FILE."),
+    click.option("--post", metavar="NAME,...", help="Ask more: ssh, starttls, web, smb2, rpc-unknown; all."),
     click.option("--no-post", **_flag, help="No post-processing of identified services, and no RPC grinding."),
 )
 
@@ -188,7 +190,7 @@ def scan_config(options: Options) -> ScanConfig:
         allports=options["allports"],
         timing=options["timing"],
         spare_fragile=options["spare_fragile"],
-        post=not options["no_post"],
+        post=post_modules(options),
         trace=options["trace"],
         workers=min(workers, ceiling) if ceiling else workers,
         max_inflight=ceiling,
@@ -205,6 +207,14 @@ def scan_config(options: Options) -> ScanConfig:
         max_bytes=options["max_bytes"],
         pseudo_ports=options["pseudo_ports"],
     )
+
+
+def post_modules(options: Options) -> tuple[str, ...]:
+    """The default modules, those that were named, or none. Raises ConfigError for a name that no module has."""
+    named = tuple(options["post"].split(",")) if options["post"] else ()
+    if named and options["no_post"]:
+        raise ConfigError("--post and --no-post exclude each other")
+    return () if options["no_post"] else module_names(("default", *named))
 
 
 def inputs(options: Options) -> Inputs:

@@ -1,9 +1,11 @@
 """A database and its compiled sets made ready, with a progress line where that takes time."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 from engine.offline import open_matcher
 from matcher import Matcher
@@ -11,10 +13,23 @@ from matcher import Matcher
 PATIENCE_S = 1.0  # before people are told what they wait for
 
 
+@contextmanager
+def progress_bar(console: Console, shown: bool, *columns: ProgressColumn) -> Iterator[Progress]:
+    """A bar that goes away when it is done; one that is not shown can be updated all the same, and prints nothing."""
+    bar = Progress(*columns, console=console, transient=True, disable=not shown)
+    if shown:
+        bar.start()
+    try:
+        yield bar
+    finally:
+        if shown:  # stopping a bar that is not on a terminal would print an empty line
+            bar.stop()
+
+
 def ready_matcher(probes: tuple[str, ...], engine: str, console: Console, quiet: bool = False) -> Matcher:
     """The matcher with all its sets compiled or loaded. Raises MatcherError."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("compiling the sets"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("probes"),
@@ -22,19 +37,16 @@ def ready_matcher(probes: tuple[str, ...], engine: str, console: Console, quiet:
     )
     began = time.monotonic()
     told = False
-    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
-        task = None
+    with progress_bar(console, console.is_terminal and not quiet, *columns) as bar:
+        task = bar.add_task("", visible=False)
 
         def follow(done: int, total: int) -> None:
-            nonlocal task, told
+            nonlocal told
             if quiet or time.monotonic() - began < PATIENCE_S:
                 return
-            if console.is_terminal:
-                if task is None:
-                    task = bar.add_task("compiling the sets", total=total)
-                bar.update(task, completed=done, refresh=True)
-            elif not told and done < total:
-                told = True
+            bar.update(task, completed=done, total=total, visible=True)
+            if not told and done < total and not console.is_terminal:
                 console.print("compiling the sets; the next start will find them ready")
+            told = True
 
         return open_matcher(probes, engine, follow)

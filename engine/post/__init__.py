@@ -30,10 +30,10 @@ RPC_INTENSITY = 7  # below it no RPC grinding, as in Nmap
 READERS: tuple[Reader, ...] = (Http(), Smb())
 ASKERS: tuple[Asker, ...] = (
     Rpc(),
-    Rpc(unrecognised=True),
     Amqp(),
     Snmp(),
     Murmur(),
+    Rpc(unrecognised=True),
     Ssh(),
     StartTls(),
     Smb2(),
@@ -42,7 +42,6 @@ ASKERS: tuple[Asker, ...] = (
 ALL = tuple(module.name for module in (*READERS, *ASKERS))
 DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobody, and what `nmap -sV` asks, too
 _GROUPS = {"all": ALL, "default": DEFAULT}
-_RECOGNISED = (Verdict.HARDMATCHED, Verdict.SOFTMATCHED)
 
 _Module = TypeVar("_Module", bound=Module)
 
@@ -66,9 +65,10 @@ class _Table(dict[str, tuple[_Module, ...]]):
             self[service] = tuple(module for module in modules if service in module.services)
 
     def for_result(self, result: ServiceResult) -> tuple[_Module, ...]:
-        if result.verdict in _RECOGNISED:
+        verdict = result.verdict
+        if verdict is Verdict.HARDMATCHED or verdict is Verdict.SOFTMATCHED:
             return self.get(result.name, ())
-        if result.verdict is Verdict.NOMATCH and result.state == "open":
+        if verdict is Verdict.NOMATCH and result.state == "open":
             return self.undetermined
         return ()
 
@@ -89,13 +89,14 @@ class PostProcessing:
             if module.applies(result):
                 try:
                     result = module.read(result, response)
-                except Exception:  # noqa: S112, PERF203 -- whatever a hostile answer does to a parser: the row goes on
+                except Exception:  # whatever a hostile answer does to a parser: the row goes on as it was
                     continue
         return result
 
     def wants(self, result: ServiceResult) -> bool:
         """Whether `enrich` would contact the target."""
-        return any(module.applies(result) for module in self._askers.for_result(result))
+        modules = self._askers.for_result(result)
+        return bool(modules) and any(module.applies(result) for module in modules)
 
     async def enrich(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
         """The result with what further conversations told, ready by the Dialler's deadline. Cancelling it is safe."""
@@ -106,7 +107,7 @@ class PostProcessing:
             try:
                 async with asyncio.timeout_at(dial.deadline):
                     result = await module.ask(result, response, dial)
-            except Exception:  # noqa: S112 -- silent, refusing or hostile peers: the result stands as it was
+            except Exception:  # silent, refusing or hostile peers: the row goes on as it was
                 continue
         elapsed_s = asyncio.get_running_loop().time() - began
         return replace(

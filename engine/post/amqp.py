@@ -5,7 +5,7 @@ Source: AMQP 0-9-1 specification, sections 2.2.4 (opening), 2.3.5 (frames), 4.2.
 
 import struct
 
-from engine.dial import Dialler, DialError
+from engine.dial import DialError, Dialler
 from engine.model import Json, ServiceResult
 from engine.post.base import identified, noted, text
 
@@ -42,7 +42,7 @@ class Amqp:
         if tuple(method) != START:
             raise DialError("not the method start")
         properties = strings(frame[10 : 10 + length])
-        mechanisms, at = _long(frame, 10 + length)
+        mechanisms, _ = _long(frame, 10 + length)
         facts: dict[str, Json] = {key: text(properties[key]) for key in KEPT if key in properties}
         facts["mechanisms"] = text(mechanisms).split()
         if "product" not in facts:

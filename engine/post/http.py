@@ -12,17 +12,18 @@ base64 in lines of 76.
 import base64
 import hashlib
 import re
+import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from engine.dial import Dialler, DialError, Stream
+from engine.dial import DialError, Dialler, Stream
 from engine.fingerprint import unwrap
 from engine.model import Json, ServiceResult, Tunnel
 from engine.post.base import identified, noted, text
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
-HEAD = 16384  # bytes of an answer that are looked at
+HEAD = 16384  # bytes of an answer's header, and of its page, that are looked at
 PAGE = 262_144  # bytes of a page
 ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
 AGENT = "Mozilla/5.0 (compatible; probemill)"
@@ -33,19 +34,19 @@ _ANSWER = re.compile(r'%r\((\w+),[0-9A-F]+,"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|.)")
 _NAMED = {"0": "\0", "r": "\r", "n": "\n", "t": "\t"}
 _ICON_LINK = re.compile(rb"<link\b[^>]{0,500}\brel\s*=\s*[\"']?(?:shortcut )?icon\b[^>]{0,500}>", re.IGNORECASE)
-_HREF = re.compile(rb"href\s*=\s*[\"']?([^\"' >]+)", re.IGNORECASE)
+_HREF = re.compile(rb"href\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
 
 
 class Answer(NamedTuple):
-    """One HTTP answer, as far as it came. headers: by lower-case name; of several the first."""
+    """One HTTP answer, as far as it came. headers: by lower-case name, of several the first; complete: all of body."""
 
     status: int
     headers: dict[str, bytes]
     body: bytes
     complete: bool = False
 
-    @property
     def facts(self) -> dict[str, Json]:
+        """What of it is worth a place in the row."""
         facts: dict[str, Json] = {"status": self.status}
         for header in ("server", "location"):
             if value := text(self.headers.get(header, b"")):
@@ -60,10 +61,10 @@ def parse(data: bytes) -> Answer | None:
     status = _STATUS.match(data)
     if status is None:
         return None
-    end = _HEAD_END.search(data)
-    head, body = (data[: end.start()], data[end.end() :]) if end else (data, b"")
+    end = _HEAD_END.search(data, 0, HEAD)
+    head, body = (data[: end.start()], data[end.end() :]) if end else (data[:HEAD], b"")
     headers: dict[str, bytes] = {}
-    for line in head[:HEAD].split(b"\n")[1:]:
+    for line in head.split(b"\n")[1:]:
         name, _, value = line.partition(b":")
         headers.setdefault(name.decode("latin-1").strip().lower(), value.strip())
     length = headers.get("content-length", b"")
@@ -103,11 +104,11 @@ class Http:
 
     def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
         known = [*answers(result.fingerprint), response] if result.fingerprint else [response]
-        parsed = [answer for data in known if (answer := parse(data))]
+        parsed = [answer.facts() for data in known if (answer := parse(data))]
         if not parsed:
             return result
-        facts = parsed[0].facts
-        server = next((answer.facts["server"] for answer in parsed if "server" in answer.facts), "")
+        facts = parsed[0]
+        server = next((other["server"] for other in parsed if "server" in other), "")
         if server:
             facts["server"] = server
         result = noted(result, self.name, facts)
@@ -130,13 +131,13 @@ class Web:
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
         page = await get(result, dial, "/", PAGE)
-        result = noted(result, "http", page.facts)
+        result = noted(result, "http", page.facts())
         path = icon_path(page.body)
         try:
             icon = await get(result, dial, path, ICON)
         except DialError:
             return result
-        if icon.status != 200 or not icon.body or len(icon.body) >= ICON // 2 and not icon.complete:
+        if icon.status != 200 or not icon.body or not icon.complete:
             return result
         if icon.headers.get("content-type", b"").startswith(b"text/"):
             return result
@@ -164,7 +165,10 @@ async def _answer(stream: Stream, limit: int) -> Answer:
             break
         data += more
         answer = parse(data)
-        if not more or answer is None or answer.complete:
+        if answer is None or answer.complete:
+            break
+        if not more:
+            answer = answer._replace(complete=not answer.headers.get("content-length"))
             break
     if answer is None:
         raise DialError("not HTTP")
@@ -194,12 +198,10 @@ def mmh3(data: bytes) -> int:
     """MurmurHash3, x86, 32 bit, seed 0, as a signed number."""
     digest = 0
     whole = len(data) & ~3
-    for at in range(0, whole, 4):
-        digest ^= _scramble(int.from_bytes(data[at : at + 4], "little"))
+    for (block,) in struct.iter_unpack("<I", data[:whole]):
+        digest ^= _scramble(block)
         digest = ((digest << 13 | digest >> 19) * 5 + 0xE6546B64) & 0xFFFFFFFF
-    if whole < len(data):
-        digest ^= _scramble(int.from_bytes(data[whole:], "little"))
-    digest ^= len(data)
+    digest ^= _scramble(int.from_bytes(data[whole:], "little")) ^ len(data)
     digest = (digest ^ digest >> 16) * 0x85EBCA6B & 0xFFFFFFFF
     digest = (digest ^ digest >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
     digest ^= digest >> 16

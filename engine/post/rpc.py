@@ -9,6 +9,7 @@ Source: RFC 5531 (ONC RPC), RFC 1833 (portmapper); the order and the form of the
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from engine.dial import Dialler, DialError, Stream
+from engine.dial import DialError, Dialler, Stream
 from engine.model import Json, ServiceResult
 from engine.post.base import identified, noted
 from engine.services import NMAP_FOLDERS
@@ -50,6 +51,7 @@ BATCH = len(WELL_KNOWN)  # calls that wait for their replies on one connection
 SILENCE_S = 1.0
 UNLIKELY = (12345, 123456789)  # versions
 RECORD = 1 << 16  # bytes; longer replies are none of ours
+FRAGMENTS = 256  # of one record
 LISTED = 512  # entries of a portmapper that are taken
 
 CALL, REPLY, RPC_VERSION, ACCEPTED, SUCCESS, PROG_MISMATCH = 0, 1, 2, 0, 0, 2
@@ -133,14 +135,15 @@ class Caller:
         if not self._records:
             return await self._stream.recv(timeout_s=SILENCE_S)
         message = b""
-        while True:
+        for _ in range(FRAGMENTS):
             (mark,) = struct.unpack(">I", await self._stream.exactly(4, SILENCE_S))
             size = mark & ~LAST_FRAGMENT
             if len(message) + size > RECORD:
-                raise DialError("no RPC record")
+                break
             message += await self._stream.exactly(size, SILENCE_S)
             if mark & LAST_FRAGMENT:
                 return message
+        raise DialError("no RPC record")
 
     async def speaks_rpc(self) -> bool:
         """Whether a NULL call is replied to, in whatever way."""
@@ -153,7 +156,7 @@ class Caller:
         found: dict[int, tuple[int, int]] = {}
         open_questions = list(programs)
         for _ in range(2):
-            calls = dict((program, self.call(program, random.randint(*UNLIKELY))) for program in open_questions)
+            calls = {program: self.call(program, random.randint(*UNLIKELY)) for program in open_questions}
             waiting = {xid: program for program, (xid, _) in calls.items()}
             await self.send(message for _, message in calls.values())
             try:
@@ -172,7 +175,7 @@ class Caller:
         return found
 
     async def dump(self) -> list[Json]:
-        """The portmapper's list: program, name, versions, protocol, port. Raises DialError, ValueError, struct.error."""
+        """The portmapper's list. Raises DialError, ValueError, struct.error."""
         _, message = self.call(PORTMAPPER, 2, DUMP)
         await self.send((message,))
         reply = Reply(await self.message())
@@ -270,10 +273,8 @@ class Rpc:
             program, low, high = grind.found
             result = _named(result, program, low, high)
             if program == PORTMAPPER:
-                try:
+                with contextlib.suppress(DialError, ValueError, struct.error):  # it may keep its list to itself
                     result = noted(result, "rpcbind", await caller.dump())
-                except (DialError, ValueError, struct.error):
-                    pass  # it knows itself and keeps its list to itself
             return result
 
 

@@ -9,7 +9,7 @@ import struct
 import uuid
 from datetime import UTC, datetime
 
-from engine.dial import Dialler, DialError
+from engine.dial import DialError, Dialler
 from engine.model import Json, ServiceResult
 from engine.post.base import noted, text
 
@@ -86,14 +86,14 @@ def negotiated(response: bytes) -> dict[str, Json]:
             return smb2_facts(message)
         if message.startswith(SMB1):
             return smb1_facts(message)
-    except (struct.error, DialError, UnicodeDecodeError):
+    except (struct.error, IndexError, DialError):
         pass
     return {}
 
 
 def smb2_facts(message: bytes) -> dict[str, Json]:
     """Raises DialError, struct.error for what is no successful answer."""
-    if message[:4] != SMB2 or message[8:16] != bytes(8):
+    if message[:4] != SMB2 or message[8:14] != bytes(6):
         raise DialError("not an SMB2 answer")
     _, mode, dialect, _, guid, _, _, _, _, clock, started = SMB2_ANSWER.unpack_from(message, SMB2_HEADER)
     facts: dict[str, Json] = {
@@ -105,7 +105,7 @@ def smb2_facts(message: bytes) -> dict[str, Json]:
 
 
 def smb1_facts(message: bytes) -> dict[str, Json]:
-    """Raises struct.error where the answer is cut. Servers that refuse all dialects of SMB1 say so in the first word."""
+    """Raises struct.error where the answer is cut. A server that refuses SMB1 says so in the first word."""
     words = message[32]
     if words < 17:
         return {"dialect": "none of SMB1"} if message[33:35] == b"\xff\xff" else {}
@@ -119,7 +119,7 @@ def smb1_facts(message: bytes) -> dict[str, Json]:
         if len(data) >= 16:
             facts["guid"] = str(uuid.UUID(bytes_le=data[:16]))
     else:
-        domain, _, rest = data[key:].decode("utf-16-le", "replace").partition("\0")
+        domain, _, rest = data[key:].decode("utf-16-le", "ignore").partition("\0")
         for name, value in (("domain", domain), ("server", rest.partition("\0")[0])):
             if value:
                 facts[name] = text(value.encode())

@@ -4,7 +4,7 @@ An agent answers a request for an unknown engine with a report that names its ow
 Source: RFC 3412 (message), RFC 3414 (user-based security), RFC 3411 (SnmpEngineID), IANA's enterprise numbers.
 """
 
-from engine.dial import Dialler, DialError
+from engine.dial import DialError, Dialler
 from engine.model import Json, ServiceResult
 from engine.post.base import identified, noted, text
 
@@ -47,9 +47,7 @@ DISCOVERY = _sequence(
     _integer(VERSION_3),
     _sequence(_integer(MESSAGE_ID), _integer(LARGEST), _tlv(OCTETS, REPORTABLE), _integer(USER_BASED)),
     _tlv(OCTETS, _sequence(_EMPTY, _integer(0), _integer(0), _EMPTY, _EMPTY, _EMPTY)),
-    _sequence(
-        _EMPTY, _EMPTY, _tlv(GET, b"".join((_integer(MESSAGE_ID), _integer(0), _integer(0), _sequence())))
-    ),
+    _sequence(_EMPTY, _EMPTY, _tlv(GET, b"".join((_integer(MESSAGE_ID), _integer(0), _integer(0), _sequence())))),
 )
 
 

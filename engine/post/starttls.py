@@ -1,4 +1,6 @@
-"""The certificate of a service that offers TLS from within: SMTP, IMAP, POP3, FTP, LDAP, PostgreSQL, MySQL. One connection.
+"""The certificate of a service that offers TLS from within: SMTP, IMAP, POP3, FTP, LDAP, PostgreSQL, MySQL.
+
+One connection, in which nothing is asked but the upgrade.
 
 Source: RFC 3207 (SMTP), RFC 2595 and 9051 (IMAP, POP3), RFC 4217 (FTP), RFC 4511 section 4.14 (LDAP); the message
 formats of PostgreSQL's protocol 3.0 (SSLRequest) and of MySQL's protocol 10 (handshake, SSLRequest).
@@ -10,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from msgspec.structs import replace
 
 from engine.certificates import tls_facts
-from engine.dial import Dialler, DialError, Stream
+from engine.dial import DialError, Dialler, Stream
 from engine.model import ServiceResult, Tunnel
 from engine.post.base import noted, text
 

@@ -20,7 +20,7 @@ from matcher.patterns import SetFailure
 from matcher.regex_ast import parse
 from matcher.translate import superset
 
-MAX_REPEAT = 32767  # Hyperscan's own
+MAX_REPEAT = 64  # a longer count becomes an open end: each of its steps is a state, and some lines count to thousands
 FLAGS = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_ALLOWEMPTY
 MODE = hyperscan.HS_MODE_BLOCK
 

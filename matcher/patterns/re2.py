@@ -171,17 +171,16 @@ class Re2Set:
             return self._empty
         found: list[int] = []
         begins = response.startswith
-        groups = [self._first[response[0]]]
+        groups = {b"": self._first[response[0]]}  # by the text that was found; a flood of one text counts once
         if self._keys is not None:
             search, known = self._keys.search, self._keys.known
             size = len(response)
             start, end = search(_UNANCHORED, response, 0, size)[0]
             while start >= 0:
                 text = response[start:end]
-                entries, skip = known.get(text) or self._keys.resolve(text)
-                groups.append(entries)
+                groups[text], skip = known.get(text) or self._keys.resolve(text)
                 start, end = search(_UNANCHORED, response, start + skip, size)[0]
-        for entries in groups:
+        for entries in groups.values():
             for position, prefix, checks in entries:
                 if begins(prefix):
                     for check in checks:

@@ -1,0 +1,30 @@
+"""`probemill state`: what a state folder holds, said without touching it."""
+
+import json
+from pathlib import Path
+
+import click
+
+from engine.errors import ConfigError
+from engine.journal import read_journal, summed
+
+
+@click.command("state")
+@click.argument("folder", metavar="DIR")
+def state_command(folder: str) -> None:
+    """Print what is done in the state folder DIR, as JSON. A run may be using it."""
+    header, records = read_journal(Path(folder))
+    if header is None:
+        raise ConfigError(f"{folder}: holds no run")
+    done, read = summed(header, records)
+    segments = [record for record in records if record.name]
+    facts = {
+        "plan": header.plan,
+        "targets_done": len(done),
+        "all_done_below": done.low_water,
+        "rows": sum(record.rows for record in segments),
+        "segments": len(segments),
+        "bytes": sum(record.size for record in segments),
+        "input_bytes_read": read.bytes,
+    }
+    click.echo(json.dumps(facts, indent=2))

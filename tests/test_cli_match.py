@@ -1,0 +1,152 @@
+"""`probemill match`: files and pipes, exit codes, and what it says on the side."""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import zstandard
+from click.testing import CliRunner, Result
+
+from engine.cli.match import SHOWN_FAULTS, match_command
+from engine.errors import InputError
+from matcher import DatabaseError, EngineUnavailable, MatcherError
+
+DATABASE = rb"""Probe TCP NULL q||
+match ssh m|^SSH-([\d.]+)-(\w+)| p/$2/ v/$1/
+"""
+GOOD = '{"ip":"192.0.2.1","banner":"SSH-2.0-x"}'
+MATCH = '"match":{"name":"ssh","product":"x","version":"2.0","probe":"NULL","line":2}'
+ANSWER = f"{GOOD[:-1]},{MATCH}}}"
+NULL = '{"banner":"?"}'
+UNKNOWN = '{"banner":"?","probe":"Gone"}'
+
+COMMAND = [sys.executable, "-c", "from engine.cli.match import match_command; match_command()"]
+
+
+@pytest.fixture(autouse=True)
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "db"
+    path.write_bytes(DATABASE)
+    monkeypatch.setenv("PROBEMILL_PROBES", str(path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return path
+
+
+def run(tmp_path: Path, text: str, *options: str) -> tuple[Result, str]:
+    (tmp_path / "in").write_text(text)
+    out = tmp_path / "out"
+    result = CliRunner().invoke(match_command, ["-i", str(tmp_path / "in"), "-o", str(out), *options])
+    return result, out.read_text() if out.exists() else ""
+
+
+CASES = [  # name, input, output, exit code, what stderr says
+    ("nothing", "", "", 0, "0 rows, 0 matched"),
+    ("one", GOOD, ANSWER + "\n", 0, "1 rows, 1 matched"),
+    ("no match", NULL, '{"banner":"?","match":null}\n', 0, "1 rows, 0 matched"),
+    (
+        "unknown probe",
+        UNKNOWN,
+        '{"banner":"?","probe":"Gone","match":null,"error":"no TCP probe is named Gone"}\n',
+        0,
+        "1 to probes the database does not have",
+    ),
+    ("bad line", f"{GOOD}\nbad\n{GOOD}\n", f"{ANSWER}\n{ANSWER}\n", 1, "in:2: not JSON"),
+    ("bad lines counted", f"{GOOD}\nbad\nbad\n", f"{ANSWER}\n", 1, "2 lines skipped"),
+    ("nothing good", "bad\nworse\n", "", 2, "in:1: not JSON"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_outcomes(tmp_path: Path, case: tuple[str, str, str, int, str]) -> None:
+    _, text, expected, code, said = case
+    result, out = run(tmp_path, text)
+    assert (out, result.exit_code) == (expected, code)
+    assert said in result.stderr
+
+
+def test_many_faults_are_counted_not_printed(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, GOOD + "\nbad" * (SHOWN_FAULTS + 5))
+    assert result.stderr.count("not JSON") == SHOWN_FAULTS
+    assert "5 more lines could not be read" in result.stderr
+
+
+def test_quiet(tmp_path: Path) -> None:
+    assert run(tmp_path, GOOD, "--quiet")[0].stderr == ""
+    assert "in:2: not JSON" in run(tmp_path, GOOD + "\nbad", "-q")[0].stderr
+
+
+def test_cut_zstd_input_is_answered_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "cut.zst"
+    text = "".join(f'{{"n":{n},"banner":"SSH-2.0-x"}}\n' for n in range(100_000))
+    packed = zstandard.compress(text.encode())
+    path.write_bytes(packed[:-1000])
+    out = tmp_path / "out"
+    result = CliRunner().invoke(match_command, ["-i", str(path), "-o", str(out), "--workers", "1"])
+    assert result.exit_code == 1
+    assert "ends in the middle of its zstd data" in result.stderr
+    assert len(out.read_bytes().splitlines()) > 10_000
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        (["-i", "/no/such/file"], InputError, "/no/such/file: cannot be read"),
+        (["--probes", "/no/such/db"], DatabaseError, "/no/such/db:1:1: cannot be read"),
+        (["--matcher", "magic"], EngineUnavailable, "unknown matching engine 'magic'"),
+    ],
+)
+def test_what_cannot_be_done(tmp_path: Path, options: list[str], error: type[MatcherError], text: str) -> None:
+    """Known errors reach `main`, which makes one line and exit code 2 of them."""
+    result, _ = run(tmp_path, GOOD, *options)
+    assert isinstance(result.exception, error)
+    assert text in str(result.exception)
+
+
+def test_several_databases_are_told_apart(tmp_path: Path, database: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"Probe TCP NULL q||\nmatch what m|^\\?|\n")
+    _, out = run(tmp_path, GOOD + "\n" + NULL, "--probes", f"{database},{other}")
+    files = [json.loads(line)["match"]["file"] for line in out.splitlines()]
+    assert files == [str(database), str(other)]
+
+
+def test_a_pipe_in_and_a_pipe_out() -> None:
+    done = subprocess.run(COMMAND, input=f"{GOOD}\n{GOOD}".encode(), capture_output=True, check=True, timeout=60)
+    assert done.stdout.decode() == f"{ANSWER}\n{ANSWER}\n"
+
+
+def test_a_live_pipe_is_answered_line_by_line() -> None:
+    """Nobody has to end the input to see the answer to its first line."""
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdin and child.stdout
+        for _ in range(3):
+            child.stdin.write(GOOD.encode() + b"\n")
+            child.stdin.flush()
+            assert child.stdout.readline().decode() == ANSWER + "\n"
+        child.stdin.close()
+        assert child.wait(timeout=30) == 0
+
+
+def test_a_reader_that_goes_away_ends_it_in_silence() -> None:
+    """As `| head -1` does, even while the input goes on for ever."""
+    with subprocess.Popen(
+        [*COMMAND, "-q"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdin and child.stdout and child.stderr
+        block = (GOOD + "\n").encode() * 10_000
+        child.stdin.write(GOOD.encode() + b"\n")
+        child.stdin.flush()
+        assert child.stdout.readline().decode() == ANSWER + "\n"
+        child.stdout.close()
+        deadline = time.monotonic() + 60
+        with suppress(BrokenPipeError):
+            while child.poll() is None and time.monotonic() < deadline:
+                child.stdin.write(block)
+        assert child.wait(timeout=30) == 0
+        assert child.stderr.read() == b""
+        with suppress(BrokenPipeError):
+            child.stdin.close()

@@ -1,0 +1,406 @@
+"""Stored responses: what each kind of line says, how a stream is cut into chunks, and how chunks are answered."""
+
+import base64
+import json
+import multiprocessing
+import os
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from engine import offline
+from engine.errors import EngineError, InputError, OutputError
+from engine.fingerprint import Fingerprint
+from engine.offline import Identifier, Tally, identify, open_matcher
+from engine.offline_inputs import LineReader, Row
+from engine.offline_stream import READ_SIZE, ZSTD_PIECE, Chunk, Destination, Source
+from engine.sinks.base import SinkClosed
+from matcher import compile_matcher, parse_database
+
+DATABASE = rb"""Probe TCP NULL q||
+match ssh m|^SSH-([\d.]+)-(\w+)| p/$2/ v/$1/ i/i/ h/h/ o/o/ d/d/ cpe:/a:a:b:$1/ cpe:/o:c:d/
+softmatch ftp m|^220 |
+match bytes m|^\xff\0\x80$|
+match wide m|^\xe2\x82\xac$|
+Probe TCP GetRequest q|GET / HTTP/1.0\r\n\r\n|
+match http m|^HTTP/1\.1 200 OK\r\nServer: ([^\r\n]+)\r\nX-Two: 1\r\nX-Two: 2\r\n\r\nhello$| p/$1/
+Probe TCP GenericLines q|\r\n\r\n|
+match lines m|^lines|
+Probe UDP Ask q|?|
+match asked m|^yes|
+"""
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def read(*lines: str, nmap_text: bool = False) -> tuple[list[Row], list[tuple[int, str]]]:
+    reader = LineReader(10, nmap_text)
+    rows = [row for line in lines for row in reader.read(line.encode())] + reader.close()
+    return rows, reader.faults
+
+
+ZGRAB = '{"ip":"192.0.2.1","domain":"d","data":{%s}}'
+HTTP_RESULT = {
+    "status": "success",
+    "protocol": "http",
+    "result": {
+        "response": {
+            "status_line": "200 OK",
+            "status_code": 200,
+            "protocol": {"name": "HTTP/1.1", "major": 1, "minor": 1},
+            "headers": {"server": ["nginx"], "unknown": [{"key": "x_two", "value": ["1", "2"]}]},
+            "body": "hello",
+        }
+    },
+}
+
+ROWS = [  # name, line, (proto, probes, data)
+    ("banner", '{"banner":"hi"}', ("tcp", ("NULL",), b"hi")),
+    ("null probe", '{"banner":"hi","probe":null}', ("tcp", ("NULL",), b"hi")),
+    ("banner of bytes", r'{"banner":"\u00ff\u0000\u0080"}', ("tcp", ("NULL",), b"\xff\0\x80")),
+    ("banner of text", '{"banner":"\u20ac"}', ("tcp", ("NULL",), b"\xe2\x82\xac")),
+    ("data wins", f'{{"banner":"no","data":"{b64(b"yes")}"}}', ("tcp", ("NULL",), b"yes")),
+    ("udp", '{"proto":"UDP","probe":"Ask","banner":"yes"}', ("udp", ("Ask",), b"yes")),
+    ("keys of others", '{"banner":"hi","ports":"x","rec_type":1}', ("tcp", ("NULL",), b"hi")),
+    ("blanks around", ' {"banner":"hi"} \r', ("tcp", ("NULL",), b"hi")),
+    ("zgrab2 http", ZGRAB % f'"web":{json.dumps(HTTP_RESULT)}',
+     ("tcp", ("GetRequest", "NULL"), b"HTTP/1.1 200 OK\r\nServer: nginx\r\nX-Two: 1\r\nX-Two: 2\r\n\r\nhello")),
+    ("zgrab2 ssh", ZGRAB % '"ssh":{"result":{"server_id":{"raw":"SSH-2.0-x"}}}', ("tcp", ("NULL",), b"SSH-2.0-x\r\n")),
+    ("zgrab2 ftp", ZGRAB % '"ftp":{"protocol":"ftp","result":{"banner":"220 x"}}', ("tcp", ("NULL",), b"220 x")),
+    ("zgrab2 banner", ZGRAB % '"banner":{"result":{"banner":"lines"}}', ("tcp", ("GenericLines", "NULL"), b"lines")),
+    ("masscan -oD", '{"ip":"192.0.2.1","port":22,"proto":"tcp","rec_type":"banner",'
+     '"data":{"service_name":"ssh","banner":"SSH-2.0-x"}}', ("tcp", ("NULL",), b"SSH-2.0-x")),
+    ("masscan -oJ", '{"ip":"192.0.2.1","ports":[{"port":80,"proto":"tcp","service":{"name":"http","banner":"H"}}]},',
+     ("tcp", ("GetRequest", "NULL"), b"H")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "said"), [case[1:] for case in ROWS], ids=[case[0] for case in ROWS])
+def test_a_line_is_a_row(line: str, said: tuple[str, tuple[str, ...], bytes]) -> None:
+    rows, faults = read(line)
+    assert not faults
+    assert [(row.proto, row.probes, row.data) for row in rows] == [said]
+    kept = json.loads(rows[0].head + b"}")
+    assert kept == json.loads(line.strip().rstrip(","))
+
+
+NOTHING = [
+    "", "  ", "[", "]", ",", "# a comment", "{finished: 1}",
+    '{"ip":"192.0.2.1","port":22,"proto":"tcp","rec_type":"status","data":{"status":"open"}}',
+    '{"ip":"192.0.2.1","port":443,"rec_type":"banner","data":{"service_name":"X509","banner":"MII"}}',
+    '{"ip":"192.0.2.1","ports":[{"port":80,"proto":"tcp","status":"open"}]}',
+    '{"ip":"192.0.2.1","port":22,"verdict":"nomatch"}',
+    ZGRAB % '"ssh":{"status":"connection-timeout"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NOTHING)
+def test_a_line_without_a_response_is_passed_over(line: str) -> None:
+    assert read(line) == ([], [])
+
+
+FAULTS = [
+    ("x", "not JSON"),
+    ('{"banner":"cut', "not JSON"),
+    ("[1]", "not a response record"),
+    ('{"ip":"192.0.2.1"}', "neither 'data' nor 'banner'"),
+    ('{"data":"!"}', "base64"),
+    ('{"data":7}', "$.data"),
+    ('{"banner":7}', "$.banner"),
+    ("SF-Port nonsense", "not a fingerprint"),
+    ('SF-Port1-TCP:V=7%r(NULL,1,"a', "damaged fingerprint"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), FAULTS)
+def test_a_bad_line_is_a_fault_with_its_number(line: str, reason: str) -> None:
+    rows, faults = read('{"banner":"before"}', line, '{"banner":"after"}')
+    assert [row.data for row in rows] == [b"before", b"after"]
+    assert [number for number, _ in faults] == [12]
+    assert reason in faults[0][1]
+
+
+def test_a_line_that_is_not_utf8() -> None:
+    reader = LineReader()
+    assert not reader.read(b'{"banner":"\xff"}')
+    assert reader.faults == [(1, "not UTF-8")]
+
+
+def test_nmaps_normal_output_is_read_for_its_fingerprints() -> None:
+    """Only there do other lines mean nothing."""
+    text = ("Nmap scan report for 192.0.2.1", "22/tcp open ssh?", 'SF-Port22-TCP:V=7%r(NULL,1,"a");', "Nmap done")
+    rows, faults = read(*text, nmap_text=True)
+    assert ([row.data for row in rows], faults) == ([b"a"], [])
+    assert len(read(*text)[1]) == 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_fingerprints_are_read_as_they_are_written(seed: int) -> None:
+    """Whatever the bytes, wrapped at column 74 or on one line, alone or in a result row."""
+    chance = random.Random(seed)
+    fingerprint = Fingerprint(8080, "tcp", version="0.1", intensity=7, platform="x")
+    responses = [chance.randbytes(chance.randrange(1, 150)) + b'");\\x\0001' for _ in range(3)]
+    for number, response in enumerate(responses):
+        fingerprint.add(f"P{number}", response, 0.0)
+    row = json.dumps({"ip": "192.0.2.1", "port": 8080, "fingerprint": fingerprint.text})
+    for lines in (fingerprint.text.split("\n"), [fingerprint.servicefp], [row]):
+        rows, faults = read(*lines)
+        assert not faults
+        assert [(one.probes[0], one.data) for one in rows] == [(f"P{n}", data) for n, data in enumerate(responses)]
+
+
+def test_a_fingerprint_row_says_what_the_fingerprint_says() -> None:
+    rows, _ = read('SF-Port993-TCP:V=7.93%T=SSL%I=7%r(NULL,3E8,"ab\\0\\x001");')
+    assert json.loads(rows[0].head + b"}") == {
+        "proto": "tcp", "port": 993, "tunnel": "ssl", "probe": "NULL", "data": b64(b"ab\0\x001"), "size": 1000,
+    }  # fmt: skip
+
+
+# -- streams
+
+
+def chunks(path: Path) -> tuple[list[Chunk], Source]:
+    with Source(str(path)) as source:
+        return list(source.chunks()), source
+
+
+def lines(count: int) -> bytes:
+    return b"".join(b'{"banner":"%d"}\n' % number for number in range(count))
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3])
+def test_chunks_hold_every_line_once_and_know_their_number(tmp_path: Path, frames: int) -> None:
+    """Plain, one zstd frame, several frames on end."""
+    text = lines(60_000)
+    path = tmp_path / "rows"
+    third = len(text) // 3
+    parts = {0: [], 1: [text], 3: [text[:third], text[third : 2 * third], text[2 * third :]]}[frames]
+    path.write_bytes(b"".join(map(zstandard.compress, parts)) or text)
+    found, source = chunks(path)
+    assert b"".join(chunk.data for chunk in found) == text
+    assert len(found) > 1
+    for before, after in pairwise(found):
+        assert before.data.endswith(b"\n")
+        assert after.line == before.line + before.data.count(b"\n")
+    assert found[-1].position == source.size == path.stat().st_size
+    assert not source.faults
+
+
+def test_a_compressed_input_is_unpacked_in_bounded_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "rows.zst"
+    path.write_bytes(zstandard.compress((b" " * 99 + b"\n") * 1_000_000))
+    assert path.stat().st_size < ZSTD_PIECE * 5
+    assert sum(len(chunk.data) for chunk in chunks(path)[0]) == 100_000_000
+
+
+def test_a_cut_zstd_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.zst"
+    whole = zstandard.compress(lines(200_000))
+    path.write_bytes(whole[: len(whole) // 2])
+    _, source = chunks(path)
+    assert "ends in the middle" in str(source.faults[0])
+
+
+def test_a_damaged_zstd_file_is_an_error_after_what_was_good(tmp_path: Path) -> None:
+    path = tmp_path / "rows.zst"
+    path.write_bytes(zstandard.compress(b'{"banner":"a"}\n') + b"garbage that is no frame")
+    with Source(str(path)) as source:
+        found = source.chunks()
+        assert next(found).data == b'{"banner":"a"}\n'
+        with pytest.raises(InputError, match="damaged zstd"):
+            list(found)
+
+
+def test_a_chunk_never_ends_inside_a_wrapped_fingerprint(tmp_path: Path) -> None:
+    wrapped = b'SF-Port1-TCP:V=1%r(NULL,5,"a\nSF:bc\nSF:de");\n'
+    path = tmp_path / "nmap"
+    path.write_bytes(b"SF-Port1-TCP:V=1\n" + wrapped * 20_000)
+    found, _ = chunks(path)
+    assert len(found) > 1
+    assert all(chunk.nmap_text for chunk in found)
+    assert all(chunk.data.startswith(b"SF-Port") and chunk.data.endswith(b'");\n') for chunk in found)
+
+
+def test_a_line_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.offline_stream.MAX_LINE", 2 * READ_SIZE)
+    path = tmp_path / "rows"
+    path.write_bytes(b'{"banner":"a"}\n' + b"x" * 5 * READ_SIZE + b'\n{"banner":"b"}\n')
+    found, source = chunks(path)
+    assert [(chunk.data, chunk.line) for chunk in found] == [(b'{"banner":"a"}\n', 0), (b'{"banner":"b"}\n', 2)]
+    assert [fault.line for fault in source.faults] == [2]
+
+
+def test_a_pipe_is_read_as_it_comes(tmp_path: Path) -> None:
+    """A whole line is passed on without waiting for the next one."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    with Source(str(path)) as source:
+        found = source.chunks()
+        os.write(writer, b'{"banner":"a"}\n{"banner"')
+        assert next(found).data == b'{"banner":"a"}\n'
+        os.write(writer, b':"b"}\n')
+        assert next(found).data == b'{"banner":"b"}\n'
+    os.close(writer)
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no-such: cannot be read: No such file"):
+        Source(str(tmp_path / "no-such"))
+    path = tmp_path / "rows"
+    path.write_bytes(b"keep")
+    with Source(str(path)) as source:
+        with pytest.raises(InputError, match="is the input, too"):
+            Destination(str(path), source)
+        with pytest.raises(OutputError):
+            Destination(str(tmp_path / "no-folder" / "x"), source)
+    assert path.read_bytes() == b"keep"
+
+
+def test_a_destination_compresses_by_its_name(tmp_path: Path) -> None:
+    with Source(os.devnull) as source:
+        destination = Destination(str(tmp_path / "out.zst"), source)
+    destination.write(b"one\n")
+    destination.write(b"two\n")
+    destination.close()
+    unpacked = zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / "out.zst").read_bytes())
+    assert unpacked == b"one\ntwo\n"
+
+
+def test_nobody_reads(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with Source(os.devnull) as source:
+        destination = Destination(str(pipe), source)
+    os.close(reader)
+    with pytest.raises(SinkClosed):
+        destination.write(b"x" * 100_000)
+
+
+# -- answers
+
+
+@pytest.fixture(scope="module")
+def identifier() -> Identifier:
+    return Identifier(compile_matcher(parse_database(DATABASE, "db"), "reference", cache=False))
+
+
+ANSWERS = [  # row, match, error
+    ('{"banner":"SSH-2.0-x"}', {
+        "name": "ssh", "product": "x", "version": "2.0", "extrainfo": "i", "hostname": "h", "ostype": "o",
+        "devicetype": "d", "cpe": ["cpe:/a:a:b:2.0", "cpe:/o:c:d"], "probe": "NULL", "line": 2,
+     }, None),
+    ('{"banner":"220 x","n":12345678901234567890123}', {"name": "ftp", "soft": True, "probe": "NULL", "line": 3}, None),
+    ('{"banner":"220 x","probe":"GetRequest"}', {"name": "ftp", "soft": True, "probe": "NULL", "line": 3}, None),
+    ('{"banner":"what?"}', None, None),
+    ('{"banner":"","x":{"y":[1,null]}}', None, None),
+    ('{"proto":"udp","probe":"Ask","banner":"yes"}', {"name": "asked", "probe": "Ask", "line": 11}, None),
+    ('{"proto":"udp","banner":"yes"}', None, "no UDP probe is named NULL"),
+    ('{"probe":"Other","banner":"yes"}', None, "no TCP probe is named Other"),
+    ('{"proto":"sctp","banner":"yes"}', None, "no SCTP probe is named NULL"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "match", "error"), ANSWERS)
+def test_an_answer_is_the_row_with_its_match(
+    identifier: Identifier, line: str, match: dict[str, object] | None, error: str | None
+) -> None:
+    answer = identifier.answer(Chunk(line.encode(), 0, 0))
+    expected = {**json.loads(line), "match": match, **({"error": error} if error else {})}
+    assert json.loads(answer.out) == expected
+    assert answer.out.startswith(line[:-1].encode()), "keys of others are not touched"
+    assert answer.tally == Tally(1, int(match is not None), int(error is not None))
+
+
+def test_a_row_that_has_been_answered_is_answered_anew(identifier: Identifier) -> None:
+    old = b'{"match":{"name":"old"},"banner":"SSH-2.0-x","error":"old","n":1}'
+    row = json.loads(identifier.answer(Chunk(old, 0, 0)).out)
+    assert list(row) == ["banner", "n", "match"]
+    assert row["match"]["name"] == "ssh"
+
+
+def test_what_is_remembered_is_what_was_said(identifier: Identifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of short responses changes no answer, also when it overflows."""
+    monkeypatch.setattr(offline, "REMEMBERED", 3)
+    texts = ["SSH-2.0-a", "none", "220 ", "SSH-2.0-b", "lines"]
+    rows = [{"banner": text, "probe": probe} for text in texts for probe in ("NULL", "GenericLines")] * 4
+    together = identifier.answer(Chunk("\n".join(map(json.dumps, rows)).encode(), 0, 0)).out.splitlines()
+    fresh = compile_matcher(parse_database(DATABASE, "db"), "reference", cache=False)
+    assert together == [Identifier(fresh).answer(Chunk(json.dumps(row).encode(), 0, 0)).out.strip() for row in rows]
+
+
+def stream(count: int) -> Iterator[Chunk]:
+    """Chunks of different sizes, so that they are not answered in their order."""
+    line = 0
+    for number in range(count):
+        size = 1 + number * 7919 % 1000
+        text = b"".join(b'{"banner":"SSH-%d.%d-x"}\n' % (number, row) for row in range(size)) + b"bad\n"
+        line += size + 1
+        yield Chunk(text, line - size - 1, number)
+
+
+@pytest.fixture
+def early_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline, "INLINE_BYTES", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers")
+def test_many_workers_answer_in_order(tmp_path: Path) -> None:
+    """Processes change nothing but the time; line numbers of faults count from the beginning of the input."""
+    path = tmp_path / "db"
+    path.write_bytes(DATABASE)
+    alone = list(identify(stream(40), open_matcher([str(path)], "reference"), [str(path)], 1))
+    together = list(identify(stream(40), open_matcher([str(path)], "reference"), [str(path)], 3))
+    assert [(one.out, one.faults, one.position) for one in together] == [
+        (one.out, one.faults, one.position) for one in alone
+    ]
+    assert len(together) == 40
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers")
+def test_a_worker_that_dies_is_an_error_not_a_silence(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    path.write_bytes(DATABASE)
+    matcher = open_matcher([str(path)], "reference")
+    answers = identify(stream(4000), matcher, [str(tmp_path / "gone")], 2)
+    with pytest.raises(EngineError, match=r"a worker \(pid \d+\) died with status 1"):
+        list(answers)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers")
+def test_no_more_is_read_than_is_in_flight(tmp_path: Path) -> None:
+    """Memory is flat: the reader runs ahead of the writer by a bounded number of chunks."""
+    path = tmp_path / "db"
+    path.write_bytes(DATABASE)
+    given = 0
+
+    def counted() -> Iterator[Chunk]:
+        nonlocal given
+        for chunk in stream(200):
+            given += 1
+            yield chunk
+
+    for written, _ in enumerate(identify(counted(), open_matcher([str(path)], "reference"), [str(path)], 2)):
+        assert given - written <= 2 * offline.CHUNKS_PER_WORKER + 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers")
+def test_workers_end_when_nobody_wants_more(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    path.write_bytes(DATABASE)
+    answers = identify(stream(200), open_matcher([str(path)], "reference"), [str(path)], 2)
+    assert [next(answers), next(answers)]
+    assert len(multiprocessing.active_children()) == 2
+    answers.close()
+    assert not multiprocessing.active_children()
