@@ -26,6 +26,7 @@ import uvloop
 from msgspec.structs import replace
 
 from engine.certificates import tls_facts
+from engine.databases import open_matcher
 from engine.dial import Dialler
 from engine.driver import Driver
 from engine.errors import EngineError
@@ -43,7 +44,7 @@ from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpTransport
 from engine.wire import Kind, frame, receive
-from matcher import Match, MatcherError, Probe, compile_matcher, load_databases
+from matcher import Match, MatcherError, Probe
 
 MatchFunction = Callable[[Probe, bytes], Match | None]
 
@@ -77,25 +78,16 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def database_choices(config: ScanConfig) -> list[str]:
-    """The databases asked for; one option may name several, `nmap,builtin`."""
-    return [choice for option in config.probes for choice in option.split(",")]
-
-
 def scan_context(config: ScanConfig) -> ScanContext:
     """Database, matcher and options made ready. Raises MatcherError, ConfigError."""
     services = ServiceTable.load()
-    gc.disable()  # a database is a hundred thousand objects that stay: looking through them would double the start
-    database = load_databases(database_choices(config), services=tuple(services.rows()))
-    matcher = compile_matcher(database, config.matcher)
-    gc.enable()
-    gc.freeze()
+    matcher = open_matcher(config.probes, config.matcher)
     try:
         program = version("probemill")
     except PackageNotFoundError:
         program = "0"
     return ScanContext(
-        database,
+        matcher.database,
         remembered(matcher.match),
         intensity=config.intensity,
         timing=TIMINGS[config.timing](),

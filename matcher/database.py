@@ -5,17 +5,23 @@ expression in it has been compiled once before it is handed out. Results say whi
 """
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import msgspec
 
 from matcher.errors import DatabaseError, MatcherError
 from matcher.merge import merge_databases
 from matcher.model import ProbeDatabase
 from matcher.parser import ServiceRow
 from matcher.parser import parse_database as parse
+from matcher.patterns import cache
 from matcher.patterns.pcre import check_pattern
 
 FILE_NAME = "nmap-service-probes"
+_NAMED_EXCLUDE = re.compile(rb"^Exclude .*[a-z*?\[]", re.MULTILINE)
+_SOURCES = ("parser.py", "model.py", "translate.py", "patterns/pcre.py")  # what a parsed database depends on
 ENVIRONMENT = "PROBEMILL_PROBES"
 NMAP_FOLDERS = (  # where packages and `make install` put Nmap's data files
     "~/.nmap",
@@ -69,13 +75,29 @@ def parse_database(data: bytes, path: str, *, services: Iterable[ServiceRow] = (
 
 
 def load_database(choice: str | Path | None = None, *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
-    """Read the database that `find_database` chooses. Raises MatcherError with one line that says what and where."""
+    """Read the database that `find_database` chooses. Raises MatcherError with one line that says what and where.
+
+    A database that was read before comes from the cache, parsed and checked.
+    """
     path = find_database(str(choice) if choice is not None else None)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DatabaseError(str(path), 1, 1, f"cannot be read: {error.strerror}") from error
-    return parse_database(data, database_name(path), services=services)
+    name = database_name(path)
+    rows = list(services) if _NAMED_EXCLUDE.search(data) else []  # only names there depend on the services table
+    return cache.kept(
+        cache.key("database", name, cache.code(*_SOURCES), data, repr(rows)),
+        lambda: msgspec.msgpack.encode(parse_database(data, name, services=rows)),
+        _decode,
+    )
+
+
+def _decode(stored: bytes) -> ProbeDatabase:
+    try:
+        return msgspec.msgpack.decode(stored, type=ProbeDatabase)
+    except msgspec.DecodeError as error:
+        raise ValueError("not a parsed database") from error
 
 
 def load_databases(choices: Sequence[str], *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:

@@ -1,13 +1,14 @@
 """Does one line take everything that another one could match? Responses made up to fit, and a proof on automata.
 
-Contract: `covers(earlier, later)` is True only if every response that `later` fits is one that `earlier` fits, and None
-where that is not decided (look-around, back-references, too many states). Both trees are read as searches in a
-response of at least one byte; `later` may be relaxed (see regex_ast), `earlier` must be exact. Match limits are left
-out of account. `made_up` gives responses that fit a tree's relaxed form; the caller confirms them.
+Contract: `uncovered(earlier, later)` is b"" only if every response that `later` fits is one that `earlier` fits. Both
+trees are read as searches in a response of at least one byte. `later` may be relaxed (see regex_ast), and then a
+response that is given may not fit it; `earlier` must be exact. Match limits are left out of account. `made_up` gives
+responses that fit a tree's relaxed form; the caller confirms them.
 Source: determinisation on the fly of two Thompson automata, walked in step.
 """
 
 import random
+from collections import deque
 from collections.abc import Iterator
 
 from matcher.regex_ast import ALL, Alt, Chars, Mark, Node, Repeat, Seq, mask_of
@@ -52,6 +53,7 @@ class _TooHard(Exception):  # noqa: N818
     """Too many states, or an anchor where none is expected."""
 
 
+_Pair = tuple[frozenset[int], frozenset[int]]
 ACCEPT, END, VERY_END = 0, 1, 2  # fits whatever follows; fits at the end or before a last newline; fits at the end
 
 
@@ -144,26 +146,30 @@ def _representatives(*automata: _Automaton) -> list[int]:
     return list(kinds.values())
 
 
-def covers(earlier: Node, later: Node) -> bool | None:
-    """Whether `earlier` fits every response that `later` fits; None: not decided."""
+def uncovered(earlier: Node, later: Node) -> bytes | None:
+    """A shortest response that `later` fits and `earlier` does not; b"" where there is none, None: not decided."""
     try:
         taker, taken = _Automaton(earlier), _Automaton(later)
     except (_TooHard, RecursionError):
         return None
     codes = _representatives(taker, taken)
     start = (taker.first, taken.first)
-    seen = {start}
-    todo = [start]
+    came: dict[_Pair, tuple[_Pair, int]] = {}  # start gets in only when met again: it stands for the empty response
+    todo = deque([start])
     while todo:
-        one, other = todo.pop()
+        here = todo.popleft()
         for code in codes:
-            pair = (taker.after(one, code), taken.after(other, code))
-            if ACCEPT in pair[0] or pair in seen:
+            pair = (taker.after(here[0], code), taken.after(here[1], code))
+            if ACCEPT in pair[0] or pair in came:
                 continue
             if _fits(pair[1]) and not _fits(pair[0]):
-                return False
-            if len(seen) >= MAX_PAIRS:
+                text = bytearray((code,))
+                while here != start:
+                    here, code = came[here]
+                    text.append(code)
+                return bytes(reversed(text))
+            if len(came) >= MAX_PAIRS:
                 return None
-            seen.add(pair)
+            came[pair] = (here, code)
             todo.append(pair)
-    return True
+    return b""

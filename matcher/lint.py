@@ -19,7 +19,7 @@ from matcher.cost import EXPONENTIAL, needs_backtracking, relaxed, worst_case
 from matcher.database import parse_database
 from matcher.errors import DatabaseError, UnsupportedPattern
 from matcher.explain import explain, try_line
-from matcher.inclusion import covers, made_up
+from matcher.inclusion import made_up, uncovered
 from matcher.matcher import Matcher
 from matcher.model import Probe, ProbeDatabase, Signature
 from matcher.parser import ServiceRow
@@ -31,6 +31,7 @@ from matcher.version import template_fields, unusable_fields
 ERROR, WARNING, NOTE = "error", "warning", "note"
 MAX_GRAMMAR_FAULTS = 20
 MADE_UP = 24  # responses tried before a line's reachability is in doubt
+MAX_TAKERS = 12  # lines that are compared with one whose reachability is in doubt
 COSTLY = 4  # exponent of the worst case from which a pattern is reported
 OLD_LINE_LIMIT = 2047  # bytes; Nmap 7.93 takes the rest of a longer line for another one
 _LINE_START = re.compile(rb"(?:soft)?match [^ ]* *\s*m.", re.DOTALL)
@@ -218,29 +219,33 @@ class _Check:
                     yield from self.reached(signature, probe)
 
     def reached(self, signature: Signature, probe: Probe) -> Iterator[Finding]:
-        """Try responses made up for this line; where an earlier line takes them all, see if it must."""
+        """Try responses made up for this line; where earlier lines take them all, see if one of them must."""
         tree = _tree(signature)
         takers: dict[int, Signature] = {}
-        fitted = 0
-        for response in made_up(tree, MADE_UP) if tree is not None else ():
+        trials = [] if tree is None else list(made_up(tree, MADE_UP))
+        while tree is not None and trials:
+            response = trials.pop(0)
             if try_line(signature, probe, response) is None:
                 continue
-            fitted += 1
             match = self.matcher.match(probe, response)
             if match is None or match.signature.id == signature.id:
                 return
-            takers[match.signature.id] = match.signature
-        if tree is None or not fitted:
-            yield self.at(signature)(NOTE, "not decided whether this line can be reached", "undecided")
-            return
-        for taker in takers.values():
-            earlier = None if relaxed(taker.pattern) else _tree(taker)
-            if earlier is not None and covers(earlier, tree):
+            taker = match.signature
+            if taker.id in takers or len(takers) >= MAX_TAKERS:
+                continue
+            takers[taker.id] = taker
+            exact = None if relaxed(taker.pattern) else _tree(taker)
+            rest = None if exact is None else uncovered(exact, tree)
+            if rest == b"":
                 text = f"line {taker.line} fits every response that this one fits, so this one is never reached"
                 yield self.at(signature)(ERROR, text, "unreachable")
                 return
-        lines = ", ".join(str(taker.line) for taker in sorted(takers.values(), key=lambda one: one.line)[:5])
-        text = f"line {lines} took every response made up for this one; not decided whether it can be reached"
+            trials += [rest] if rest else []
+        if takers:
+            lines = ", ".join(str(line) for line in sorted(taker.line for taker in takers.values())[:5])
+            text = f"line {lines} took every response made up for this one; not decided whether it can be reached"
+        else:
+            text = "not decided whether this line can be reached"
         yield self.at(signature)(NOTE, text, "undecided")
 
 

@@ -8,6 +8,7 @@ Source: service-detection behaviour of Nmap 7.93 (lists to try, first match over
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 
 from msgspec import Struct, field
 
@@ -121,10 +122,15 @@ class Matcher:
         """Make every set ready, from the cache or anew; the engines that compile long do so on all cores."""
         missing = [index for index, made in enumerate(self._sets) if made is None]
         missing.sort(key=lambda index: -len(self._lines[index]))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with cache.alone() if self._is_cold(missing) else nullcontext(), ThreadPoolExecutor(os.cpu_count()) as pool:
             for ready, _ in enumerate(as_completed([pool.submit(self._load, index) for index in missing]), 1):
                 if self._progress is not None:
                     self._progress(len(self._sets) - len(missing) + ready, len(self._sets))
+
+    def _is_cold(self, indices: list[int]) -> bool:
+        """Whether any of these sets would have to be compiled and kept."""
+        lists = (self.database.probes[index].signatures for index in indices)
+        return self._cached and any(not cache.holds(self._cache_key(lines)) for lines in lists)
 
     def _load(self, index: int) -> PatternSet:
         engine, lines = self._engine, self.database.probes[index].signatures

@@ -131,7 +131,7 @@ def test_titles() -> None:
     assert title(b"<title lang=en>x</TITLE>") == "x"
     assert title(b"<title>cut off") == ""
     assert title(b"no title") == ""
-    assert len(title(b"<title>" + b"x" * 9000 + b"</title>")) == 256
+    assert len(title(b"<title>" + b"x" * 900 + b"</title>")) == 256
 
 
 SMB1_ANSWER = (

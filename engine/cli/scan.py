@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 
 from engine.api import make_runner
 from engine.cli import options as groups
+from engine.databases import open_database
 from engine.errors import ConfigError, InputError
 from engine.inputs import TargetSpec
 from engine.journal import Journal
@@ -29,8 +30,6 @@ from engine.schema import result_schema
 from engine.segments import SegmentSink
 from engine.sinks import STDOUT, Sink, open_sink
 from engine.sinks import Run as RunFacts
-from engine.worker import database_choices
-from matcher import load_databases
 
 SUFFIXES = {
     ".ndjson": "ndjson",
@@ -166,7 +165,7 @@ def _print_snapshot(run: Run) -> None:
 
 async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -> None:
     """Print what the run would be at most, as JSON. Names are not looked up; each counts as one host."""
-    planner = Planner(load_databases(database_choices(config)), config.intensity)
+    planner = Planner(open_database(config.probes), config.intensity)
     addresses: set[str] = set()
     hosts = ports = connections = 0
     async for items in inputs.items():

@@ -29,7 +29,8 @@ ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the other
 AGENT = "Mozilla/5.0 (compatible; probemill)"
 
 _STATUS = re.compile(rb"HTTP/\d\.\d +(\d{3})\b")
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
+_HEADER = re.compile(rb"\n(server|location|content-length|content-type)[ \t]*:([^\r\n]*)", re.IGNORECASE)
+_TITLE = re.compile(rb"<title\b[^>]{0,200}>([^<]{0,1000})<", re.IGNORECASE)
 _ANSWER = re.compile(r'%r\((\w+),[0-9A-F]+,"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|.)")
 _NAMED = {"0": "\0", "r": "\r", "n": "\n", "t": "\t"}
@@ -38,19 +39,19 @@ _HREF = re.compile(rb"href\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
 
 
 class Answer(NamedTuple):
-    """One HTTP answer, as far as it came. headers: by lower-case name, of several the first; complete: all of body."""
+    """One HTTP answer, as far as it came. headers: those of interest, of several the first; complete: all of body."""
 
     status: int
-    headers: dict[str, bytes]
+    headers: dict[bytes, bytes]
     body: bytes
     complete: bool = False
 
     def facts(self) -> dict[str, Json]:
         """What of it is worth a place in the row."""
         facts: dict[str, Json] = {"status": self.status}
-        for header in ("server", "location"):
-            if value := text(self.headers.get(header, b"")):
-                facts[header] = value
+        for header in (b"server", b"location"):
+            if header in self.headers and (value := text(self.headers[header])):
+                facts[header.decode()] = value
         if heading := title(self.body):
             facts["title"] = heading
         return facts
@@ -61,23 +62,21 @@ def parse(data: bytes) -> Answer | None:
     status = _STATUS.match(data)
     if status is None:
         return None
-    end = _HEAD_END.search(data, 0, HEAD)
-    head, body = (data[: end.start()], data[end.end() :]) if end else (data[:HEAD], b"")
-    headers: dict[str, bytes] = {}
-    for line in head.split(b"\n")[1:]:
-        name, _, value = line.partition(b":")
-        headers.setdefault(name.decode("latin-1").strip().lower(), value.strip())
-    length = headers.get("content-length", b"")
-    return Answer(int(status[1]), headers, body, bool(end) and length.isdigit() and len(body) >= int(length[:9]))
+    for end in (b"\r\n\r\n", b"\n\n"):
+        head, ended, body = data.partition(end)
+        if ended:
+            break
+    headers: dict[bytes, bytes] = {}
+    for name, value in _HEADER.findall(head, 0, HEAD):
+        headers.setdefault(name.lower(), value.strip())
+    length = headers.get(b"content-length", b"")
+    return Answer(int(status[1]), headers, body, bool(ended) and length.isdigit() and len(body) >= int(length[:9]))
 
 
 def title(body: bytes) -> str:
     """The text of a page's <title>; empty without one, or where it is cut."""
-    body = body[:HEAD]
-    begin = body.lower().find(b"<title")
-    opened = body.find(b">", begin) + 1 if begin >= 0 else 0
-    end = body.find(b"<", opened) if opened else -1
-    return text(body[opened:end]) if end >= 0 else ""
+    found = _TITLE.search(body, 0, HEAD)
+    return text(found[1]) if found else ""
 
 
 def answers(fingerprint: str) -> Iterator[bytes]:
@@ -139,7 +138,7 @@ class Web:
             return result
         if icon.status != 200 or not icon.body or not icon.complete:
             return result
-        if icon.headers.get("content-type", b"").startswith(b"text/"):
+        if icon.headers.get(b"content-type", b"").startswith(b"text/"):
             return result
         return noted(result, "favicon", favicon(path, icon.body))
 
@@ -168,7 +167,7 @@ async def _answer(stream: Stream, limit: int) -> Answer:
         if answer is None or answer.complete:
             break
         if not more:
-            answer = answer._replace(complete=not answer.headers.get("content-length"))
+            answer = answer._replace(complete=not answer.headers.get(b"content-length"))
             break
     if answer is None:
         raise DialError("not HTTP")

@@ -25,6 +25,7 @@ log = logging.getLogger("probemill.pool")
 
 MAX_BARREN_DEATHS = 4  # of one slot in a row without a row delivered; then the run gives up
 _MAIN = "import sys; from engine.worker import serve; serve(int(sys.argv[1]))"  # nothing of the caller's is imported
+PATIENCE_S = 2.0  # before people are told what the workers are doing
 STREAM_LIMIT = 1 << 22  # bytes that are buffered of one worker's messages
 
 
@@ -40,6 +41,7 @@ class _Slot:
         self.room = asyncio.Event()
         self.barren_deaths = 0
         self.draining = False
+        self.ready = False
 
 
 class ProcessRunner:
@@ -73,14 +75,22 @@ class ProcessRunner:
         try:
             for slot in self._slots:
                 await self._launch(slot)
+            patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._explain_waiting)
             readers = [asyncio.create_task(self._attend(slot, deliver)) for slot in self._slots]
             self._feeder = asyncio.create_task(self._feed(source))
-            await self._until_done(self._feeder, readers)
+            try:
+                await self._until_done(self._feeder, readers)
+            finally:
+                patience.cancel()
         finally:
             if self._feeder is not None:
                 self._feeder.cancel()
             for slot in self._slots:
                 self._discard(slot)
+
+    def _explain_waiting(self) -> None:
+        if not any(slot.ready for slot in self._slots):
+            log.warning("compiling the database's sets, up to a minute; the next start will find them ready")
 
     async def _until_done(self, feeder: "asyncio.Task[None]", readers: "list[asyncio.Task[None]]") -> None:
         """Wait for the reader, then for every worker; the first thing to go wrong ends the run."""
@@ -134,6 +144,8 @@ class ProcessRunner:
                 slot.barren_deaths = 0
                 slot.room.set()
                 await deliver(batch)
+            elif kind is Kind.READY:
+                slot.ready = True
             elif kind is Kind.FAULT:
                 raise EngineError(body.decode())
             elif kind is Kind.BYE:

@@ -6,12 +6,13 @@ written is no error: the cache is then simply empty. The caller puts everything 
 Source: XDG Base Directory Specification for the place.
 """
 
+import fcntl
 import hashlib
 import os
 import platform
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -77,6 +78,29 @@ def read(name: str) -> bytes | None:
     if data[:start] != FORMAT + hashlib.sha256(content).digest():
         return None
     return content
+
+
+def holds(name: str) -> bool:
+    """Whether something is stored under `name`, sound or not."""
+    with suppress(OSError, RuntimeError):
+        return (folder() / name).exists()
+    return False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait for other processes that fill the cache: of those that start together one compiles, the others load."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (OSError, RuntimeError):
+        yield  # no cache, nothing to wait for
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write(name: str, content: bytes) -> bool:
