@@ -88,6 +88,11 @@ def test_the_server_header_names_a_product_that_no_line_named() -> None:
     assert result.post == {"http": {"status": 302, "server": "Own Server/2", "location": "/x"}}
 
 
+def test_fields_are_printable_and_no_longer_than_nmaps() -> None:
+    result = read(row("http", 80), b"HTTP/1.0 200 OK\r\nServer: \xc3\xa9" + b"x" * 200 + b"\r\n\r\n")
+    assert result.product == "." + "x" * 78
+
+
 def test_a_guessed_web_server_is_confirmed_by_its_fingerprint() -> None:
     """As Nmap's http-server-header: the table's name stays, the answer to GetRequest counts before the others."""
     answers = {
