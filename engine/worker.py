@@ -42,7 +42,7 @@ from engine.trace import Trace, TracedScan
 from engine.transports.base import Receiver, Transport
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
-from engine.transports.udp import UdpTransport
+from engine.transports.udp import UdpHub
 from engine.wire import Kind, frame, receive
 from matcher import Match, MatcherError, Probe
 
@@ -162,6 +162,7 @@ class Worker:
         self._tally: Counter[str] = Counter()
         self._encoder = msgspec.json.Encoder()
         self._sources = cycle(config.sources or ("",))
+        self._udp = UdpHub(self.reactor)
         self._tls = client_context()
         self._tls_open: set[Driver] = set()
         self._tls_queue: deque[Driver] = deque()
@@ -199,6 +200,7 @@ class Worker:
         self._pump()
 
     def close(self) -> None:
+        self._udp.close()
         self.reactor.close()
         for handle in (self._flush_handle, self._wake_handle):
             if handle is not None:
@@ -216,7 +218,7 @@ class Worker:
                 asyncio.get_running_loop().call_later(at - now, self._reopen, driver)
                 return None
         if target.proto == "udp":
-            return UdpTransport(self.reactor, driver, target.host, target.port, source=next(self._sources))
+            return self._udp.open(driver, target.host, target.port, next(self._sources))
         if tunnel is Tunnel.NONE:
             return self._tcp(driver, target)
         if driver not in self._tls_open:
@@ -236,6 +238,7 @@ class Worker:
         driver.reopen(time.monotonic())
 
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
+        self._tls_open.discard(driver)
         if isinstance(transport, TlsTransport) and driver.scan.tls is None:
             driver.scan.tls = tls_facts(transport.session)
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from peers import HOST, Talk, dialler, enriched, row, run, speak_tls, tcp_peer, udp_peer
 from scripted import tls_context
 
+from engine import post
 from engine.api import make_runner, scan
 from engine.errors import ConfigError
 from engine.fingerprint import Fingerprint
@@ -57,20 +59,26 @@ def test_every_module_is_documented() -> None:
 
 def test_by_default_nothing_is_asked_of_what_is_common() -> None:
     """Banner farms keep their speed: no further conversation with the services that make up most of a network."""
-    post = PostProcessing(("default",))
+    modules = PostProcessing(("default",))
     common = ("ssh", "http", "smtp", "imap", "pop3", "ftp", "mysql", "postgresql", "domain", "telnet", "netbios-ssn")
-    assert not [name for name in common if post.wants(row(name, 1))]
-    assert not post.wants(row("cbt", 7777, verdict=Verdict.NOMATCH))
-    assert [name for name in ("rpcbind", "amqp", "murmur") if post.wants(row(name, 1))] == ["rpcbind", "amqp", "murmur"]
-    assert post.wants(row("snmp", 161, "udp"))
+    assert not [name for name in common if modules.wants(row(name, 1))]
+    assert not modules.wants(row("cbt", 7777, verdict=Verdict.NOMATCH))
+    assert [name for name in ("rpcbind", "amqp", "murmur") if modules.wants(row(name, 1))] == [
+        "rpcbind",
+        "amqp",
+        "murmur",
+    ]
+    assert modules.wants(row("snmp", 161, "udp"))
     assert not PostProcessing(()).wants(row("rpcbind", 111))
 
 
 @pytest.mark.parametrize("verdict", [Verdict.INCOMPLETE, Verdict.TCPWRAPPED, Verdict.EXCLUDED])
 def test_a_port_without_a_finished_scan_is_left_alone(verdict: Verdict) -> None:
-    post = PostProcessing(("all",))
-    assert not [name for name in ("rpcbind", "ssh", "http") if post.wants(row(name, 64738, verdict=verdict))]
-    assert post.wants(row("x", 64738, verdict=Verdict.NOMATCH))
+    modules = PostProcessing(("all",))
+    assert not [name for name in ("rpcbind", "ssh", "http") if modules.wants(row(name, 64738, verdict=verdict))]
+    guessed = row("x", 64738, verdict=Verdict.NOMATCH)
+    assert modules.wants(guessed)
+    assert not modules.wants(replace(guessed, proto="udp", state="open|filtered"))
 
 
 # -- what the scan has got already
@@ -494,9 +502,9 @@ def test_hostile_peers_neither_hold_up_a_row_nor_harm_it(talk: Talk) -> None:
         proto: Any = "udp" if service == "snmp" else "tcp"
         verdict = Verdict.NOMATCH if service == "unknown" else Verdict.HARDMATCHED
         known = row(service, port, proto, verdict=verdict)
-        post = PostProcessing((module,))
-        assert post.wants(known)
-        result = await post.enrich(known, b"", dialler(port, 0.4))
+        modules = PostProcessing((module,))
+        assert modules.wants(known)
+        result = await modules.enrich(known, b"", dialler(port, 0.4))
         assert (result.name, result.product, result.version, result.verdict) == (service, "", "", verdict)
 
     async def test() -> None:
@@ -515,11 +523,42 @@ def test_hostile_peers_neither_hold_up_a_row_nor_harm_it(talk: Talk) -> None:
 def test_odd_datagrams(module: str, service: str, reply: bytes) -> None:
     async def test() -> ServiceResult:
         async with udp_peer(lambda _: [reply]) as port:
-            post = PostProcessing((module,))
-            return await post.enrich(row(service, port, "udp"), b"", dialler(port, 0.4))
+            modules = PostProcessing((module,))
+            return await modules.enrich(row(service, port, "udp"), b"", dialler(port, 0.4))
 
     result = run(test())
     assert (result.name, result.product, result.version, result.post) == (service, "", "", None)
+
+
+class Faulty:
+    """An Asker that gets stuck, or trips over something."""
+
+    name = "ssh"
+    services = frozenset(("ssh",))
+    undetermined = False
+
+    def __init__(self, fault: Callable[[], Any]) -> None:
+        self._fault = fault
+
+    def applies(self, result: ServiceResult) -> bool:
+        return True
+
+    async def ask(self, result: ServiceResult, response: bytes, dial: Any) -> ServiceResult:
+        return await self._fault()
+
+
+@pytest.mark.parametrize("fault", [lambda: asyncio.sleep(60), lambda: 1 / 0, lambda: [][0]])
+def test_a_faulty_module_costs_no_row(monkeypatch: pytest.MonkeyPatch, fault: Callable[[], Any]) -> None:
+    monkeypatch.setattr(post, "ASKERS", (Faulty(fault),))
+
+    async def test() -> tuple[ServiceResult, ServiceResult]:
+        known = row("ssh", 1, product="x")
+        return known, await PostProcessing(("ssh",)).enrich(known, b"", dialler(1, 0.2))
+
+    began = time.monotonic()
+    known, result = run(test())
+    assert time.monotonic() - began < 30
+    assert replace(result, elapsed_ms=0) == known
 
 
 # -- in a scan

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from peers import dialler, enriched, row, run, tcp_peer, udp_peer
 
+from engine.dial import DialError
 from engine.model import Proto, ServiceResult, Verdict
 from engine.post import PostProcessing, rpc
 
@@ -184,6 +185,39 @@ def test_a_lost_datagram_is_asked_for_again(table: dict[int, str]) -> None:
         return [answer(message, {100001: (2, 4)})]
 
     assert run(grind(forgetful, "udp")).name == "rstatd"
+
+
+class Told(rpc.Caller):
+    """A Caller that is told what to find, and when."""
+
+    def __init__(self, found: dict[int, tuple[int, int]], delay_s: float) -> None:
+        self._found = found
+        self._delay_s = delay_s
+
+    async def ask(self, programs: Iterable[int]) -> dict[int, tuple[int, int]]:
+        asked = set(programs)
+        await asyncio.sleep(self._delay_s)
+        return {program: versions for program, versions in self._found.items() if program in asked}
+
+
+@pytest.mark.parametrize("delays", [(0.05, 0.0), (0.0, 0.05)])
+def test_the_first_in_the_table_wins_whichever_reply_comes_first(delays: tuple[float, float]) -> None:
+    async def test() -> tuple[int, int, int] | None:
+        grind = rpc.Grind(range(10 * rpc.BATCH))
+        found = {3: (1, 1), rpc.BATCH + 1: (2, 2)}
+        await asyncio.gather(*(grind.work(Told(found, delay)) for delay in delays))
+        return grind.found
+
+    assert run(test()) == (3, 1, 1)
+
+
+def test_a_record_of_endless_fragments_is_given_up() -> None:
+    class Empty:
+        async def exactly(self, size: int, timeout_s: float) -> bytes:
+            return bytes(size)
+
+    with pytest.raises(DialError, match="no RPC record"):
+        run(rpc.Caller(Empty(), "tcp").message())  # type: ignore[arg-type]
 
 
 LISTING = b"".join(

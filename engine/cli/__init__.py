@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from engine.cli.db import db_group
+from engine.cli.match import match_command
 from engine.cli.scan import scan_command, schema_command
 from engine.cli.state import state_command
 from engine.errors import ConfigError, EngineError, InputError
@@ -24,6 +26,8 @@ def cli() -> None:
 
 
 cli.add_command(scan_command)
+cli.add_command(match_command)
+cli.add_command(db_group)
 cli.add_command(schema_command)
 cli.add_command(state_command)
 

@@ -176,9 +176,10 @@ class Caller:
 
     async def dump(self) -> list[Json]:
         """The portmapper's list. Raises DialError, ValueError, struct.error."""
-        _, message = self.call(PORTMAPPER, 2, DUMP)
+        xid, message = self.call(PORTMAPPER, 2, DUMP)
         await self.send((message,))
-        reply = Reply(await self.message())
+        while (reply := Reply(await self.message())).xid != xid:
+            continue  # a late reply to a NULL call
         if reply.status != SUCCESS:
             return []
         return _listing(reply.arguments)

@@ -25,6 +25,7 @@ log = logging.getLogger("probemill.pool")
 
 MAX_BARREN_DEATHS = 4  # of one slot in a row without a row delivered; then the run gives up
 _MAIN = "import sys; from engine.worker import serve; serve(int(sys.argv[1]))"  # nothing of the caller's is imported
+GRACE_S = 2.0  # for a worker to end by itself once its link is closed
 PATIENCE_S = 2.0  # before people are told what the workers are doing
 STREAM_LIMIT = 1 << 22  # bytes that are buffered of one worker's messages
 
@@ -85,8 +86,7 @@ class ProcessRunner:
         finally:
             if self._feeder is not None:
                 self._feeder.cancel()
-            for slot in self._slots:
-                self._discard(slot)
+            await self._discard(self._slots)
 
     def _explain_waiting(self) -> None:
         if not any(slot.ready for slot in self._slots):
@@ -108,6 +108,7 @@ class ProcessRunner:
         finally:
             for task in (feeder, *readers):
                 task.cancel()
+            await asyncio.gather(feeder, *readers, return_exceptions=True)
 
     async def _feed(self, source: Source) -> None:
         slots = self._slots
@@ -174,7 +175,7 @@ class ProcessRunner:
         )
         if slot.barren_deaths >= MAX_BARREN_DEATHS:
             raise EngineError(f"worker {slot.index} died {slot.barren_deaths} times without a result; giving up")
-        self._discard(slot)
+        await self._discard([slot])
         await self._launch(slot)
         if slot.outstanding:
             self._write(slot, frame(Kind.TARGETS, self._encode(list(slot.outstanding.values()))))
@@ -190,15 +191,23 @@ class ProcessRunner:
             slot.writer.write(data)
 
     @staticmethod
-    def _discard(slot: _Slot) -> None:
-        """Let go of a worker: its link first, which ends it, then its process."""
-        if slot.writer is not None:
-            slot.writer.close()
-            slot.writer = slot.reader = None
-        if slot.process is not None:
-            try:
-                slot.process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                slot.process.kill()
-                slot.process.wait()
+    async def _discard(slots: Sequence[_Slot]) -> None:
+        """Let go of workers: their links first, which ends them, then their processes."""
+        for slot in slots:
+            if slot.writer is not None:
+                slot.writer.close()
+                slot.writer = slot.reader = None
+        processes = [slot.process for slot in slots if slot.process is not None]
+        for slot in slots:
             slot.process = None
+        await asyncio.sleep(0)  # the links close on the loop's next turn
+        for process in processes:
+            await asyncio.to_thread(_end, process)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    try:
+        process.wait(timeout=GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,62 +1,137 @@
-"""UDP over the reactor: one connected socket per conversation, so that the host's ICMP errors find their way back."""
+"""UDP over the reactor: many conversations on few sockets.
+
+A `UdpHub` owns a handful of unconnected sockets. A conversation takes the first of them that has no other conversation
+with the same address and port, so that every datagram that comes back belongs to exactly one. ICMP errors come back as
+well: the sockets ask for them (IP_RECVERR), and the kernel's error queue names the destination that they are about.
+Only a socket per conversation with the *same* port of the same host is needed, and tens of thousands fit on one.
+"""
 
 import socket
+import struct
 from errno import EAGAIN
 
-from engine.reactor import BROKEN, READ, Reactor
+from engine.reactor import BROKEN, Reactor
 from engine.transports.base import Receiver
 
 LARGEST = 65536  # bytes; no datagram is longer
+BUFFER = 4 << 20  # bytes of datagrams that may wait for us in the kernel
+ERRORS_BEFORE_US = 16  # other conversations' errors that one send may run into
+READABLE = 1  # EPOLLIN
+_RECVERR = {  # family -> (level, option and control message type), Linux's numbers
+    socket.AF_INET: (socket.IPPROTO_IP, 11),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
+}
+_ERROR = struct.Struct("I")  # the errno at the head of struct sock_extended_err
 
 
-class UdpTransport:
-    """A socket that is ready at once; the caller reports it as connected. Raises OSError."""
+class _Shared:
+    """One socket of the hub and who talks through it, by (address, port)."""
 
-    __slots__ = ("_fd", "_reactor", "_receiver", "_socket")
-
-    def __init__(self, reactor: Reactor, receiver: Receiver, host: str, port: int, *, source: str = "") -> None:
-        self._reactor = reactor
-        self._receiver = receiver
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.SocketType(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    def __init__(self, reactor: Reactor, family: int, source: str) -> None:
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
+            self._recverr = _RECVERR[socket.AddressFamily(family)]
+            sock.setsockopt(*self._recverr, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
             if source:
                 sock.bind((source, 0))
-            sock.connect((host, port))
         except OSError:
             sock.close()
             raise
-        self._socket: socket.SocketType | None = sock
-        self._fd = sock.fileno()
-        reactor.register(self._fd, self)
-
-    def send(self, data: bytes) -> None:
-        assert self._socket is not None
-        try:
-            self._socket.send(data)
-        except BlockingIOError:
-            pass  # the local queue is full: lost as any datagram may be
-        except ConnectionRefusedError:
-            # The error belongs to an earlier datagram; reading it cleared it, so this one can go.
-            self._socket.send(data)
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._reactor.unregister(self._fd)
-            self._socket.close()
-            self._socket = None
+        self.socket = sock
+        self.talks: dict[tuple[str, int], UdpTransport] = {}
+        reactor.register(sock.fileno(), self)
 
     def ready(self, mask: int, now: float) -> None:
-        if not mask & (READ | BROKEN):
-            return
-        while self._socket is not None:
+        if mask & BROKEN:
+            self._read_errors(now)
+        if mask & READABLE:
+            self._read(now)
+
+    def _read(self, now: float) -> None:
+        while True:
             try:
-                datagram = self._socket.recv(LARGEST)
+                datagram, peer = self.socket.recvfrom(LARGEST)
             except OSError as error:
-                if error.errno != EAGAIN:
-                    self._receiver.broken(error, now)
+                if error.errno == EAGAIN:
+                    return
+                continue  # an error of one destination, reported here too; its details are in the error queue
+            talk = self.talks.get(peer[:2])
+            if talk is not None:
+                talk.heard(datagram, now)
+
+    def _read_errors(self, now: float) -> None:
+        level, kind = self._recverr
+        while True:
+            try:
+                _, messages, _, peer = self.socket.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+            except OSError:
                 return
-            if datagram:
-                self._receiver.received(datagram, now)
-            else:
-                self._receiver.ended(now)
+            talk = self.talks.get(peer[:2]) if peer else None
+            for message_level, message_kind, data in messages:
+                if talk is not None and (message_level, message_kind) == (level, kind):
+                    talk.failed(OSError(_ERROR.unpack_from(data)[0], "datagram"), now)
+
+
+class UdpHub:
+    """The sockets of one worker. sources are told apart: a conversation keeps the address it was begun with."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._sockets: dict[tuple[int, str], list[_Shared]] = {}
+
+    def open(self, receiver: Receiver, host: str, port: int, source: str = "") -> "UdpTransport":
+        """A conversation, ready at once; the caller reports it as connected. Raises OSError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sockets = self._sockets.setdefault((family, source), [])
+        for shared in sockets:
+            if (host, port) not in shared.talks:
+                break
+        else:
+            shared = _Shared(self._reactor, family, source)
+            sockets.append(shared)
+        return UdpTransport(shared, receiver, host, port)
+
+    def close(self) -> None:
+        for sockets in self._sockets.values():
+            for shared in sockets:
+                self._reactor.unregister(shared.socket.fileno())
+                shared.socket.close()
+        self._sockets.clear()
+
+
+class UdpTransport:
+    """One conversation on a shared socket."""
+
+    __slots__ = ("_key", "_receiver", "_shared")
+
+    def __init__(self, shared: _Shared, receiver: Receiver, host: str, port: int) -> None:
+        self._shared: _Shared | None = shared
+        self._receiver = receiver
+        self._key = (host, port)
+        shared.talks[self._key] = self
+
+    def send(self, data: bytes) -> None:
+        assert self._shared is not None
+        for _ in range(ERRORS_BEFORE_US):
+            try:
+                self._shared.socket.sendto(data, self._key)
+            except BlockingIOError:
+                return  # the local queue is full: lost as any datagram may be
+            except ConnectionRefusedError:
+                continue  # an ICMP error about somebody else's datagram; asking has cleared it
+            return
+
+    def close(self) -> None:
+        if self._shared is not None:
+            del self._shared.talks[self._key]
+            self._shared = None
+
+    def heard(self, datagram: bytes, now: float) -> None:
+        if datagram:
+            self._receiver.received(datagram, now)
+        else:
+            self._receiver.ended(now)
+
+    def failed(self, error: OSError, now: float) -> None:
+        self._receiver.broken(error, now)
