@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test check bench bench-match bench-scan dist clean
+.PHONY: help run test check fuzz lab bench bench-match bench-scan dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,13 @@ test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
 check: .venv/dev  ## lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy engine matcher
+
+fuzz: .venv/dev  ## one minute of coverage-guided fuzzing (installs atheris)
+	@$(PIP) install atheris
+	@$(BIN)/python tests/fuzz_matcher.py -max_total_time=60
+
+lab: .venv/dev  ## compare with Nmap on real daemons (root, apt and ../shared/lab)
+	@$(BIN)/python -m bench.lab --up $(ARGS)
 
 bench: bench-match bench-scan  ## all benchmarks
 

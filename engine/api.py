@@ -21,13 +21,19 @@ from engine.runners.inline import InlineRunner
 from engine.runners.processes import ProcessRunner
 from engine.sinks.base import decode_rows
 from engine.source import TargetSource
+from engine.sources import check_sources
 from engine.worker import raise_descriptor_limit, scan_context
 
 Targets = Iterable[str | Target] | AsyncIterable[str | Target]
 
 
 def make_runner(config: ScanConfig) -> Runner:
-    """The runner that `config.workers` asks for. Raises MatcherError for a database or engine that cannot be used."""
+    """The runner that `config.workers` asks for.
+
+    Raises ConfigError for a source address that is not this machine's, and, where there are no workers that would find
+    out, MatcherError for a database or engine that cannot be used.
+    """
+    check_sources(config.sources)
     raise_descriptor_limit()
     return ProcessRunner(config) if config.workers else InlineRunner(config, scan_context(config))
 

@@ -4,23 +4,33 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 
 from engine.services import ServiceTable
-from matcher import Matcher, ProbeDatabase, compile_matcher, load_databases
+from matcher import Matcher, ProbeDatabase, compile_matcher, find_database, load_databases
 
 
 class _ServiceRows:
-    """The services table, read only if a database asks for it."""
+    """The services table of a choice of databases, read only if one of them asks for it."""
+
+    def __init__(self, probes: Sequence[str]) -> None:
+        self._probes = probes
 
     def __iter__(self) -> Iterator[tuple[str, int, str]]:
-        return ServiceTable.load().rows()
+        return service_table(self._probes).rows()
+
+
+def choices(probes: Sequence[str]) -> list[str]:
+    """Every database named: paths, `nmap`, `builtin`; one option may name several, separated by commas."""
+    return [choice for option in probes for choice in option.split(",")]
+
+
+def service_table(probes: Sequence[str]) -> ServiceTable:
+    """What ports are called; a table beside the first database counts first."""
+    chosen = choices(probes)
+    return ServiceTable.load(find_database(chosen[0] if chosen else None))
 
 
 def open_database(probes: Sequence[str]) -> ProbeDatabase:
-    """The databases chosen (none: the one that is found), with service names known to Exclude. Raises MatcherError.
-
-    probes: paths, `nmap`, `builtin`; each may name several, separated by commas.
-    """
-    choices = [choice for option in probes for choice in option.split(",")]
-    return load_databases(choices, services=_ServiceRows())
+    """The databases chosen (none: the one that is found), with service names known to Exclude. Raises MatcherError."""
+    return load_databases(choices(probes), services=_ServiceRows(probes))
 
 
 def open_matcher(probes: Sequence[str], engine: str, progress: Callable[[int, int], None] | None = None) -> Matcher:

@@ -86,16 +86,15 @@ class Reactor:
             timed.slot = None
         if timed.deadline == inf:
             return
-        tick = int(timed.deadline / TICK_S) + 1
+        if self._timer is None:
+            self._tick = int(time.monotonic() / TICK_S)
+            self._timer = self._loop.call_later(TICK_S, self._advance)
+        tick = max(int(timed.deadline / TICK_S), self._tick) + 1  # what is past already comes up with the next tick
         slot = self._slots.get(tick)
         if slot is None:
             slot = self._slots[tick] = set()
         slot.add(timed)
         timed.slot = slot
-        if self._timer is None:
-            self._tick = int(time.monotonic() / TICK_S)
-            self._timer = self._loop.call_later(TICK_S, self._advance)
-        self._tick = min(self._tick, tick - 1)
 
     @staticmethod
     def disarm(timed: Timed) -> None:
@@ -105,8 +104,8 @@ class Reactor:
 
     def _advance(self) -> None:
         now = time.monotonic()
-        last = int(now / TICK_S)
-        for tick in range(self._tick + 1, last + 1):
+        first, self._tick = self._tick + 1, int(now / TICK_S)
+        for tick in range(first, self._tick + 1):
             slot = self._slots.pop(tick, None)
             if slot is None:
                 continue
@@ -118,6 +117,5 @@ class Reactor:
                     self.arm(timed)
                 else:
                     timed.expired(now)
-        self._tick = max(self._tick, last)
         self._timer = self._loop.call_later(TICK_S, self._advance) if self._slots else None
         self.after_turn()

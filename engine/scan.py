@@ -141,6 +141,7 @@ class ServiceScan:
     """
 
     __slots__ = (
+        "_answer",
         "_buffer",
         "_bytes",
         "_connections",
@@ -178,6 +179,7 @@ class ServiceScan:
         self._cursor = -1  # -1: the NULL probe comes next
         self._probe: Probe | None = None
         self._buffer = b""
+        self._answer = b""  # the last buffer that was not empty, of the probes before
         self._t0 = 0.0
         self._window = 0.0  # when the present window ends
         self._idle_s = 0.0
@@ -202,8 +204,8 @@ class ServiceScan:
 
     @property
     def response(self) -> bytes:
-        """What has been received for the current probe."""
-        return self._buffer
+        """What has been received for the last probe that drew anything."""
+        return self._buffer or self._answer
 
     # -- events
 
@@ -339,7 +341,8 @@ class ServiceScan:
 
     def _connect_next(self, now: float) -> Action:
         """A new connection, an empty buffer, the next probe."""
-        self._buffer = b""
+        if self._buffer:
+            self._answer, self._buffer = self._buffer, b""
         self._probe = self._next_probe()
         if self._probe is None:
             return self._exhausted(now)

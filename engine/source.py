@@ -35,7 +35,8 @@ async def read_chunks(path: str) -> AsyncGenerator[bytes, None]:
         descriptor = os.dup(sys.stdin.fileno())
     else:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Without waiting: a named pipe would not open until somebody writes, and nothing could interrupt that.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise InputError(path, 0, f"cannot be read: {error.strerror}") from error
     try:
@@ -55,6 +56,8 @@ async def read_chunks(path: str) -> AsyncGenerator[bytes, None]:
                         loop.remove_reader(descriptor)
             try:
                 chunk = os.read(descriptor, READ_SIZE)
+            except BlockingIOError:
+                continue
             except OSError as error:
                 raise InputError(path, 0, f"cannot be read: {error.strerror}") from error
             if not chunk:

@@ -18,7 +18,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from itertools import cycle
 from math import inf
 
 import msgspec
@@ -26,7 +25,7 @@ import uvloop
 from msgspec.structs import replace
 
 from engine.certificates import tls_facts
-from engine.databases import open_matcher
+from engine.databases import open_matcher, service_table
 from engine.dial import Dialler
 from engine.driver import Driver
 from engine.errors import EngineError
@@ -36,7 +35,7 @@ from engine.post import LIMIT_S, PostProcessing
 from engine.pseudo import PseudoServices
 from engine.reactor import Reactor
 from engine.scan import UNLIMITED, ScanContext, ServiceScan
-from engine.services import ServiceTable
+from engine.sources import Sources
 from engine.timing import TIMINGS
 from engine.trace import Trace, TracedScan
 from engine.transports.base import Receiver, Transport
@@ -58,6 +57,7 @@ POST_CONVERSATIONS = 100  # of post-processing, at once in one worker
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 HOST_CLOCKS = 65_536  # hosts whose time is remembered by one worker after their services are done
 RECOVERY = 64  # finished targets after which a limit lowered for want of sockets is raised by one again
+CONGESTION_S = 0.02  # how soon to look again whether results still pile up
 
 
 def share(total: float, workers: int) -> float:
@@ -80,7 +80,7 @@ def raise_descriptor_limit() -> None:
 
 def scan_context(config: ScanConfig) -> ScanContext:
     """Database, matcher and options made ready. Raises MatcherError, ConfigError."""
-    services = ServiceTable.load()
+    services = service_table(config.probes)
     matcher = open_matcher(config.probes, config.matcher)
     try:
         program = version("probemill")
@@ -161,7 +161,7 @@ class Worker:
         self._done: list[int] = []
         self._tally: Counter[str] = Counter()
         self._encoder = msgspec.json.Encoder()
-        self._sources = cycle(config.sources or ("",))
+        self._sources = Sources(config.sources)
         self._udp = UdpHub(self.reactor)
         self._tls = client_context()
         self._tls_open: set[Driver] = set()
@@ -172,6 +172,7 @@ class Worker:
         self._asking: set[asyncio.Task[ServiceResult]] = set()
         self._post_turns = asyncio.Semaphore(POST_CONVERSATIONS)
         self._hosts: dict[str, _HostClock] = {}
+        self._recovery = RECOVERY  # targets to be finished before a lowered limit is raised by one
         self._idle = asyncio.Event()
         self._idle.set()
         self._flush_handle: asyncio.TimerHandle | None = None
@@ -218,7 +219,7 @@ class Worker:
                 asyncio.get_running_loop().call_later(at - now, self._reopen, driver)
                 return None
         if target.proto == "udp":
-            return self._udp.open(driver, target.host, target.port, next(self._sources))
+            return self._udp.open(driver, target.host, target.port, self._sources.towards(target.host))
         if tunnel is Tunnel.NONE:
             return self._tcp(driver, target)
         if driver not in self._tls_open:
@@ -230,7 +231,12 @@ class Worker:
 
     def _tcp(self, receiver: Receiver, target: Target) -> TcpTransport:
         return TcpTransport(
-            self.reactor, receiver, target.host, target.port, source=next(self._sources), reset=self._config.reset
+            self.reactor,
+            receiver,
+            target.host,
+            target.port,
+            source=self._sources.towards(target.host),
+            reset=self._config.reset,
         )
 
     @staticmethod
@@ -247,6 +253,7 @@ class Worker:
 
     def starved(self) -> None:
         self._gate.max_inflight = max(1, len(self._inflight) * 9 // 10)
+        self._recovery = RECOVERY
         self._tally["starved"] += 1
 
     def finished(self, driver: Driver, result: ServiceResult) -> None:
@@ -273,7 +280,7 @@ class Worker:
                 self._tls,
                 asyncio.get_running_loop().time() + min(LIMIT_S, budget_at - time.monotonic()),
                 name=result.host,
-                source=next(self._sources),
+                source=self._sources.towards(result.ip),
                 pace=partial(self._wait_s, result.ip) if self._paced else lambda: 0.0,
             )
             return await self._post.enrich(result, response, dial)
@@ -290,7 +297,13 @@ class Worker:
 
     def _emit(self, target: Target, result: ServiceResult) -> None:
         """The target is done, this is its row."""
-        self._gate.release(target, time.monotonic())
+        gate = self._gate
+        gate.release(target, time.monotonic())
+        if gate.max_inflight < self._limit:
+            self._recovery -= 1
+            if not self._recovery:
+                gate.max_inflight += 1
+                self._recovery = RECOVERY
         if self._hosts:
             self._leave_host(target.host)
         tally = self._tally
@@ -315,12 +328,13 @@ class Worker:
         now = time.monotonic()
         while self._tls_queue and len(self._tls_open) < TLS_HANDSHAKES:
             driver = self._tls_queue.popleft()
-            self._tls_open.add(driver)
-            driver.reopen(now)
+            if driver in self._inflight:  # it may have run out of its budget while it waited
+                self._tls_open.add(driver)
+                driver.reopen(now)
         gate, waiting = self._gate, self._waiting
-        if gate.max_inflight < self._limit and not len(self._done) % RECOVERY:
-            gate.max_inflight += 1
-        if not self._congested():
+        if self._congested():
+            self._wake_at(now + CONGESTION_S, now)
+        else:
             while waiting and gate.offer(waiting[0]):
                 waiting.popleft()
             while (target := gate.next_ready(now)) is not None:
@@ -393,6 +407,12 @@ class Worker:
         self._deliver(Batch(self._encoder.encode_lines(rows), len(rows), done, dict(tally)))
 
 
+async def _drain(worker: Worker, writer: asyncio.StreamWriter) -> None:
+    """Say goodbye when all is done."""
+    await worker.idle()
+    writer.write(frame(Kind.BYE))
+
+
 async def _serve(link: socket.socket) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=link, limit=1 << 22)
     message = await receive(reader)
@@ -414,6 +434,7 @@ async def _serve(link: socket.socket) -> None:
     )
     decode = msgspec.msgpack.Decoder(list[Target]).decode
     writer.write(frame(Kind.READY))
+    draining: asyncio.Task[None] | None = None
     while (message := await receive(reader)) is not None:
         kind, body = message
         if kind is Kind.TARGETS:
@@ -421,10 +442,9 @@ async def _serve(link: socket.socket) -> None:
         elif kind is Kind.CANCEL:
             worker.cancel(Reason(body.decode()))
         elif kind is Kind.DRAIN:
-            await worker.idle()
-            writer.write(frame(Kind.BYE))
-            await writer.drain()
-            break
+            draining = asyncio.create_task(_drain(worker, writer))
+    if draining is not None:
+        draining.cancel()
     worker.close()
     writer.close()
 

@@ -22,6 +22,7 @@ from matcher.model import (
     Templates,
     VersionInfo,
 )
+from matcher.recog import Recog, RecogMatch, load_recog
 
 __all__ = [
     "DatabaseError",
@@ -33,6 +34,8 @@ __all__ = [
     "Probe",
     "ProbeDatabase",
     "Proto",
+    "Recog",
+    "RecogMatch",
     "Signature",
     "SignatureId",
     "Templates",
@@ -43,6 +46,7 @@ __all__ = [
     "find_database",
     "load_database",
     "load_databases",
+    "load_recog",
     "merge_databases",
     "nmap_database",
     "parse_database",

@@ -73,8 +73,7 @@ def scan_command(**options: Any) -> None:
     config = groups.scan_config(options)
     inputs = groups.inputs(options)
     console = Console(stderr=True)
-    level = LEVELS[min(options["verbose"], len(LEVELS) - 1)]
-    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    _log_to(console, LEVELS[min(options["verbose"], len(LEVELS) - 1)])
     errors = _InputErrors()
     if options["dry_run"]:
         asyncio.run(_dry_run(config, inputs, errors))
@@ -90,6 +89,16 @@ def scan_command(**options: Any) -> None:
         raise InputError("input", 0, "no valid target")
     if run.interrupted:
         sys.exit(130)
+
+
+def _log_to(console: Console, level: int) -> None:
+    """Above the live line on a terminal, else as plain lines."""
+    if console.is_terminal:
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_time=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("probemill: %(levelname)s: %(message)s"))
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
 def _open_sinks(options: groups.Options) -> list[Sink]:

@@ -17,10 +17,12 @@ class InlineRunner:
         self._context = context
         self._worker: Worker | None = None
         self._feeder: asyncio.Task[None] | None = None
+        self._cancelled = False
         self._outstanding = 0
         self._room = asyncio.Event()
 
     def cancel(self, reason: Reason = Reason.CANCELLED) -> None:
+        self._cancelled = True
         if self._feeder is not None:
             self._feeder.cancel()
         if self._worker is not None:
@@ -35,6 +37,8 @@ class InlineRunner:
             self._config, self._context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES
         )
         self._feeder = asyncio.create_task(self._feed(source, worker))
+        if self._cancelled:  # before it had begun
+            self._feeder.cancel()
 
         async def finish() -> None:
             try:

@@ -79,6 +79,8 @@ class ProcessRunner:
             patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._explain_waiting)
             readers = [asyncio.create_task(self._attend(slot, deliver)) for slot in self._slots]
             self._feeder = asyncio.create_task(self._feed(source))
+            if self._cancelled is not None:  # while the workers were starting
+                self._feeder.cancel()
             try:
                 await self._until_done(self._feeder, readers)
             finally:

@@ -8,7 +8,7 @@ Only a socket per conversation with the *same* port of the same host is needed, 
 
 import socket
 import struct
-from errno import EAGAIN
+from errno import EACCES, ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EPROTO
 
 from engine.reactor import BROKEN, Reactor
 from engine.transports.base import Receiver
@@ -21,6 +21,7 @@ _RECVERR = {  # family -> (level, option and control message type), Linux's numb
     socket.AF_INET: (socket.IPPROTO_IP, 11),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
 }
+_ABOUT_A_PEER = frozenset((ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EPROTO, EACCES, ENOPROTOOPT, EMSGSIZE))
 _ERROR = struct.Struct("I")  # the errno at the head of struct sock_extended_err
 
 
@@ -53,9 +54,9 @@ class _Shared:
             try:
                 datagram, peer = self.socket.recvfrom(LARGEST)
             except OSError as error:
-                if error.errno == EAGAIN:
-                    return
-                continue  # an error of one destination, reported here too; its details are in the error queue
+                if error.errno in _ABOUT_A_PEER:
+                    continue  # reported here once, too; whom it is about stands in the error queue
+                return  # drained, or closed by what the last datagram led to
             talk = self.talks.get(peer[:2])
             if talk is not None:
                 talk.heard(datagram, now)
