@@ -25,26 +25,26 @@ ADDRESS = "127.77.0.1"
 RESULTS = "results.ndjson"
 MAX_REQUEST = 65536
 
-# What to play: product -> port. Ports above 1023, so that nobody needs to be root.
+# What to play: (service, product) -> port. Ports above 1023, so that nobody needs to be root.
 CAST = {
-    "OpenSSH": 2222,
-    "Dropbear sshd": 22022,
-    "ProFTPD": 2121,
-    "vsftpd": 10021,
-    "Postfix smtpd": 2525,
-    "Exim smtpd": 10025,
-    "Dovecot imapd": 1143,
-    "Dovecot pop3d": 1110,
-    "MariaDB": 3306,
-    "MySQL": 33060,
-    "Redis key-value store": 6379,
-    "Memcached": 11211,
-    "nginx": 8080,
-    "Apache httpd": 8081,
-    "lighttpd": 9999,
-    "ngircd": 6667,
-    "Music Player Daemon": 6600,
-    "RabbitMQ": 5672,
+    ("ssh", "OpenSSH"): 2222,
+    ("ssh", "Dropbear sshd"): 22022,
+    ("ftp", "ProFTPD"): 2121,
+    ("ftp", "vsftpd"): 10021,
+    ("smtp", "Postfix smtpd"): 2525,
+    ("smtp", "Exim smtpd"): 10025,
+    ("imap", "Dovecot imapd"): 1143,
+    ("pop3", "Dovecot pop3d"): 1110,
+    ("mysql", "MariaDB"): 3306,
+    ("mysql", "MySQL"): 33060,
+    ("redis", "Redis key-value store"): 6379,
+    ("memcached", "Memcached"): 11211,
+    ("http", "nginx"): 8080,
+    ("http", "Apache httpd"): 8081,
+    ("http", "lighttpd"): 9999,
+    ("irc", "ngircd"): 6667,
+    ("mpd", "Music Player Daemon"): 6600,
+    ("amqp", "RabbitMQ"): 5672,
 }
 
 
@@ -65,15 +65,10 @@ def cast() -> Iterator[Part]:
         for line in path.read_text(encoding="utf-8").splitlines():
             sample = json.loads(line)
             expect = sample["expect"] or {}
-            product = expect.get("product", "")
-            if (
-                product in wanted
-                and sample["proto"] == "tcp"
-                and not expect.get("soft")
-                and expect["name"][:3] != "ssl"
-            ):
+            role = expect.get("name", ""), expect.get("product", "")
+            if role in wanted and sample["proto"] == "tcp" and not expect.get("soft"):
                 request = payloads[sample["probe"], "tcp"]
-                yield Part(product, wanted.pop(product), request, sample["banner"].encode("latin-1"))
+                yield Part(role[1], wanted.pop(role), request, sample["banner"].encode("latin-1"))
 
 
 async def play(part: Part, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

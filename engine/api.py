@@ -19,6 +19,7 @@ from engine.model import Batch, ScanConfig, ServiceResult, Target
 from engine.runners import Runner
 from engine.runners.inline import InlineRunner
 from engine.runners.processes import ProcessRunner
+from engine.second_opinion import open_opinion
 from engine.sinks.base import decode_rows
 from engine.source import TargetSource
 from engine.sources import check_sources
@@ -31,9 +32,11 @@ def make_runner(config: ScanConfig) -> Runner:
     """The runner that `config.workers` asks for.
 
     Raises ConfigError for a source address that is not this machine's, and, where there are no workers that would find
-    out, MatcherError for a database or engine that cannot be used.
+    out, MatcherError for a database or engine that cannot be used; always for a folder of fingerprints that cannot.
     """
     check_sources(config.sources)
+    if config.recog:
+        open_opinion(config.recog)  # what is wrong with the folder is said before anything begins
     raise_descriptor_limit()
     return ProcessRunner(config) if config.workers else InlineRunner(config, scan_context(config))
 

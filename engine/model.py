@@ -63,6 +63,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     """Which line said so. probe: the probe in whose list the line stands; sent: the probe that was sent, if another.
 
     line: 1-based line of the database; file: the database's name, only where several were merged.
+    recog: the Recog fingerprint that filled in what was empty; where no line matched, probe is empty and line 0.
     """
 
     probe: str
@@ -70,6 +71,7 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     soft: bool = False
     sent: str = ""
     file: str = ""
+    recog: str = ""
 
 
 class DatabaseRef(Struct, frozen=True):
@@ -159,6 +161,7 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
 
     # what to ask, and how the answers are read
     probes: tuple[str, ...] = ()  # databases, merged in order: paths, `nmap`, `builtin`; empty: the first that is found
+    recog: str = ""  # folder of Recog's XML fingerprints, for a second opinion; empty: none
     matcher: str = "auto"  # or `hyperscan`, `re2`, `reference`
     intensity: int = 7
     allports: bool = False  # scan what the database excludes, too

@@ -51,11 +51,12 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "bytes": "How many bytes were received.",
     },
     Evidence: {
-        "probe": "The probe in whose list the line stands.",
-        "line": "The number of the line in the database, counted from 1.",
+        "probe": "The probe in whose list the line stands; empty where no line matched.",
+        "line": "The number of the line in the database, counted from 1; 0 where no line matched.",
         "soft": "Whether it is a `softmatch` line.",
         "sent": "The probe that was sent, where it is another one: its fallback recognised the answer.",
         "file": "The file of the line, where several databases were merged.",
+        "recog": "The Recog fingerprint that filled in fields which were empty: its file and description.",
     },
     TlsFacts: {
         "protocol": "The version that was agreed, such as `TLSv1.3`.",

@@ -80,9 +80,9 @@ KEYS = frozenset((*_SERVICES, "favicon.md5", "x509.subject", "x509.issuer"))
 
 # Words that many products share: they do not make two names the same product.
 _COMMON = frozenset(
-    "and banner client daemon device dns ftp ftpd header http httpd https imap imapd internet linux mail mysql networks"
-    " nntp ntp page pop pop3 pop3d project proxy release rtsp rtspd secure server service sip smtp smtpd snmp software"
-    " ssh sshd standard systems telnet telnetd the unix version web windows".split()
+    {"and", "client", "daemon", "device", "directory", "dns", "ftp", "ftpd", "http", "httpd", "imap", "imapd", "linux"}
+    | {"internet", "mail", "nntp", "ntp", "open", "pop", "pop3", "pop3d", "proxy", "rtsp", "rtspd", "secure", "server"}
+    | {"service", "sip", "smtp", "smtpd", "snmp", "ssh", "sshd", "telnet", "telnetd", "the", "unix", "web", "windows"}
 )
 _WORD = re.compile(r"[a-z0-9]{2,}")
 
@@ -203,14 +203,21 @@ class SecondOpinion:
         """The result with what was empty filled in. response: what the scan received last."""
         if (result.product and result.cpe) or result.verdict not in OPEN_VERDICTS:
             return result
+        try:
+            return self._best(result, response)
+        except Exception:  # whatever a hostile answer does to a parser: the row goes on as it was
+            return result
+
+    def _best(self, result: ServiceResult, response: bytes) -> ServiceResult:
+        """By the first text that gives the product, else by the first that gives anything."""
         best = result
         for key, text in self._readings(result, response):
             match = self._recog.identify(key, text)
             if match is None:
                 continue
             filled = _filled(result, key, match)
-            if filled.product:
-                return filled if filled is not result else best
+            if filled is not result and filled.product:
+                return filled
             if best is result:
                 best = filled
         return best
@@ -251,12 +258,10 @@ def _filled(result: ServiceResult, key: str, match: RecogMatch) -> ServiceResult
     cpe = _joined(result.cpe, said)
     if not changes and cpe == result.cpe:
         return result
-    evidence = result.evidence or Evidence("", 0)
-    filled = replace(identified(result, **changes), cpe=cpe, evidence=replace(evidence, recog=match.source))
-    if "product" in changes and result.method != "probed" and key in _SERVICES:
-        return replace(filled, name=_SERVICES[key])
-    if "product" in changes and result.method == "probed":
-        return filled
+    evidence = replace(result.evidence or Evidence("", 0), recog=match.source)
+    filled = replace(identified(result, **changes), cpe=cpe, evidence=evidence)
+    if "product" in changes and (result.method == "probed" or key in _SERVICES):
+        return filled if result.method == "probed" else replace(filled, name=_SERVICES[key])
     return replace(filled, method=result.method, conf=result.conf, verdict=result.verdict, reason=result.reason)
 
 
@@ -302,6 +307,10 @@ def _joined(cpe: tuple[str, ...], said: dict[str, str]) -> tuple[str, ...]:
 
 def _same_product(product: str, said: dict[str, str]) -> bool:
     """Whether the opinion is on the product that is known already: they share a word that means something."""
-    names = (said.get(f"{thing}.{part}", "") for thing in ("service", "hw") for part in ("vendor", "product", "family"))
-    words = set(_WORD.findall(" ".join(names).lower())) - _COMMON
+    thing = "service" if _named(said, "service") else "hw"
+    words = _words(said, f"{thing}.product", f"{thing}.family") or _words(said, f"{thing}.vendor")
     return bool(words & set(_WORD.findall(product.lower())))
+
+
+def _words(said: dict[str, str], *names: str) -> set[str]:
+    return {word for name in names for word in _WORD.findall(said.get(name, "").lower())} - _COMMON

@@ -6,6 +6,7 @@ holds more targets than its caller gave it; rows leave in batches of N rows or T
 """
 
 import asyncio
+import contextlib
 import gc
 import platform
 import resource
@@ -35,6 +36,7 @@ from engine.post import LIMIT_S, PostProcessing
 from engine.pseudo import PseudoServices
 from engine.reactor import Reactor
 from engine.scan import UNLIMITED, ScanContext, ServiceScan
+from engine.second_opinion import open_opinion
 from engine.sources import Sources
 from engine.timing import TIMINGS
 from engine.trace import Trace, TracedScan
@@ -56,7 +58,7 @@ REMEMBERED_BYTES = 512  # longer ones hardly repeat
 POST_CONVERSATIONS = 100  # of post-processing, at once in one worker
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 HOST_CLOCKS = 65_536  # hosts whose time is remembered by one worker after their services are done
-RECOVERY = 64  # finished targets after which a limit lowered for want of sockets is raised by one again
+RECOVERY = 64  # finished targets, at most, after which a limit lowered for want of sockets is raised by one again
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
 
 
@@ -168,6 +170,7 @@ class Worker:
         self._tls_queue: deque[Driver] = deque()
         self._trace = Trace(_to_stderr, time.monotonic()) if config.trace else None
         self._pseudo = PseudoServices(config.pseudo_ports)
+        self._opinion = open_opinion(config.recog) if config.recog else None
         self._post = PostProcessing(config.post, intensity=config.intensity)
         self._asking: set[asyncio.Task[ServiceResult]] = set()
         self._post_turns = asyncio.Semaphore(POST_CONVERSATIONS)
@@ -253,7 +256,7 @@ class Worker:
 
     def starved(self) -> None:
         self._gate.max_inflight = max(1, len(self._inflight) * 9 // 10)
-        self._recovery = RECOVERY
+        self._recovery = min(RECOVERY, self._gate.max_inflight)
         self._tally["starved"] += 1
 
     def finished(self, driver: Driver, result: ServiceResult) -> None:
@@ -261,6 +264,8 @@ class Worker:
         self._inflight.discard(driver)
         if self._tls_open:
             self._tls_open.discard(driver)
+        if self._opinion is not None:
+            result = self._opinion.on(result, response)
         result = self._post.read(result, response)
         if self._config.pseudo_ports and (label := self._pseudo.label(result, response)):
             self._emit(target, replace(result, pseudo=label))
@@ -292,7 +297,11 @@ class Worker:
 
     def _asked(self, target: Target, result: ServiceResult, task: asyncio.Task[ServiceResult]) -> None:
         self._asking.discard(task)
-        self._emit(target, result if task.cancelled() else task.result())
+        if not task.cancelled():
+            result = task.result()
+            if self._opinion is not None:  # there may be a certificate or an icon now
+                result = self._opinion.on(result)
+        self._emit(target, result)
         self._pump()
 
     def _emit(self, target: Target, result: ServiceResult) -> None:
@@ -303,7 +312,7 @@ class Worker:
             self._recovery -= 1
             if not self._recovery:
                 gate.max_inflight += 1
-                self._recovery = RECOVERY
+                self._recovery = min(RECOVERY, gate.max_inflight)
         if self._hosts:
             self._leave_host(target.host)
         tally = self._tally
@@ -313,7 +322,7 @@ class Worker:
         tally["verdict:" + result.verdict.value] += 1
         if result.reason is not None:
             tally["reason:" + result.reason.value] += 1
-        if result.evidence is not None:
+        if result.evidence is not None and result.evidence.line:
             tally["service:" + result.name] += 1
             tally["hit:" + (result.evidence.sent or result.evidence.probe)] += 1
         self._rows.append(result)
@@ -419,19 +428,19 @@ async def _serve(link: socket.socket) -> None:
     if message is None or message[0] is not Kind.SETUP:
         return
     config = msgspec.msgpack.decode(message[1], type=ScanConfig)
+    encode = msgspec.msgpack.Encoder().encode
     try:
-        context = scan_context(config)
+        worker = Worker(
+            config,
+            scan_context(config),
+            lambda batch: writer.write(frame(Kind.BATCH, encode(batch))),
+            lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
+        )
     except (MatcherError, EngineError) as error:
         writer.write(frame(Kind.FAULT, str(error).encode()))
-        await writer.drain()
+        with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
+            await writer.drain()
         return
-    encode = msgspec.msgpack.Encoder().encode
-    worker = Worker(
-        config,
-        context,
-        lambda batch: writer.write(frame(Kind.BATCH, encode(batch))),
-        lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
-    )
     decode = msgspec.msgpack.Decoder(list[Target]).decode
     writer.write(frame(Kind.READY))
     draining: asyncio.Task[None] | None = None

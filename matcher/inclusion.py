@@ -10,6 +10,7 @@ Source: determinisation on the fly of two Thompson automata, walked in step.
 import random
 from collections import deque
 from collections.abc import Iterator
+from functools import lru_cache
 
 from matcher.regex_ast import ALL, Alt, Chars, Mark, Node, Repeat, Seq, mask_of
 
@@ -29,12 +30,16 @@ def made_up(node: Node, count: int) -> Iterator[bytes]:
         yield bytes(text) or b"\n"
 
 
+@lru_cache(maxsize=1024)
+def _codes(mask: int) -> tuple[int, ...]:
+    return tuple(code for code in range(256) if mask >> code & 1)
+
+
 def _write(node: Node, chance: random.Random, number: int, text: bytearray) -> None:
     match node:
         case Chars(mask):
             liked = mask & (_LIKED[number] if number < len(_LIKED) else chance.choice(_LIKED)) or mask
-            codes = [code for code in range(256) if liked >> code & 1]
-            if codes:
+            if codes := _codes(liked):
                 text.append(codes[0] if number == 0 else chance.choice(codes))
         case Seq(items):
             for item in items:

@@ -12,6 +12,7 @@ follows could not be trusted. Pure but for the matching engine's cache.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 from msgspec import Struct
 
@@ -222,9 +223,8 @@ class _Check:
         """Try responses made up for this line; where earlier lines take them all, see if one of them must."""
         tree = _tree(signature)
         takers: dict[int, Signature] = {}
-        trials = [] if tree is None else list(made_up(tree, MADE_UP))
-        while tree is not None and trials:
-            response = trials.pop(0)
+        untaken: list[bytes] = []  # responses that earlier lines do not fit
+        for response in () if tree is None else chain(made_up(tree, MADE_UP), _drain(untaken)):
             if try_line(signature, probe, response) is None:
                 continue
             match = self.matcher.match(probe, response)
@@ -235,18 +235,24 @@ class _Check:
                 continue
             takers[taker.id] = taker
             exact = None if relaxed(taker.pattern) else _tree(taker)
-            rest = None if exact is None else uncovered(exact, tree)
+            rest = None if exact is None or tree is None else uncovered(exact, tree)
             if rest == b"":
                 text = f"line {taker.line} fits every response that this one fits, so this one is never reached"
                 yield self.at(signature)(ERROR, text, "unreachable")
                 return
-            trials += [rest] if rest else []
+            untaken += [rest] if rest else []
         if takers:
             lines = ", ".join(str(line) for line in sorted(taker.line for taker in takers.values())[:5])
             text = f"line {lines} took every response made up for this one; not decided whether it can be reached"
         else:
             text = "not decided whether this line can be reached"
         yield self.at(signature)(NOTE, text, "undecided")
+
+
+def _drain(items: list[bytes]) -> Iterator[bytes]:
+    """The items, and those that are added meanwhile."""
+    while items:
+        yield items.pop(0)
 
 
 def _of(sample: Sample, severity: str, text: str, rule: str) -> Finding:

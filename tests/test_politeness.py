@@ -23,7 +23,7 @@ from engine.transports.tcp import TcpTransport
 from engine.worker import scan_context
 
 IP_LOCAL_PORT_RANGE = 51  # Linux 6.3
-PORTS = struct.pack("=I", 61_009 << 16 | 61_000)
+PORTS = struct.pack("=I", 60_999 << 16 | 60_990)  # within the system's own range, else they are ignored
 HOLD_S = 0.1  # long enough for everything that is allowed at once to come at once
 
 

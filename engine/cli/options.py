@@ -115,6 +115,7 @@ state_options = _options(
 
 question_options = _options(
     click.option("--probes", metavar="FILE", multiple=True, help="Database: a file, nmap or builtin. Repeatable."),
+    click.option("--recog", metavar="DIR", help="Recog's XML fingerprints, for a second opinion; see docs/recog.md."),
     click.option("--matcher", default="auto", show_default=True, help="auto, hyperscan, re2 or reference."),
     click.option(
         "--intensity",
@@ -185,6 +186,7 @@ def scan_config(options: Options) -> ScanConfig:
         workers = len(os.sched_getaffinity(0))
     return ScanConfig(
         probes=options["probes"],
+        recog=options["recog"] or "",
         matcher=options["matcher"],
         intensity=2 if options["light"] else 9 if options["everything"] else options["intensity"],
         allports=options["allports"],

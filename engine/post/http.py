@@ -189,6 +189,7 @@ def favicon(path: str, icon: bytes) -> dict[str, Json]:
         "path": path,
         "bytes": len(icon),
         "mmh3": mmh3(base64.encodebytes(icon)),
+        "md5": hashlib.md5(icon, usedforsecurity=False).hexdigest(),
         "sha256": hashlib.sha256(icon).hexdigest(),
     }
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.model import Batch, Reason, ScanConfig, Target
 from engine.permutation import route
 from engine.runners.base import Deliver, Source
@@ -150,7 +150,7 @@ class ProcessRunner:
             elif kind is Kind.READY:
                 slot.ready = True
             elif kind is Kind.FAULT:
-                raise EngineError(body.decode())
+                raise ConfigError(body.decode())
             elif kind is Kind.BYE:
                 return
 

@@ -1,0 +1,269 @@
+"""The pool of worker processes and the command that runs it: deaths, faults, signals, pipes, full disks."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from loopback import DATABASE, Farm, collect, config, database_file, greeting_after, scan, silent
+
+from engine.errors import EngineError
+from engine.model import Batch, Reason, Target, Verdict
+from engine.runners import processes
+from engine.runners.base import Runner
+from engine.runners.inline import InlineRunner
+from engine.runners.processes import ProcessRunner
+from engine.sinks.base import decode_rows
+from engine.worker import scan_context
+
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    return database_file(tmp_path)
+
+
+def addresses(count: int) -> list[str]:
+    return [f"127.4.{number // 250}.{number % 250 + 1}" for number in range(count)]
+
+
+@contextlib.contextmanager
+def command(database: str, *arguments: str, **options: object) -> "Iterator[subprocess.Popen[bytes]]":
+    """A running `probemill scan` with two workers; killed at the end of the block if it has not ended."""
+    line = [sys.executable, "-m", "engine.cli", "scan", "-q", "--no-post", "--probes", database, "--workers", "2"]
+    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    with subprocess.Popen([*line, "--matcher", "reference", *arguments], **given) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def until_visited(farm: Farm, count: int) -> None:
+    limit = time.monotonic() + PATIENCE_S
+    while len(farm.visits) < count:
+        assert time.monotonic() < limit, f"{len(farm.visits)} visits"
+        time.sleep(0.01)
+
+
+def finish(process: "subprocess.Popen[bytes]") -> tuple[list[dict[str, object]], str]:
+    """Wait for its end. -> rows, stderr without the word that a busy machine's slow start may draw"""
+    output, said = process.communicate(timeout=PATIENCE_S)
+    rows = [json.loads(line) for line in (output or b"").splitlines()]
+    lines = said.decode().splitlines(keepends=True)
+    return rows, "".join(line for line in lines if "compiling the database" not in line)
+
+
+# -- workers that die
+
+
+def test_a_worker_is_killed(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Every target has exactly one row, and the log says what happened."""
+    targets = addresses(600)
+
+    async def kill_one(runner: ProcessRunner, farm: Farm) -> int:
+        while len(farm.visits) < 150:
+            await asyncio.sleep(0.01)
+        pid = runner.pids[0]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def run(farm: Farm) -> tuple[list[str], int]:
+        runner = ProcessRunner(config(database, workers=2, max_inflight=80))
+        killing = asyncio.create_task(kill_one(runner, farm))
+        rows, _ = await collect(farm.targets(*targets), runner)
+        assert runner.restarts == 1
+        assert runner.outstanding() == [0, 0]
+        assert {row.verdict for row in rows} == {Verdict.HARDMATCHED}
+        return [row.ip for row in rows], await killing
+
+    with caplog.at_level(logging.WARNING, "probemill.pool"), Farm(greeting_after(0.05)) as farm:
+        found, pid = asyncio.run(run(farm))
+    assert Counter(found) == dict.fromkeys(targets, 1)
+    assert f"(pid {pid}) died with status -9" in caplog.text
+
+
+@pytest.mark.parametrize("main", ["raise SystemExit(7)", "import os; os.kill(os.getpid(), 9)"])
+def test_workers_that_die_at_once(database: str, main: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are replaced a few times, then the run gives up with a word of why."""
+    monkeypatch.setattr(processes, "_MAIN", main)
+    with pytest.raises(EngineError, match=r"worker \d died 4 times"):
+        scan(["127.4.0.1:9"], config(database, workers=2))
+
+
+def test_no_process_is_left_behind(database: str) -> None:
+    runner = ProcessRunner(config(database, workers=2))
+    with Farm(greeting_after(0.0)) as farm:
+        asyncio.run(collect(farm.targets(*addresses(10)), runner))
+    assert runner.pids == []
+    with contextlib.suppress(ChildProcessError):
+        assert os.waitpid(-1, os.WNOHANG) == (0, 0)  # whatever else this test process has started
+
+
+@pytest.mark.parametrize("text", [b"Probe nonsense\n", b"Probe TCP NULL q||\nmatch x m|(|\n"])
+def test_a_bad_database_is_one_line(tmp_path: Path, text: bytes) -> None:
+    path = database_file(tmp_path, text)
+    with command(path, "127.4.0.1:9") as process:
+        _, said = finish(process)
+    assert process.returncode == 2
+    assert said.count("\n") == 1
+    assert said.startswith("probemill: ")
+    assert path in said
+
+
+# -- being asked to end
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("input_has_ended", [True, False])
+def test_asked_to_end(tmp_path: Path, number: signal.Signals, input_has_ended: bool) -> None:
+    """What is known is written, what was in flight is marked, and the exit code says that there was more to do."""
+    slow = database_file(tmp_path, DATABASE.replace(b"totalwaitms 400", b"totalwaitms 60000"))
+    with Farm(greeting_after(0.0)) as open_, Farm(silent) as tarpit:
+        targets = open_.targets(*addresses(20)) + tarpit.targets(*addresses(20))
+        with command(slow, "-i", "-", stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            process.stdin.write("".join(f"{target}\n" for target in targets).encode())
+            process.stdin.flush()
+            if input_has_ended:
+                process.stdin.close()
+                process.stdin = None
+            until_visited(open_, 20)
+            until_visited(tarpit, 20)
+            time.sleep(0.5)  # for the greetings to be read
+            process.send_signal(number)
+            rows, said = finish(process)
+    assert process.returncode == 130
+    assert said == ""
+    assert Counter(row["verdict"] for row in rows) == {"hardmatched": 20, "incomplete": 20}
+    assert {row.get("reason") for row in rows} == {None, "cancelled"}
+
+
+def test_asked_before_the_workers_are_up(database: str) -> None:
+    """A run that is cancelled while it starts contacts nobody, or at most what it had begun."""
+
+    async def run(farm: Farm, runner: Runner) -> int:
+        runner.cancel(Reason.CANCELLED)
+        rows, _ = await collect(farm.targets(*addresses(500)), runner)
+        return len(rows)
+
+    for workers in (0, 2):
+        settings = config(database, workers=workers, max_inflight=10)
+        runner = ProcessRunner(settings) if workers else InlineRunner(settings, scan_context(settings))
+        with Farm(greeting_after(0.0)) as farm:
+            assert asyncio.run(run(farm, runner)) == 0
+            assert not farm.visits
+
+
+def test_deadline_after_the_input_has_ended(tmp_path: Path) -> None:
+    slow = database_file(tmp_path, DATABASE.replace(b"totalwaitms 400", b"totalwaitms 60000"))
+    with Farm(silent) as farm, command(slow, "--deadline", "2s", *farm.targets(*addresses(3))) as process:
+        rows, _ = finish(process)
+    assert process.returncode == 0
+    assert {row["reason"] for row in rows} <= {"budget"}
+
+
+# -- pipes and files
+
+
+def test_a_reader_that_leaves_is_not_an_error(database: str) -> None:
+    """As with `| head -1`: no message, no waiting for the services that nobody wants to hear of."""
+    with Farm(greeting_after(0.05)) as farm:
+        targets = farm.targets(*addresses(400))
+        with command(database, "--max-inflight", "20", *targets) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"{")
+            process.stdout.close()
+            process.stdout = None
+            _, said = finish(process)
+    assert said == ""
+    assert process.returncode == 0
+    assert len(farm.visits) < 400
+
+
+def test_results_come_while_the_input_goes_on(database: str) -> None:
+    """A pipe that stays open: each line is answered without the next."""
+    with Farm(greeting_after(0.0)) as farm, command(database, "-i", "-", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for address in addresses(3):
+            process.stdin.write(f"{address}:{farm.port}\n".encode())
+            process.stdin.flush()
+            readable, _, _ = select.select([process.stdout], [], [], PATIENCE_S)
+            assert readable
+            assert json.loads(process.stdout.readline())["ip"] == address
+        process.stdin.close()
+        process.stdin = None
+        process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+
+
+def test_full_output(database: str) -> None:
+    targets = addresses(5)
+    with Farm(greeting_after(0.0)) as farm, command(database, "-o", "/dev/full", *farm.targets(*targets)) as process:
+        _, said = finish(process)
+    assert process.returncode == 1
+    assert said == "probemill: /dev/full: No space left on device\n"
+
+
+def test_few_descriptors(database: str) -> None:
+    """A hard limit far below the number of targets: everything is scanned, a few at a time."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+
+    targets = addresses(300)
+    with Farm(greeting_after(0.01)) as farm, command(database, *farm.targets(*targets), preexec_fn=limit) as process:
+        rows, said = finish(process)
+    assert (process.returncode, said) == (0, "")
+    assert {row["verdict"] for row in rows} == {"hardmatched"}
+    assert len(rows) == len(farm.visits) == 300
+
+
+# -- the flow from the sinks back to the reader
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_slow_sink_holds_the_scan_back(database: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost, nothing stands still, and what is read ahead is bounded."""
+    monkeypatch.setattr("engine.runners.inline.QUEUED_BATCHES", 2)
+    settings = config(database, workers=workers, max_inflight=20, batch_rows=2, max_bytes=1000)
+    runner: Runner = ProcessRunner(settings) if workers else InlineRunner(settings, scan_context(settings))
+    rows: list[str] = []
+    ahead: list[int] = []
+    given = 0
+
+    async def source(port: int) -> "AsyncIterator[Sequence[Target]]":
+        nonlocal given
+        for start in range(0, 400, 10):
+            hosts = addresses(400)[start : start + 10]
+            given += 10
+            yield [Target(start + number, host, port) for number, host in enumerate(hosts)]
+
+    async def deliver(batch: Batch) -> None:
+        rows.extend(row.ip for row in decode_rows(batch.rows))
+        ahead.append(given - len(rows))
+        if len(ahead) < 20:
+            await asyncio.sleep(0.02)
+
+    async def run(port: int) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await runner.run(source(port), deliver)
+
+    with Farm(greeting_after(0.0)) as farm:
+        asyncio.run(run(farm.port))
+    assert Counter(rows) == dict.fromkeys(addresses(400), 1)
+    assert max(ahead) <= 2 * 20 + 3 * 10  # the window, and a list that overlaps it, one at the door, one being made
