@@ -4,7 +4,8 @@ Scans the targets of `../shared/lab` with `--probes builtin` and holds the rows 
 
 * name: of the daemons that Nmap identifies, how many get the right service name: Nmap's, or the protocol it really is;
 * product: of those to which Nmap gives a product, how many get the same one (SAME lists other words for it);
-* version: of those whose recorded responses contain the package's version, how many are reported with it, or with the version Nmap reports;
+* version: of those whose recorded responses contain the package's version, how many are reported with it, or with the
+  version that Nmap reports;
 * what Nmap leaves without a name or without a product, and we do not.
 
 Exit code 1 below the floor of a figure; 0 when the lab is not there.
@@ -64,8 +65,10 @@ def scan(references: list[Row], options: list[str]) -> dict[Key, Row]:
     with tempfile.TemporaryDirectory() as folder:
         targets, results = Path(folder) / "targets", Path(folder) / "results.ndjson"
         targets.write_text("".join(f"{r['ip']}:{r['port']}/{r['proto']}\n" for r in references), encoding="utf-8")
-        command = [sys.executable, "-m", "engine.cli", "scan", "-i", targets, "-o", results, "--probes", "builtin"]
-        subprocess.run([*command, *options], check=True)
+        files = ["-i", str(targets), "-o", str(results)]
+        subprocess.run(
+            [sys.executable, "-m", "engine.cli", "scan", *files, "--probes", "builtin", *options], check=True
+        )
         return {key(row): row for row in map(json.loads, results.read_text(encoding="utf-8").splitlines())}
 
 
@@ -97,7 +100,7 @@ def measure(references: list[Row], rows: dict[Key, Row], heard: dict[Key, bytes]
                 figures["product"].append((right, f"{about}{reference['product']} -> {said}"))
             release = upstream(reference["package_version"])
             if release.encode() in heard[key(reference)]:
-                right = release in version or bool(version) and version == reference["version"]
+                right = release in version or version == reference["version"] != ""
                 figures["version"].append((right, f"{about}{release} -> {said}"))
         elif named(ours):
             figures["new names"].append((True, about + said))

@@ -1,9 +1,9 @@
 """Does our own database ever name a wrong product? `python -m bench.false_products`
 
-Every sample, and every `mutated` response of the golden corpus (../shared/golden, where present), is tried with the lines
-of every probe of its protocol, whatever it was an answer to. A product is right when it is the one expected, or when the
-pair stands in CHECKED, or when nothing is expected of the response (a mutation broke the line that named it) and the
-response still spells a distinctive word of the product. Everything else is wrong.
+Every sample, and every `mutated` response of the golden corpus (../shared/golden, where present), is tried with the
+lines of every probe of its protocol, whatever it was an answer to. A product is right when it is the one expected, or
+when the pair stands in CHECKED, or when nothing is expected of the response (a mutation broke the line that named it)
+and the response still spells a distinctive word of the product. Everything else is wrong.
 
 Prints the table of docs/fidelity.md. Exit code 1 when a product is wrong.
 """
@@ -23,19 +23,21 @@ from bench.corpora import GOLDEN, SAMPLES
 from matcher import Match, Matcher, Proto, load_database
 from matcher.samples import read_samples
 
-CHECKED = {  # (service, product expected, product found): why both are true
+CHECKED = {  # (service, product expected, product found): why both are true. The service is the one found.
     ("http", "PHP cli server", "Roundcube webmail"): "Roundcube runs on PHP's server",
     ("smtp", "", "Courier smtpd"): "Courier's wording; the answer is the same to two probes",
     ("smtp", "Dovecot submissiond", "Dovecot"): "the greeting alone, before the answer",
-    ("lmtp", "Dovecot lmtpd", "Dovecot"): "the greeting alone, before the answer",
+    ("smtp", "Dovecot lmtpd", "Dovecot"): "the greeting alone, before the answer",
     ("vnc", "", "VNC"): "the protocol's own name",
     ("telnet", "APC PDU/UPS devices or Windows CE telnetd", "APC PDU or UPS or Windows CE telnetd"): "wording",
     ("pop3", "Lotus Domino POP3 server", "Domino pop3d"): "wording",
     ("http", "Zeus httpd Admin Server", "Zeus httpd"): "the server, without its role",
     ("http", "IP_SHARER WEB", "Netgear WPn8 http config"): "the realm says NETGEAR",
+    ("http-proxy", "", "HAProxy http proxy"): "its own 503 page, word by word",
+    ("http", "", "Plesk sw-cp-server httpd"): "the Server header says sw-cp-server",
     ("http", "Netgear DGaO FR WAP http config", "Netgear DG25r http config"): "the realm says NETGEAR",
 }
-COMMON = frozenset("http httpd https proxy server service console daemon admin config interface printer router".split())
+COMMON = {"http", "httpd", "https", "proxy", "server", "service", "console", "daemon", "admin", "config", "interface"}
 _WORD = re.compile(r"[a-z0-9]{3,}")
 
 
@@ -84,8 +86,9 @@ def of_golden() -> Iterator[Response]:
                 yield Response("mutated", row["proto"], data, expect.get("name", ""), expect.get("product", ""))
 
 
-def judged(response: Response, product: str) -> str:
-    if (response.service, response.product, product) in CHECKED:
+def judged(response: Response, match: Match) -> str:
+    product = match.info.product
+    if (match.service, response.product, product) in CHECKED:
         return "checked"
     words = set(_WORD.findall(product.lower())) - COMMON
     if response.kind == "mutated" and not response.product and any(w.encode() in response.data.lower() for w in words):
@@ -102,7 +105,7 @@ def findings(responses: Iterable[Response], matcher: Matcher) -> Iterator[Findin
             match = matcher.match(probe, response.data) if probe.proto == response.proto else None
             if match is not None and match.info.product not in seen:
                 seen.add(match.info.product)
-                yield Finding(response, probe.name, match, judged(response, match.info.product))
+                yield Finding(response, probe.name, match, judged(response, match))
 
 
 def main() -> int:
@@ -111,7 +114,7 @@ def main() -> int:
     probes = Counter(probe.proto for probe in database.probes)
     corpora = {"samples": of_samples(), "golden, mutated": list(of_golden()) if GOLDEN.exists() else []}
     wrong = 0
-    print("| responses | how many | tried with a probe's lines | other words, checked | broken, still spelled | wrong |")
+    print("| responses | how many | times tried | other words, checked | broken, still spelled | wrong |")
     print("|---|---|---|---|---|---|")
     listed = []
     for name, responses in corpora.items():

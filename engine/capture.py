@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 from msgspec import Struct
 
-from engine.inputs import Item
-from engine.inputs.plain import PlainReader
 from engine.errors import InputError
+from engine.inputs import Item, TargetSpec
+from engine.inputs.plain import PlainReader
 from engine.model import Target
 from matcher import Matcher, Probe
 from matcher.samples import answer
@@ -43,9 +44,9 @@ def parse_service(text: str, tls: bool = False) -> Service:
             raise error
         case [Target() as target]:
             return Service(target.host, target.port, target.proto, tls)
-        case [one] if not isinstance(one, InputError) and one.is_name and one.count == 1:
-            port, proto = one.ports.at(0)
-            return Service(one.host, port, proto, tls)
+        case [TargetSpec(is_name=True) as spec] if spec.count == 1:
+            port, proto = spec.ports.at(0)
+            return Service(spec.host, port, proto, tls)
     raise InputError("service", 1, f"{text!r} is not one host and one port")
 
 
@@ -118,5 +119,5 @@ def _row(matcher: Matcher, probe: Probe, said: bytes, source: str) -> dict[str, 
         "proto": probe.proto,
         "banner": said.decode("latin-1"),
         "source": source,
-        "expect": answer(matcher.match(probe, said)),
+        "expect": msgspec.to_builtins(answer(matcher.match(probe, said))),
     }

@@ -38,7 +38,7 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         " because the database says so) or `incomplete`.",
         "reason": "Why the verdict is `incomplete`: `refused`, `timeout`, `reset`, `unreachable`, `tls`, `budget` or"
         " `cancelled`.",
-        "evidence": "The line of the database that recognised the service.",
+        "evidence": "What recognised the service: the line of the database, and a fingerprint where one helped.",
         "fingerprint": "What every probe got back, in Nmap's SF form with its line breaks, where the service was not"
         " recognised or only half.",
         "tls": "What the TLS handshake told.",

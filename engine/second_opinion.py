@@ -49,7 +49,9 @@ _NNTP = re.compile(rb"20[01][ -]([^\r\n]*)")
 _MYSQL = re.compile(rb".{3}\0(?:\x0a([^\0]{1,100})\0|\xff..([^\0]{1,512}))", re.DOTALL)
 _TELNET_COMMAND = re.compile(rb"\xff(?:\xfa.*?\xff\xf0|[\xfb-\xfe].|.)", re.DOTALL)  # RFC 854
 _SYS_DESCR = re.compile(rb"\x06\x08\x2b\x06\x01\x02\x01\x01\x01\0\x04")  # the object's name, then a string
-_VERSION_BIND = re.compile(rb"(?:\xc0.|\x07version\x04bind\0)\0\x10\0\x03.{6}(.)", re.DOTALL | re.IGNORECASE)
+_VERSION_BIND = re.compile(  # the end of the question, then the answer's name, type, class, time to live and sizes
+    rb"\0\x10\0\x03(?:\xc0.|\x07version\x04bind\0)\0\x10\0\x03.{6}(.)", re.DOTALL | re.IGNORECASE
+)
 _NTP_CONTROL, _NTP_HEADER = 6, 12  # the mode, in the first byte's lowest bits; bytes before the variables
 
 _SERVICES = {  # key -> the service that such a text proves

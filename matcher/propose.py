@@ -12,8 +12,7 @@ import re
 from msgspec import Struct
 
 from matcher.database import parse_database
-from matcher.explain import try_line
-from matcher.model import Probe
+from matcher.explain import Fit, try_line
 from matcher.samples import Expected, Sample, answer
 
 FIRST_LINE_MOST = 160  # bytes of a text line that go into a pattern
@@ -27,8 +26,8 @@ _VARIES = re.compile(  # what another copy of the same program would say differe
 _VARYING = {"address": rb"[\d.]+", "hex": b"[0-9a-f]+", "number": rb"\d+"}
 _HTTP = re.compile(rb"HTTP/1\.[01] \d\d\d[^\r\n]*\r?\n")
 _HTTP_HEAD = rb"^HTTP/1\.[01] \d\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*?"
-_SERVER = re.compile(rb"^[Ss]erver: ([^\r\n]+)", re.MULTILINE)
-_TITLE = re.compile(rb"<title>([^<]{3,80})</title>", re.IGNORECASE)
+_TITLE = re.compile(rb"<title>[^<]{3,80}</title>", re.IGNORECASE)
+_REPLY_CODE = re.compile(rb"\d{3}(?=[ -])")  # of FTP, SMTP and their kin; it means something and stays as it is
 
 
 class Proposal(Struct, frozen=True):
@@ -37,33 +36,43 @@ class Proposal(Struct, frozen=True):
     line: str
     answer: Expected | None
 
+    def fits(self, response: bytes) -> bool:
+        return _try(self.line.encode("latin-1"), response) is not None
+
 
 def propose(sample: Sample, service: str = "") -> Proposal:
     """A line for one sample. service: the name to give where the sample expects none."""
     expect = sample.expect or Expected(name=service or "unknown")
-    head, text, flags = _telling_part(sample.response)
+    head, text, flags = _telling_part(sample.response, expect.version.encode("latin-1", "replace"))
     fields = {name: getattr(expect, name).encode("latin-1", "replace") for name in _FLAGS}
     pattern, templates = _generalised(text, fields)
     line = _line(expect, head + pattern, flags, templates)
-    database = parse_database(b"Probe TCP NULL q||\n" + line + b"\n", "proposal")
-    fit = try_line(database.probes[0].signatures[0], _any_probe(database.probes), sample.response)
+    fit = _try(line, sample.response)
     return Proposal(line.decode("latin-1"), None if fit is None else answer(fit.match))
 
 
-def _any_probe(probes: tuple[Probe, ...]) -> Probe:
-    return probes[0]
+def _try(line: bytes, response: bytes) -> Fit | None:
+    probe = parse_database(b"Probe TCP NULL q||\n" + line + b"\n", "proposal").probes[0]
+    return try_line(probe.signatures[0], probe, response)
 
 
-def _telling_part(response: bytes) -> tuple[bytes, bytes, bytes]:
+def _telling_part(response: bytes, version: bytes) -> tuple[bytes, bytes, bytes]:
     """(beginning of the pattern, the bytes that tell what this is, flags)."""
-    if _HTTP.match(response):
-        if server := _SERVER.search(response):
-            return _HTTP_HEAD + b"[Ss]erver: ", server[1] + b"\r\n", b""
+    if status := _HTTP.match(response):
+        headers, _, _ = response[status.end() :].partition(b"\r\n\r\n")
+        lines = headers.split(b"\r\n")
+        telling = [line for line in lines if version and version in line]
+        telling += [line for line in lines if line.lower().startswith(b"server:")]
+        if telling:
+            return _HTTP_HEAD, telling[0] + b"\r\n", b""
         if title := _TITLE.search(response):
-            return rb"^HTTP/1\.[01] \d\d\d.*<title>", title[1] + b"</title>", b"s"
+            return rb"^HTTP/1\.[01] \d\d\d.*?", title[0], b"s"
     end = response.find(b"\n") + 1 or len(response)
-    most = FIRST_LINE_MOST if _is_text(response[:end]) else BINARY_MOST
-    return b"^", response[: min(end, most)] if most == FIRST_LINE_MOST else response[:most], b""
+    if _is_text(response[:end]):
+        code = _REPLY_CODE.match(response)
+        start = code.end() if code else 0
+        return b"^" + escaped(response[:start]), response[start : min(end, FIRST_LINE_MOST)], b""
+    return b"^", response[:BINARY_MOST], b""
 
 
 def _is_text(data: bytes) -> bool:
@@ -143,5 +152,5 @@ def _line(expect: Expected, pattern: bytes, flags: bytes, templates: dict[str, b
 
 
 def _delimiter(text: bytes, choices: bytes) -> bytes:
-    """The first of `choices` that does not occur in `text`; for a pattern `|` may stand escaped only."""
+    """The first of `choices` that does not occur in `text`."""
     return next((bytes((code,)) for code in choices if code not in text), b"\x01")

@@ -10,6 +10,7 @@ a thread: nothing here is fast, and everything is plain.
 """
 
 import itertools
+import os
 import random
 import socket
 import ssl
@@ -29,7 +30,8 @@ UNREGISTERED = range(61_000, 65_400)  # above the ports that Linux gives to clie
 HANDSHAKE_S = 15.0
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER 1,0
 TLS_HANDSHAKE_RECORD = b"\x16\x03"
-LOOPBACK_HOSTS = ("127.0.0.1", *(f"127.9.8.{last}" for last in range(1, 33)))
+# Addresses of this process: other test processes play the same ports at the same time, and some close theirs.
+LOOPBACK_HOSTS = tuple(f"127.9.{os.getpid() % 250 + 1}.{last}" for last in range(1, 33))
 
 
 @cache
@@ -71,7 +73,7 @@ def _bind(kind: socket.SocketKind, port: int) -> socket.socket:
     places = (
         zip(LOOPBACK_HOSTS, itertools.repeat(port))
         if port
-        else (("127.0.0.1", one) for one in random.sample(UNREGISTERED, 200))
+        else ((LOOPBACK_HOSTS[0], one) for one in random.sample(UNREGISTERED, 200))
     )
     for place in places:
         sock = socket.socket(socket.AF_INET, kind)

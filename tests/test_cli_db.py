@@ -1,13 +1,17 @@
 """`probemill db`: what each command prints, and its exit codes."""
 
 import json
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from engine.cli.db import db_group
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError, EngineError, InputError
 from matcher import DatabaseError
 
 DATABASE = rb"""Probe TCP NULL q||
@@ -149,3 +153,120 @@ def test_compile_leaves_the_sets_on_disk(database: Path, tmp_path: Path, engine:
 
 def test_compile_of_nothing() -> None:
     assert isinstance(run("compile", "--probes", "/no/such/db").exception, DatabaseError)
+
+
+# -- capture, new
+
+
+class Greeter(socketserver.BaseRequestHandler):
+    """Greets, then answers one line; `quit` is answered like the greeting was."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"SSH-2.0-greeter\xff\r\n")
+        if self.request.recv(100) == b"ask":
+            self.request.sendall(b"answer\r\n")
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        data, link = self.request
+        link.sendto(b"got " + data, self.client_address)
+
+
+@pytest.fixture(params=["tcp", "udp"])
+def service(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server on loopback, as HOST:PORT."""
+    kind = socketserver.ThreadingTCPServer if request.param == "tcp" else socketserver.ThreadingUDPServer
+    with kind(("127.0.0.1", 0), Greeter if request.param == "tcp" else Echo) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}" + ("/udp" if request.param == "udp" else "")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_capture_writes_samples_that_lint_takes(
+    service: str, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row for each different answer, with its bytes and with what the database makes of them today."""
+    monkeypatch.setattr("engine.capture.QUIET_S", 0.2)
+    database.write_bytes(DATABASE + b"Probe TCP Ask2 q|x|\nProbe UDP U q|u\\xff|\nmatch echo m|^got (.)| v/$1/\n")
+    result = run("capture", service, "--source", "real: test")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    ssh = {"name": "ssh", "product": "greeter", "version": "2.0", "cpe": ["cpe:/a:b:c:2.0"]}
+    expected = {
+        "tcp": [("NULL", "SSH-2.0-greeter\xff\r\n", ssh), ("Ask", "SSH-2.0-greeter\xff\r\nanswer\r\n", ssh)],
+        "udp": [("U", "got u\xff", {"name": "echo", "version": "u"})],
+    }["udp" if service.endswith("udp") else "tcp"]
+    assert [(row["probe"], row["banner"], row["expect"]) for row in rows] == expected
+    path = tmp_path / "captured.ndjson"
+    path.write_text(result.stdout)
+    assert "error: line" not in run("lint", "--samples", str(path)).stdout
+
+
+def test_capture_keeps_every_answer_when_told_to(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.capture.QUIET_S", 0.2)
+    database.write_bytes(DATABASE + b"Probe TCP Ask2 q|x|\n")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeter) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        result = run("capture", f"127.0.0.1:{server.server_address[1]}", "--every")
+        server.shutdown()
+        thread.join()
+    assert [json.loads(line)["probe"] for line in result.stdout.splitlines()] == ["NULL", "Ask", "Ask2"]
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "127.0.0.1:1,2", "127.0.0.0/24:80", "127.0.0.1:0", "a b"])
+def test_capture_wants_one_service(text: str) -> None:
+    assert isinstance(run("capture", text).exception, InputError)
+
+
+def test_capture_of_a_closed_port() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        error = run("capture", f"127.0.0.1:{taken.getsockname()[1]}").exception
+    assert isinstance(error, EngineError)
+    assert "cannot be asked: Connection refused" in str(error)
+
+
+PROPOSALS = [  # response, expected answer, line
+    ("SSH-2.0-dropbear_2022.83\r\n", {"name": "ssh", "product": "Dropbear sshd", "version": "2022.83"},
+     r"match ssh m|^SSH-2\.0-dropbear_([\w.+~-]+)\r\n| p/Dropbear sshd/ v/$1/"),
+    ("220 mx.example ESMTP Toy/1.2|3 id 123456\r\nmore",
+     {"name": "smtp", "version": "1.2", "hostname": "mx.example", "cpe": ["cpe:/a:toy:toy:1.2"]},
+     r"match smtp m=^220 ([\w.-]+) ESMTP Toy/([\w.+~-]+)\|3 id \d+\r\n= v/$2/ h/$1/ cpe:/a:toy:toy:$2/"),
+    ("toy 3.14.1 at 192.0.2.7 ready\n", None, r"match unknown m|^toy ([\w.+~-]+) at [\d.]+ ready\n| v/$1/"),
+    ("\u0000\u0001\u00ff.A", {"name": "toy", "soft": True, "product": "a/b"},
+     r"softmatch toy m|^\x00\x01\xff\.A| p|a/b|"),
+    ("HTTP/1.1 200 OK\r\nDate: x\r\nServer: toyd/2.0 (x)\r\n\r\n", {"name": "http", "version": "2.0"},
+     r"match http m|^HTTP/1\.[01] \d\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*?Server: toyd/([\w.+~-]+) \(x\)\r\n| v/$1/"),
+    ("HTTP/1.1 200 OK\r\n\r\n<html><TITLE>Toy 7.1</TITLE>", None,
+     r"match unknown m|^HTTP/1\.[01] \d\d\d.*?<TITLE>Toy ([\w.+~-]+)</TITLE>|s v/$1/"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("banner", "expect", "line"), PROPOSALS)
+def test_new_proposes_a_line(banner: str, expect: dict[str, object] | None, line: str, tmp_path: Path) -> None:
+    """The proposal fits its sample, and gives what the sample expects."""
+    path = tmp_path / "new.ndjson"
+    path.write_text(json.dumps({"banner": banner, "expect": expect, "source": "handmade"}))
+    result = run("new", str(path))
+    assert result.exit_code == 0
+    assert [text for text in result.stdout.splitlines() if text and not text.startswith("#")] == [line]
+    if expect:
+        (tmp_path / "own").write_text(f"Probe TCP NULL q||\n{line}\n")
+        assert run("lint", str(tmp_path / "own"), "--samples", str(path)).exit_code == 0
+
+
+def test_new_proposes_one_line_for_samples_of_one_kind(tmp_path: Path) -> None:
+    path = tmp_path / "new.ndjson"
+    rows = [{"banner": f"toy {version} ready\r\n", "expect": None} for version in ("1.0", "2.7.1-rc2")]
+    path.write_text("\n".join(map(json.dumps, [*rows, {"banner": "SSH-2.0-x", "expect": None}])) + "\nbad\n")
+    result = run("new", str(path), "--service", "toy")
+    lines = [text for text in result.stdout.splitlines() if text.startswith("match")]
+    assert lines == [r"match toy m|^toy ([\w.+~-]+) ready\r\n| v/$1/", r"match toy m|^SSH-([\w.+~-]+)| v/$1/"]
+    assert "# today: line 2, ssh x 2.0 cpe:/a:b:c:2.0" in result.stdout
+    assert (result.exit_code, f"{path}:4: " in result.stderr) == (1, True)

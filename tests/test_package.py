@@ -46,7 +46,7 @@ def test_commands_of_the_readme_exist() -> None:
     lines = re.findall(r"^(?:\$ )?(?:.*\| )?probemill (.+)$", README, re.MULTILINE)
     assert lines
     for line in lines:
-        words = line.partition("#")[0].split()
+        words = re.split(r"[#|]", line)[0].split()
         command = cli
         path = []
         while words and hasattr(command, "commands") and words[0] in command.commands:

