@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> int:
     references = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         targets, results = Path(folder) / "targets", Path(folder) / "results.ndjson"
-        targets.write_text("".join(f"{row['ip']}:{row['port']}/{row['proto']}\n" for row in references), encoding="utf-8")
+        lines = (f"{row['ip']}:{row['port']}/{row['proto']}\n" for row in references)
+        targets.write_text("".join(lines), encoding="utf-8")
         command = [sys.executable, "-m", "engine.cli", "scan", "-i", targets, "-o", results, *arguments]
         began = time.monotonic()
         subprocess.run(command, check=True)

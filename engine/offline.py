@@ -5,21 +5,20 @@ its way at any time. The first bytes are answered by the calling process, so tha
 to start. Workers are spawned, hold one pipe to their parent, and end when it closes.
 """
 
-import gc
 import multiprocessing
 import signal
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
 import msgspec
 from msgspec import Struct
 
+from engine.databases import open_matcher
 from engine.errors import EngineError
 from engine.offline_inputs import LineReader, Row
 from engine.offline_stream import Chunk
-from engine.services import ServiceTable
-from matcher import Match, Matcher, Probe, ProbeDatabase, compile_matcher, load_databases
+from matcher import Match, Matcher, Probe
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
 REMEMBERED = 16_384  # answers to short responses; whole networks greet with the same few banners
@@ -134,32 +133,6 @@ def match_row(match: Match, database: str) -> MatchRow:
         line=signature.line,
         file=signature.file if signature.file != database else "",
     )
-
-
-class _ServiceRows:
-    """The services table, read only if the database asks for it."""
-
-    def __iter__(self) -> Iterator[tuple[str, int, str]]:
-        return ServiceTable.load().rows()
-
-
-def open_database(probes: Sequence[str]) -> ProbeDatabase:
-    """The databases chosen (none: the one that is found), with service names known to Exclude. Raises MatcherError.
-
-    probes: paths, `nmap`, `builtin`; each may name several, separated by commas.
-    """
-    choices = [choice for option in probes for choice in option.split(",")]
-    return load_databases(choices, services=_ServiceRows())
-
-
-def open_matcher(probes: Sequence[str], engine: str, progress: Callable[[int, int], None] | None = None) -> Matcher:
-    """A matcher with every set ready. Raises MatcherError."""
-    gc.disable()  # a database is a hundred thousand objects that stay: looking through them costs a fifth of the start
-    try:
-        return compile_matcher(open_database(probes), engine, progress=progress)
-    finally:
-        gc.enable()
-        gc.freeze()
 
 
 def identify(

@@ -2,8 +2,9 @@ r"""Carry Ruby's regular expressions, as Recog's fingerprints are written, to th
 
 Contract: `pcre_pattern(pattern)` matches the UTF-8 bytes of what `pattern` matches in Ruby, with the same numbers of
 groups. What cannot be carried over raises UnsupportedPattern and is never guessed.
-The differences: `^` and `$` are those of lines; `(?m)` is what others call `s`; \h is a hexadecimal digit; named groups
-turn off numbered ones; a class in a class is a union; some letters that PCRE2 gives a meaning are plain when escaped.
+The differences: `^` and `$` are those of lines; `(?m)` is what others call `s`; `a(?i)b|c` is `a(?i:b|c)`; \h is a
+hexadecimal digit; named groups turn off numbered ones; a class in a class is a union; some letters that PCRE2 gives a
+meaning are plain when escaped.
 Source: Ruby's documentation of Regexp, Onigmo's doc/RE; pcre2pattern(3).
 """
 
@@ -17,6 +18,7 @@ _TOKEN = re.compile(
     | (?P<escape>     \\ . )
     | (?P<posix>      \[:\^?[a-z]+:\] )
     | (?P<class>      \[ \^? \]? )
+    | (?P<comment>    \(\?\# (?: \\. | [^\\)] )* \) )
     | (?P<name>       \(\? (?: <(?![=!]) | ' ) )
     | (?P<options>    \(\? (?P<on>[a-z]*) (?: - (?P<off>[a-z]*) )? (?P<then>[:)]) )
     | (?P<upto>       \{, (?P<most>\d+) \} )
@@ -35,6 +37,7 @@ _SAME = {"v": "\\x0b"}  # vertical tab; in PCRE2 a class of its own
 def pcre_pattern(pattern: str) -> bytes:
     """`pattern` for PCRE2, without delimiters or flags. Raises UnsupportedPattern."""
     pieces = []
+    closing = [b""]  # for every open group, what its end closes besides
     in_class = has_names = False
     for token in _TOKEN.finditer(pattern):
         kind, text = token.lastgroup, token[0]
@@ -62,16 +65,27 @@ def pcre_pattern(pattern: str) -> bytes:
                 pieces.append(text.encode())
             case "name":
                 has_names = True
+                closing.append(b"")
                 pieces.append(text.encode())
             case "options":
                 pieces.append(_options(pattern, token))
+                if token["then"] == ":":
+                    closing.append(b"")
+                else:
+                    closing[-1] += b")"
+            case "comment":
+                pass
             case "upto":
                 pieces.append(b"{0,%b}" % token["most"].encode())
             case "repeated":
                 raise _unsupported(pattern, "a repeat of a counted repeat")
             case _:
+                if text == "(":
+                    closing.append(b"")
+                elif text == ")" and len(closing) > 1:
+                    pieces.append(closing.pop())
                 pieces.append(_characters(pattern, text, in_class))
-    return (b"(?mn)" if has_names else b"(?m)") + b"".join(pieces)
+    return b"".join((b"(?mn)" if has_names else b"(?m)", *pieces, *reversed(closing)))
 
 
 def _unsupported(pattern: str, feature: str) -> UnsupportedPattern:
@@ -111,11 +125,10 @@ def _escape(pattern: str, code: str, in_class: bool) -> bytes:
 
 
 def _options(pattern: str, token: re.Match[str]) -> bytes:
+    """The beginning of a group in which the options hold."""
     on, off = token["on"], token["off"] or ""
     if unknown := set(on + off) - _OPTIONS.keys():
         raise _unsupported(pattern, f"option {min(unknown)}")
     meant = "".join(_OPTIONS[letter] for letter in on)
     without = "".join(_OPTIONS[letter] for letter in off)
-    if not meant and not without:
-        return b"(?:" if token["then"] == ":" else b""
-    return f"(?{meant}{'-' * bool(without)}{without}{token['then']}".encode()
+    return f"(?{meant}{'-' * bool(without)}{without}:".encode()

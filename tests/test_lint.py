@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from matcher import MatcherError, builtin_database, parse_database
 from matcher.cost import EXPONENTIAL, needs_backtracking, worst_case
 from matcher.explain import explain
 from matcher.inclusion import made_up, uncovered
-from matcher.lint import NOTE, Finding, cpe_fault, lint
+from matcher.lint import ERROR, NOTE, WARNING, Finding, cpe_fault, lint
 from matcher.patterns import pcre
+from matcher.propose import propose
 from matcher.regex_ast import parse
 from matcher.samples import read_samples
 
@@ -284,3 +286,23 @@ def test_our_own_database_is_clean() -> None:
     samples, faults = read_samples([path.parent / "samples"])
     found = [one for one in lint(path.read_bytes(), str(path), samples, faults=faults) if one.severity != NOTE]
     assert not found, f"{len(found)} findings, as\n" + "\n".join(map(str, found[:20]))
+
+
+def test_every_rule_is_explained() -> None:
+    root = Path(__file__).resolve().parent.parent
+    source = (root / "matcher" / "lint.py").read_text(encoding="utf-8")
+    rules = set(re.findall(r'"([a-z-]{3,})"(?:\)|$)', source, re.MULTILINE)) - {ERROR, WARNING, NOTE}
+    assert len(rules) >= 16
+    table = (root / "docs" / "database.md").read_text(encoding="utf-8").partition("## What lint finds")[2]
+    assert rules <= set(re.findall(r"`([a-z-]+)`", table))
+
+
+def test_the_example_of_the_documentation_is_clean(tmp_path: Path) -> None:
+    """The line that docs/database.md has proposed is what `propose` proposes, and it gives what the page shows."""
+    text = (Path(__file__).resolve().parent.parent / "docs" / "database.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^match toy .*$", text, re.MULTILINE)
+    expect = {"name": "toy", "product": "toyd", "version": "1.4.2", "hostname": "shelf.example"}
+    greeting = sample("* toyd 1.4.2 on shelf.example ready\r\n", expect)
+    assert not findings(tmp_path, f"{NULL}{line}\n", [greeting])
+    (read,), _ = read_samples([tmp_path / "s.ndjson"])
+    assert propose(read).line == line

@@ -13,9 +13,10 @@ import pytest
 import zstandard
 
 from engine import offline
+from engine.databases import open_matcher
 from engine.errors import EngineError, InputError, OutputError
 from engine.fingerprint import Fingerprint
-from engine.offline import Identifier, Tally, identify, open_matcher
+from engine.offline import Identifier, Tally, identify
 from engine.offline_inputs import LineReader, Row
 from engine.offline_stream import READ_SIZE, ZSTD_PIECE, Chunk, Destination, Source
 from engine.sinks.base import SinkClosed

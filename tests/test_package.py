@@ -53,7 +53,8 @@ def test_commands_of_the_readme_exist() -> None:
             path.append(words[0])
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}
-        unknown = [word for word in words if word.startswith("-") and word != "-" and word.partition("=")[0] not in options]
+        flags = [word.partition("=")[0] for word in words if word.startswith("-") and word != "-"]
+        unknown = [flag for flag in flags if flag not in options]
         assert path and not unknown, line
 
 

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 
 from engine.cli.sets import progress_bar, ready_matcher
+from engine.databases import open_database, open_matcher
 from engine.errors import ConfigError, EngineError, InputError
-from engine.offline import open_database, open_matcher
 from engine.offline_inputs import LineReader, Row
 from engine.services import ServiceTable
 from matcher import ProbeDatabase, find_database

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
-from engine.offline import open_matcher
+from engine.databases import open_matcher
 from matcher import Matcher
 
 PATIENCE_S = 1.0  # before people are told what they wait for

@@ -1,0 +1,52 @@
+"""The farm and the grabber written in C (farm.c, grab.c): compiled where there is a compiler, and run."""
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+GRAB_INFLIGHT = 500  # more makes it slower
+HERE = Path(__file__).resolve().parent
+
+
+class CompilerError(Exception):
+    """There is no C compiler, or it cannot compile a program here; the text is one line."""
+
+
+def addresses(count: int) -> list[str]:
+    """The addresses that grab.c visits, in its order."""
+    return [f"127.{1 + number // 64000}.{number // 250 % 256}.{number % 250 + 1}" for number in range(count)]
+
+
+def compiled(name: str, folder: Path) -> Path:
+    """The program made from bench/NAME.c. Raises CompilerError."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise CompilerError("no C compiler; with Debian: apt-get install gcc libc6-dev")
+    program = folder / name
+    done = subprocess.run(
+        [compiler, "-O2", "-o", program, HERE / f"{name}.c"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CompilerError(f"{compiler} cannot compile {name}.c: {done.stderr.partition(chr(10))[0]}")
+    return program
+
+
+@contextlib.contextmanager
+def farm(program: Path, mode: str) -> Iterator[int]:
+    """A farm as long as the block; gives its port."""
+    with subprocess.Popen([program, mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.stdin.close()
+            process.wait()
+
+
+def grab(program: Path, mode: str, port: int, *, hosts: int, total: int) -> float:
+    """Seconds that the grabber takes. Raises CalledProcessError when not every connection brought bytes."""
+    arguments = [mode, *map(str, (port, hosts, total, GRAB_INFLIGHT))]
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[1])
