@@ -176,7 +176,7 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
     batch_s: float = 0.2
 
     # how hard; over all workers
-    max_inflight: int = 0  # conversations at once; 0: as many as descriptors allow, at most 10,000
+    max_inflight: int = 0  # conversations at once; 0: as many as descriptors allow, at most 20,000
     rate: float = 0.0  # connections per second
     per_host: int = 16  # conversations at once with one address
     per_prefix: int = 0  # with one /24 or /64

@@ -51,11 +51,12 @@ MatchFunction = Callable[[Probe, bytes], Match | None]
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
 SPARE_DESCRIPTORS = 64  # for the loop, logs, libraries
-MAX_INFLIGHT = 10_000  # over all workers, where the user did not say
+MAX_INFLIGHT = 20_000  # over all workers, where the user did not say
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
 REMEMBERED = 4096  # responses whose match is kept
 REMEMBERED_BYTES = 512  # longer ones hardly repeat
 POST_CONVERSATIONS = 100  # of post-processing, at once in one worker
+BEGINS_PER_TURN = 256  # then sockets are served: fast services never pile up, silent ones still fill every slot
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 HOST_CLOCKS = 65_536  # hosts whose time is remembered by one worker after their services are done
 RECOVERY = 64  # finished targets, at most, after which a limit lowered for want of sockets is raised by one again
@@ -346,7 +347,9 @@ class Worker:
         else:
             while waiting and gate.offer(waiting[0]):
                 waiting.popleft()
-            while (target := gate.next_ready(now)) is not None:
+            begun = 0
+            while begun < BEGINS_PER_TURN and (target := gate.next_ready(now)) is not None:
+                begun += 1
                 self._begin(target, now)
                 while waiting and gate.offer(waiting[0]):
                     waiting.popleft()

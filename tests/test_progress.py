@@ -1,0 +1,81 @@
+"""What a person sees of a run: the live line and the closing table."""
+
+import asyncio
+import io
+import time
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
+from engine.progress import LiveLine, rate, status_line, summary_table
+
+
+def run(read: int = 0, *, ended: bool = False, **tally: int) -> Any:
+    """A run as far as it can be seen; tally names with `__` for `:`."""
+    counts = Counter({name.replace("__", ":"): count for name, count in tally.items()})
+    rows = sum(count for name, count in counts.items() if name.startswith("verdict:"))
+    collector = SimpleNamespace(rows=rows, tally=counts)
+    return SimpleNamespace(
+        collector=collector, read=read, in_flight=read - rows, input_ended=ended, started=time.monotonic()
+    )
+
+
+def test_while_the_input_goes_on() -> None:
+    """No total, no end in sight."""
+    seen = run(5000, verdict__hardmatched=1200, verdict__softmatched=34, verdict__nomatch=66)
+    assert status_line(seen, 987.6) == "1,300 done  988/s  3,700 in flight  1,234 identified"
+
+
+def test_once_the_input_has_ended() -> None:
+    seen = run(
+        3000, ended=True, verdict__hardmatched=1000, verdict__incomplete=500, reason__timeout=400, reason__reset=100
+    )
+    line = status_line(seen, 100.0)
+    assert line == "1,500 done of 3,000  100/s  1,500 in flight  1,000 identified  100 reset  400 timeout  15 s left"
+
+
+def test_no_rate_no_promise() -> None:
+    assert status_line(run(10, ended=True), 0.0) == "0 done of 10  0/s  10 in flight  0 identified"
+
+
+def test_rate() -> None:
+    assert rate([(1.0, 100)]) == 0.0
+    assert rate([(1.0, 100), (2.0, 9_999), (3.0, 300)]) == 100.0
+
+
+def test_summary() -> None:
+    """Outcomes on the left, services on the right, most first, at most twenty of them."""
+    services = {f"service__s{number:02}": number + 1 for number in range(30)}
+    seen = run(1000, verdict__nomatch=5, verdict__hardmatched=1995, verdict__incomplete=7, reason__reset=7, **services)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(summary_table(seen))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0].startswith("2,007 targets in ")
+    table = [line.split() for line in lines[2:]]
+    assert table[0] == ["hardmatched", "1,995", "s29", "30"]
+    assert [row[0] for row in table[:4]] == ["hardmatched", "incomplete", "nomatch", "reset"]
+    assert len(table) == 20
+
+
+def test_summary_of_nothing() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(summary_table(run()))
+    assert "0 targets in 0.0 s" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def follow(console: Console) -> str:
+    async def for_a_moment() -> None:
+        following = asyncio.create_task(LiveLine(console).follow(run(7, verdict__hardmatched=2)))
+        await asyncio.sleep(0.05)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    asyncio.run(for_a_moment())
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_live_line_is_for_terminals_only() -> None:
+    assert follow(Console(file=io.StringIO(), width=100)) == ""
+    assert "5 in flight" in follow(Console(file=io.StringIO(), width=100, force_terminal=True))

@@ -1,0 +1,279 @@
+"""From bytes to targets: files, pipes and names, as streams."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from engine.errors import InputError
+from engine.inputs import Item, TargetSpec, target_reader
+from engine.inputs.plain import PlainReader
+from engine.model import Target
+from engine.source import CHUNK, QUEUED, READ_SIZE, TargetSource, from_items, read_chunks, read_items
+
+
+def items_of(*lines: str) -> list[Item]:
+    reader = PlainReader("lines")
+    return [item for line in lines for item in reader.read_line(line)]
+
+
+def gather(items: Sequence[Item], **options: object) -> tuple[list[Target], list[InputError], TargetSource]:
+    """Everything that a source yields, and what it complained of."""
+    errors: list[InputError] = []
+
+    async def run() -> tuple[list[Target], TargetSource]:
+        source = TargetSource(from_items(items), errors.append, **options)  # type: ignore[arg-type]
+        found: list[Target] = []
+        async with asyncio.timeout(20):
+            async for targets in source:
+                assert 0 < len(targets) <= CHUNK
+                found += targets
+        return found, source
+
+    found, source = asyncio.run(run())
+    return found, errors, source
+
+
+def read_all(path: str, form: str = "auto") -> list[Item]:
+    async def run() -> list[Item]:
+        async with asyncio.timeout(20):
+            return [item async for items in read_items(path, target_reader(path, form)) for item in items]
+
+    return asyncio.run(run())
+
+
+# -- bytes
+
+
+def test_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "targets"
+    path.write_text("# a comment\n127.0.0.1:22\n\n127.0.0.2:53/udp\nnonsense:port\n127.0.0.3:80")
+    first, second, wrong, third = read_all(str(path))
+    assert (first, second, third) == (
+        Target(0, "127.0.0.1", 22),
+        Target(1, "127.0.0.2", 53, "udp"),
+        Target(2, "127.0.0.3", 80),
+    )
+    assert isinstance(wrong, InputError)
+    assert (wrong.source, wrong.line) == (str(path), 5)
+
+
+def test_lines_across_reads(tmp_path: Path) -> None:
+    """A line that lies on the border between two reads is whole."""
+    path = tmp_path / "targets"
+    count = 3 * READ_SIZE // 15
+    path.write_text("".join(f"127.{n >> 16}.{n >> 8 & 255}.{n & 255}:{n % 60000 + 1}\n" for n in range(count)))
+    found = read_all(str(path))
+    assert [item.ordinal for item in found if isinstance(item, Target)] == list(range(count))
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "empty"])
+def test_nothing(path: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert read_all(str(tmp_path / path)) == []
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="missing: cannot be read: No such file or directory"):
+        read_all(str(tmp_path / "missing"))
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read_all(str(tmp_path))
+
+
+def test_named_pipe(tmp_path: Path) -> None:
+    """Lines come out as they are written; waiting for the first writer stops nothing else, and can be given up."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    async def run() -> list[bytes]:
+        seen = []
+        chunks = read_chunks(str(path))
+        first = asyncio.create_task(anext(chunks))
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        with await asyncio.to_thread(path.open, "wb", 0) as writer:
+            for line in (b"one\n", b"two\n"):
+                writer.write(line)
+                seen.append(await asyncio.wait_for(first, 10))
+                first = asyncio.create_task(anext(chunks))
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(first, 10)
+        return seen
+
+    async def give_up() -> None:
+        waiting = asyncio.create_task(anext(read_chunks(str(path))))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    assert asyncio.run(run()) == [b"one\n", b"two\n"]
+    asyncio.run(give_up())
+
+
+@pytest.mark.parametrize("how", ["pipe", "file", "null"])
+def test_standard_input(tmp_path: Path, how: str) -> None:
+    program = (
+        "import asyncio\n"
+        "from engine.source import read_chunks\n"
+        "async def main():\n"
+        "    async for chunk in read_chunks('-'): print(chunk.decode(), end='')\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", program]
+    text = "127.0.0.1:80\n"
+    if how == "pipe":
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=30, check=True)
+    else:
+        (tmp_path / "in").write_text(text)
+        with Path("/dev/null" if how == "null" else tmp_path / "in").open() as file:
+            done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == ("" if how == "null" else text)
+
+
+# -- targets
+
+
+def test_order_and_ordinals() -> None:
+    found, errors, _ = gather(items_of("127.0.0.1:1-3", "127.0.1.0/30:80", "127.0.0.9:9"))
+    assert not errors
+    assert [target.ordinal for target in found] == list(range(8))
+    assert [(target.host, target.port) for target in found if target.host.startswith("127.0.0.")] == [
+        ("127.0.0.1", 1),
+        ("127.0.0.1", 2),
+        ("127.0.0.1", 3),
+        ("127.0.0.9", 9),
+    ]
+    assert {target.host for target in found if target.port == 80} == {f"127.0.1.{last}" for last in range(4)}
+
+
+def test_names() -> None:
+    """Looked up; the name stays with the target. Those that nobody knows are reported and counted as passed over."""
+    passed: list[int] = []
+    found, errors, _ = gather(
+        items_of("localhost:80", "no-such-host.invalid:1-3", "127.0.0.9:9"), pass_over=passed.extend
+    )
+    by_ordinal = {target.ordinal: target for target in found}
+    assert by_ordinal.keys() == {0, 4}
+    assert (by_ordinal[0].host in ("127.0.0.1", "::1"), by_ordinal[0].name) == (True, "localhost")
+    assert by_ordinal[4] == Target(4, "127.0.0.9", 9)
+    assert [str(error).split(":")[0] for error in errors] == ["no-such-host.invalid"]
+    assert passed == [1, 2, 3]
+
+
+def test_a_slow_name_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    async def run() -> list[str]:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "getaddrinfo", slow_lookup)
+        source = TargetSource(from_items(items_of("slow.example:80", "127.0.0.1:80")), lambda error: None)
+        hosts = []
+        async with asyncio.timeout(20):
+            async for targets in source:
+                hosts += [target.host for target in targets]
+                release.set()
+        return hosts
+
+    async def slow_lookup(host: str, port: None, **options: object) -> list[tuple[object, ...]]:
+        assert await asyncio.to_thread(release.wait, 10)
+        return [(0, 0, 0, "", ("192.0.2.9", 0))]
+
+    assert asyncio.run(run()) == ["127.0.0.1", "192.0.2.9"]
+
+
+def test_errors_are_reported_and_passed_over() -> None:
+    found, errors, _ = gather(items_of("127.0.0.1:80", "what is this", "127.0.0.2:99999", "127.0.0.3:80"))
+    assert [target.host for target in found] == ["127.0.0.1", "127.0.0.3"]
+    assert [error.line for error in errors] == [2, 3]
+
+
+def test_who_is_not_admitted_is_counted() -> None:
+    passed: list[int] = []
+    found, _, source = gather(
+        items_of("127.0.0.0/24:80", "127.0.0.1:81"),
+        admit=lambda target: not target.host.endswith("1"),
+        pass_over=passed.extend,
+    )
+    refused = {f"127.0.0.{last}" for last in range(256) if last % 10 == 1}
+    assert source.blocked == len(refused) + 1
+    assert {target.host for target in found} == {f"127.0.0.{last}" for last in range(256)} - refused
+    assert len(passed) == source.blocked
+
+
+def test_a_seed_is_a_permutation() -> None:
+    spec = items_of("127.0.0.0/22:80,81")
+    plain, shuffled, again = gather(spec)[0], gather(spec, seed=5)[0], gather(spec, seed=5)[0]
+    assert shuffled == again
+    assert [target.ordinal for target in shuffled] == list(range(2048))
+    assert {(t.host, t.port) for t in shuffled} == {(t.host, t.port) for t in plain}
+    assert [t.host for t in shuffled] != [t.host for t in plain]
+
+
+def test_networks_are_expanded_as_they_are_taken() -> None:
+    """Of four billion targets only those exist that somebody waits for."""
+
+    async def run() -> int:
+        source = TargetSource(from_items(items_of("10.0.0.0/8:1-250")), lambda error: None)
+        lists = aiter(source)
+        tracemalloc.start()
+        began = time.monotonic()
+        for _ in range(20):
+            assert len(await anext(lists)) == CHUNK
+        assert time.monotonic() - began < 20
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        await lists.aclose()  # type: ignore[attr-defined]
+        return peak
+
+    assert asyncio.run(run()) < (QUEUED + 3) * CHUNK * 1000
+
+
+def test_the_reader_waits_for_who_takes() -> None:
+    """An input without end is read no further than the queue is long."""
+    given = 0
+
+    async def endless() -> AsyncIterator[list[Item]]:
+        nonlocal given
+        while True:
+            given += 1
+            yield [Target(given * 10 + last, "127.0.0.1", 80) for last in range(10)]
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        lists = aiter(TargetSource(endless(), lambda error: None))
+        await anext(lists)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        await lists.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(run())
+    assert given <= QUEUED + 3
+
+
+def test_trouble_while_reading_reaches_who_takes() -> None:
+    async def broken() -> AsyncIterator[list[Item]]:
+        yield items_of("127.0.0.1:80")
+        raise InputError("pipe", 0, "cannot be read: Input/output error")
+
+    async def run() -> int:
+        count = 0
+        with pytest.raises(InputError, match="Input/output error"):
+            async for targets in TargetSource(broken(), lambda error: None):
+                count += len(targets)
+        return count
+
+    assert asyncio.run(run()) == 1
+
+
+def test_a_spec_knows_its_targets() -> None:
+    (spec,) = items_of("127.0.0.0/30:80,U:53")
+    assert isinstance(spec, TargetSpec)
+    assert (spec.hosts, spec.count) == (4, 8)
