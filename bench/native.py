@@ -2,8 +2,9 @@
 
 import contextlib
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 GRAB_INFLIGHT = 500  # more makes it slower
@@ -34,15 +35,26 @@ def compiled(name: str, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def farm(program: Path, mode: str) -> Iterator[int]:
-    """A farm as long as the block; gives its port."""
-    with subprocess.Popen([program, mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def farm(program: Path, mode: str, ports: Sequence[int] = ()) -> Iterator[int]:
+    """A farm as long as the block; gives its port, which is the first free one of `ports`, or any."""
+    port = next(filter(_is_free, ports), 0)
+    with subprocess.Popen([program, mode, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
             yield int(process.stdout.readline())
         finally:
             process.stdin.close()
             process.wait()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def grab(program: Path, mode: str, port: int, *, hosts: int, total: int) -> float:

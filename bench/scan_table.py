@@ -46,11 +46,12 @@ class Kind(Struct):
     mode: str
     found: tuple[str, str, str]
     options: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()  # where such services usually are, for the choice of probes
 
 
 KINDS = (
     Kind("banner", ("ssh", "OpenSSH", "9.2p1"), ("--max-inflight", "1000")),
-    Kind("http", ("http", "nginx", "1.22.1"), ("--timing", "adaptive")),
+    Kind("http", ("http", "nginx", "1.22.1"), ("--timing", "adaptive"), (8080, 8081, 8082, 8083, 8000, 8001)),
 )
 
 
@@ -119,7 +120,7 @@ def main() -> int:
             print(f"nothing measured: {reason}")
             return 0
         for kind in KINDS:
-            with farm(bench.farm, kind.mode) as port:
+            with farm(bench.farm, kind.mode, kind.ports) as port:
                 start = bench.scan(kind, port, 1)  # and the database's sets are compiled and kept
                 start = min(start, bench.scan(kind, port, 1))
                 before = bench.grab(kind, port)

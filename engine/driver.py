@@ -151,20 +151,19 @@ class Driver:
     # -- actions
 
     def _do(self, action: Action, now: float) -> None:
-        kind = type(action)
-        if kind is Listen:
-            self._wait_until(action.deadline)  # type: ignore[union-attr]
-        elif kind is Send:
-            self._send(action, now)  # type: ignore[arg-type]
-        elif kind is Connect:
+        if isinstance(action, Listen):
+            self._wait_until(action.deadline)
+        elif isinstance(action, Send):
+            self._send(action, now)
+        elif isinstance(action, Connect):
             self._drop()
-            self._tunnel = action.tunnel  # type: ignore[union-attr]
-            self._connect_s = action.deadline - now  # type: ignore[union-attr]
+            self._tunnel = action.tunnel
+            self._connect_s = action.deadline - now
             self._open(now)
         else:
             self._drop()
             self._host.reactor.disarm(self)
-            self._host.finished(self, action.result)  # type: ignore[union-attr]
+            self._host.finished(self, action.result)
 
     def _wait_until(self, deadline: float) -> None:
         deadline = min(deadline, self.budget_at)

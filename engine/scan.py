@@ -32,10 +32,12 @@ The rules, each in exactly one method:
 Source: the behaviour observed on Nmap 7.93 and the 2026 development head; tests/cases has the observations as tables.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import lru_cache
+from types import MappingProxyType
+from typing import Literal
 
 from msgspec import Struct
 
@@ -94,7 +96,8 @@ class Stage(Enum):
 class ScanContext:
     """What all scans of a worker share: the database, how to match, which probes, how patiently.
 
-    match: (probe, response) -> Match or None. service_name: (port, proto) -> the services table's name, or "".
+    match: (probe, response) -> Match or None. failures: how often it had to try every line because a compiled set could
+    not answer, by cause; live. service_name: (port, proto) -> the services table's name, or "".
     wall_offset: what to add to a monotonic `now` to get seconds since the epoch. max_bytes: received per service.
     """
 
@@ -103,6 +106,7 @@ class ScanContext:
         database: ProbeDatabase,
         match: Callable[[Probe, bytes], Match | None],
         *,
+        failures: Mapping[str, int] = MappingProxyType({}),
         intensity: int = 7,
         timing: Timing | None = None,
         service_name: Callable[[int, Proto], str] = lambda port, proto: "",
@@ -117,6 +121,7 @@ class ScanContext:
         self.database = database
         self.reference = DatabaseRef(database.name, database.sha256)
         self.match = match
+        self.failures = failures
         self.planner = Planner(database, intensity)
         self.intensity = intensity
         self.timing = timing or NmapTiming()
@@ -451,7 +456,8 @@ class ServiceScan:
         if not state:
             state = "open|filtered" if target.proto == "udp" else "open"
         name = self._name or ""
-        method, conf = "probed", 10
+        method: Literal["probed", "table", ""] = "probed"
+        conf = 10
         if verdict is Verdict.TCPWRAPPED:
             name, conf = name or "tcpwrapped", 8
         elif verdict not in (Verdict.HARDMATCHED, Verdict.SOFTMATCHED):
@@ -483,7 +489,7 @@ class ServiceScan:
                 devicetype=info.devicetype,
                 cpe=info.cpe,
                 tunnel=self._tunnel,
-                method=method,  # type: ignore[arg-type]
+                method=method,
                 conf=conf,
                 verdict=verdict,
                 reason=reason,

@@ -5,28 +5,18 @@ Nmap's; otherwise the system's /etc/services. In either file the first entry of 
 `unknown` is no name. After loading, look-ups touch no file. Without any table every port is nameless.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from engine.errors import ConfigError
+from matcher import Proto, nmap_file
 
-Proto = Literal["tcp", "udp"]
 Row = tuple[str, int, str]
 """(service name, port, protocol)"""
 
 FILE_NAME = "nmap-services"
 SYSTEM_FILE = Path("/etc/services")
-NMAP_FOLDERS = (  # where packages and `make install` put Nmap's data files
-    "~/.nmap",
-    "/usr/share/nmap",
-    "/usr/local/share/nmap",
-    "/opt/nmap/share/nmap",
-    "/opt/homebrew/share/nmap",
-    "/snap/nmap/current/usr/share/nmap",
-)
 _ROW = re.compile(r"([^\s#]+)\s+(\d{1,5})/(tcp|udp)\b")
 
 
@@ -46,8 +36,9 @@ class ServiceTable:
 
         Raises ConfigError for a table that is there but cannot be read.
         """
-        for path in (*_nmap_tables(beside), SYSTEM_FILE):
-            if path.is_file():
+        near = None if beside is None else (beside if beside.is_dir() else beside.parent) / FILE_NAME
+        for path in (near, nmap_file(FILE_NAME), SYSTEM_FILE):
+            if path is not None and path.is_file():
                 return cls.read(path)
         return cls()
 
@@ -80,12 +71,3 @@ def parse_services(text: str) -> Iterator[Row]:
         row = _ROW.match(line)
         if row is not None and int(row[2]) <= 65535:
             yield row[1], int(row[2]), row[3]
-
-
-def _nmap_tables(beside: Path | None) -> Iterator[Path]:
-    if beside is not None:
-        yield (beside if beside.is_dir() else beside.parent) / FILE_NAME
-    if os.environ.get("NMAPDIR"):
-        yield Path(os.environ["NMAPDIR"]) / FILE_NAME
-    for folder in NMAP_FOLDERS:
-        yield Path(folder).expanduser() / FILE_NAME

@@ -125,14 +125,14 @@ class TargetSource:
             async for items in self._items:
                 ready: list[Target] = []
                 for item in items:
-                    if type(item) is Target:
+                    if isinstance(item, Target):
                         ready.append(item)
                     elif isinstance(item, TargetSpec):
                         await self._put(ready)
                         ready = []
                         await self._expand(item)
                     else:
-                        self._on_error(item)  # type: ignore[arg-type]
+                        self._on_error(item)
                 await self._put(ready)
             while self._lookups:
                 await asyncio.wait(self._lookups)

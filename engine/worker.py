@@ -1,17 +1,13 @@
 """One process's share of a scan: thousands of drivers on one event loop, targets in, batches of encoded rows out.
 
-`Worker` is the part that runs anywhere an asyncio loop runs: inside the caller (runners/inline.py) or alone in a
-process (`serve`, used by runners/processes.py, on uvloop). It keeps at most `max_inflight` conversations open and never
-holds more targets than its caller gave it; rows leave in batches of N rows or T seconds.
+`Worker` runs anywhere an asyncio loop runs: inside the caller (runners/inline.py), or alone in a process (serve.py). It
+keeps at most `max_inflight` conversations open and never holds more targets than its caller gave it; rows leave in
+batches of N rows or T seconds.
 """
 
 import asyncio
-import contextlib
-import gc
 import platform
 import resource
-import signal
-import socket
 import sys
 import sysconfig
 import time
@@ -22,14 +18,12 @@ from importlib.metadata import PackageNotFoundError, version
 from math import inf
 
 import msgspec
-import uvloop
 from msgspec.structs import replace
 
 from engine.certificates import tls_facts
 from engine.databases import open_matcher, service_table
 from engine.dial import Dialler
 from engine.driver import Driver
-from engine.errors import EngineError
 from engine.limits import Gate, RateLimiter, is_fragile
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel
 from engine.post import LIMIT_S, PostProcessing
@@ -44,15 +38,13 @@ from engine.transports.base import Receiver, Transport
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpHub
-from engine.wire import Kind, frame, receive
-from matcher import Match, MatcherError, Probe
+from matcher import Match, Probe
 
 MatchFunction = Callable[[Probe, bytes], Match | None]
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
 SPARE_DESCRIPTORS = 64  # for the loop, logs, libraries
 MAX_INFLIGHT = 20_000  # over all workers, where the user did not say
-WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
 REMEMBERED = 4096  # responses whose match is kept
 REMEMBERED_BYTES = 512  # longer ones hardly repeat
 POST_CONVERSATIONS = 100  # of post-processing, at once in one worker
@@ -92,6 +84,7 @@ def scan_context(config: ScanConfig) -> ScanContext:
     return ScanContext(
         matcher.database,
         remembered(matcher.match),
+        failures=matcher.stats.failures,
         intensity=config.intensity,
         timing=TIMINGS[config.timing](),
         excluded=not config.allports,
@@ -163,6 +156,7 @@ class Worker:
         self._rows: list[ServiceResult] = []
         self._done: list[int] = []
         self._tally: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()  # of compiled sets, as far as they are in a tally
         self._encoder = msgspec.json.Encoder()
         self._sources = Sources(config.sources)
         self._udp = UdpHub(self.reactor)
@@ -415,56 +409,9 @@ class Worker:
             return
         rows, self._rows = self._rows, []
         done, self._done = self._done, []
+        failures = Counter(self._context.failures)
+        for cause, count in (failures - self._failures).items():
+            self._tally["engine:" + cause] += count
+        self._failures = failures
         tally, self._tally = self._tally, Counter()
         self._deliver(Batch(self._encoder.encode_lines(rows), len(rows), done, dict(tally)))
-
-
-async def _drain(worker: Worker, writer: asyncio.StreamWriter) -> None:
-    """Say goodbye when all is done."""
-    await worker.idle()
-    writer.write(frame(Kind.BYE))
-
-
-async def _serve(link: socket.socket) -> None:
-    reader, writer = await asyncio.open_unix_connection(sock=link, limit=1 << 22)
-    message = await receive(reader)
-    if message is None or message[0] is not Kind.SETUP:
-        return
-    config = msgspec.msgpack.decode(message[1], type=ScanConfig)
-    encode = msgspec.msgpack.Encoder().encode
-    try:
-        worker = Worker(
-            config,
-            scan_context(config),
-            lambda batch: writer.write(frame(Kind.BATCH, encode(batch))),
-            lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
-        )
-    except (MatcherError, EngineError) as error:
-        writer.write(frame(Kind.FAULT, str(error).encode()))
-        with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
-            await writer.drain()
-        return
-    decode = msgspec.msgpack.Decoder(list[Target]).decode
-    writer.write(frame(Kind.READY))
-    draining: asyncio.Task[None] | None = None
-    while (message := await receive(reader)) is not None:
-        kind, body = message
-        if kind is Kind.TARGETS:
-            worker.submit(decode(body))
-        elif kind is Kind.CANCEL:
-            worker.cancel(Reason(body.decode()))
-        elif kind is Kind.DRAIN:
-            draining = asyncio.create_task(_drain(worker, writer))
-    if draining is not None:
-        draining.cancel()
-    worker.close()
-    writer.close()
-
-
-def serve(descriptor: int) -> None:
-    """The main function of a worker process, which inherits its link. Ctrl-C is the collector's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise_descriptor_limit()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # nearly all garbage here dies by reference count
-    uvloop.run(_serve(socket.socket(fileno=descriptor)))

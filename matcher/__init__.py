@@ -6,6 +6,7 @@ from matcher.database import (
     load_database,
     load_databases,
     nmap_database,
+    nmap_file,
     parse_database,
 )
 from matcher.errors import DatabaseError, EngineUnavailable, MatcherError, UnsupportedPattern
@@ -49,5 +50,6 @@ __all__ = [
     "load_recog",
     "merge_databases",
     "nmap_database",
+    "nmap_file",
     "parse_database",
 ]

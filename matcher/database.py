@@ -40,14 +40,17 @@ def builtin_database() -> Path:
     return packaged if packaged.exists() else here.parent / "data" / "service-probes"
 
 
-def nmap_database() -> Path | None:
-    """The probe file of an installed Nmap, `$NMAPDIR` first."""
-    folders = ([os.environ["NMAPDIR"]] if os.environ.get("NMAPDIR") else []) + list(NMAP_FOLDERS)
-    for folder in folders:
-        path = Path(folder).expanduser() / FILE_NAME
-        if path.is_file():
+def nmap_file(name: str) -> Path | None:
+    """A data file of an installed Nmap: in `$NMAPDIR`, else in its usual folders."""
+    for folder in (os.environ.get("NMAPDIR"), *NMAP_FOLDERS):
+        if folder and (path := Path(folder).expanduser() / name).is_file():
             return path
     return None
+
+
+def nmap_database() -> Path | None:
+    """The probe file of an installed Nmap."""
+    return nmap_file(FILE_NAME)
 
 
 def find_database(choice: str | None = None) -> Path:

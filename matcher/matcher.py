@@ -26,14 +26,11 @@ _UNSET = [(-1, -1)] * 10  # groups 0 to 9 are all that templates can name
 class Stats(Struct):
     """What a matcher did.
 
-    limits: confirms that reached the quick limit. failures: sets that could not answer, by cause; each time every line
-    was tried instead.
+    failures: sets that could not answer, by cause; each time every line was tried instead.
     """
 
     responses: int = 0
     candidates: int = 0
-    confirms: int = 0
-    limits: int = 0
     failures: dict[str, int] = field(default_factory=dict)
 
 
@@ -101,14 +98,12 @@ class Matcher:
             lines = self._lines[index]
             for position in candidates:
                 line = lines[position]
-                stats.confirms += 1
                 if size > pcre.LONG:
                     found = line.search(response, patience)
                 else:
                     try:  # as line.search does, without its call
                         found = confirm(line.code or line.compile(), response, size, 0, context)[0]
                     except pcre.LibraryError:
-                        stats.limits += 1
                         found = line.retry(response, patience)
                 if found is not None:
                     return line.matched(response, found)

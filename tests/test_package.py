@@ -58,7 +58,10 @@ def test_commands_of_the_readme_exist() -> None:
         assert path and not unknown, line
 
 
-@pytest.mark.parametrize("path", [(), ("scan",), ("match",), ("db",), ("schema",)], ids=" ".join)
+COMMANDS = [(), *((name,) for name in cli.commands), *(("db", name) for name in cli.commands["db"].commands)]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_has_help(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(cli, [*path, "--help"])
     assert result.exit_code == 0

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from loopback import DATABASE, Farm, collect, config, database_file, greeting_after, most_at_once, scan, silent
+from loopback import DATABASE, Farm, Visit, collect, config, database_file, greeting_after, most_at_once, scan, silent
+from peers import speak_tls
 
 from engine.cli import cli
 from engine.limits import BURST_S
@@ -96,7 +97,7 @@ def test_neighbours_take_turns(database: str) -> None:
 def test_rate(database: str) -> None:
     """Reconnects count. A peer that hangs up on every probe gets three connections."""
 
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: object) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
         await reader.read(100)
 
     rate = 60
@@ -113,7 +114,7 @@ def test_rate(database: str) -> None:
 def test_waiting_for_the_rate_costs_no_window(database: str) -> None:
     """A probe whose connection had to wait for its turn is heard for as long as any other."""
 
-    async def answer_the_last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: object) -> None:
+    async def answer_the_last(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
         if await reader.read(100) == b"MORE\r\n":
             writer.write(b"MORE or less")
         else:
@@ -265,7 +266,7 @@ def test_host_timeout_keeps_what_was_found(database: str) -> None:
 def test_max_bytes(database: str) -> None:
     """Data that matches softly goes on being read, as long as it is not too much."""
 
-    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: object) -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
         writer.write(b"MAYBE " + bytes(3000))
         while True:
             await writer.drain()
@@ -283,7 +284,7 @@ def test_max_bytes(database: str) -> None:
 def test_pseudo_services(database: str, threshold: int) -> None:
     """The same words on every port: labelled from the threshold on, and asked one probe from then on."""
 
-    async def same_words(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: object) -> None:
+    async def same_words(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
         await reader.read(100)
         writer.write(b"whatever you say")
 
@@ -351,20 +352,27 @@ def test_tiny_port_range(database: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_tls_has_its_own_limit(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Handshakes wait for each other; those that end while waiting leave their place to others."""
     monkeypatch.setattr("engine.worker.TLS_HANDSHAKES", 3)
-    shaking: list[object] = []
+    shaking: set[str] = set()
 
-    async def tls_wanted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: object) -> None:
-        if visit.address not in shaking:  # type: ignore[attr-defined]
-            shaking.append(visit.address)  # type: ignore[attr-defined]
+    async def tls_wanted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if visit.address not in shaking:
+            shaking.add(visit.address)
             writer.write(b"TLS PLEASE\r\n")
         await reader.read()
 
-    with Farm(tls_wanted) as farm:
-        settings = config(database, tls_timeout_s=0.3, service_timeout_s=0.7)
-        rows, _ = scan(farm.targets(*neighbours(30)), settings)
-    assert len(rows) == 30
-    assert {row.reason for row in rows} == {Reason.TIMEOUT, Reason.BUDGET}
-    assert {row.tunnel for row in rows} == {Tunnel.SSL}
+    async def tls_spoken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if visit.address in shaking:
+            await speak_tls(reader, writer, b"HELLO 2.0")
+        await tls_wanted(reader, writer, visit)
+
+    with Farm(tls_wanted) as farm, Farm(tls_spoken) as honest:
+        settings = config(database, tls_timeout_s=0.5, service_timeout_s=1.2, max_inflight=30)
+        rows, _ = scan([*farm.targets(*neighbours(30)), *honest.targets("127.3.0.31", "127.3.0.32")], settings)
+    by_port = {port: [row for row in rows if row.port == port] for port in (farm.port, honest.port)}
+    assert [(row.name, row.tunnel) for row in by_port[honest.port]] == [("hello", Tunnel.SSL)] * 2
+    assert len(by_port[farm.port]) == 30
+    assert {row.reason for row in by_port[farm.port]} == {Reason.TIMEOUT, Reason.BUDGET}
+    assert {row.tunnel for row in by_port[farm.port]} == {Tunnel.SSL}
     assert len(farm.visits) < 50
 
 

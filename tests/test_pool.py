@@ -240,7 +240,7 @@ def test_few_descriptors(database: str) -> None:
 def test_a_slow_sink_holds_the_scan_back(database: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost, nothing stands still, and what is read ahead is bounded."""
     monkeypatch.setattr("engine.runners.inline.QUEUED_BATCHES", 2)
-    settings = config(database, workers=workers, max_inflight=20, batch_rows=2, max_bytes=1000)
+    settings = config(database, workers=workers, max_inflight=20, batch_rows=2, connect_timeout_s=0.3)
     runner: Runner = ProcessRunner(settings) if workers else InlineRunner(settings, scan_context(settings))
     rows: list[str] = []
     ahead: list[int] = []
@@ -248,16 +248,15 @@ def test_a_slow_sink_holds_the_scan_back(database: str, workers: int, monkeypatc
 
     async def source(port: int) -> "AsyncIterator[Sequence[Target]]":
         nonlocal given
-        for start in range(0, 400, 10):
-            hosts = addresses(400)[start : start + 10]
+        for start in range(0, 150, 10):
+            hosts = addresses(150)[start : start + 10]
             given += 10
             yield [Target(start + number, host, port) for number, host in enumerate(hosts)]
 
     async def deliver(batch: Batch) -> None:
         rows.extend(row.ip for row in decode_rows(batch.rows))
         ahead.append(given - len(rows))
-        if len(ahead) < 20:
-            await asyncio.sleep(0.02)
+        await asyncio.sleep(1.0 if len(ahead) == 5 else 0.005)  # longer than all that the worker waits for
 
     async def run(port: int) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -265,5 +264,5 @@ def test_a_slow_sink_holds_the_scan_back(database: str, workers: int, monkeypatc
 
     with Farm(greeting_after(0.0)) as farm:
         asyncio.run(run(farm.port))
-    assert Counter(rows) == dict.fromkeys(addresses(400), 1)
+    assert Counter(rows) == dict.fromkeys(addresses(150), 1)
     assert max(ahead) <= 2 * 20 + 3 * 10  # the window, and a list that overlaps it, one at the door, one being made

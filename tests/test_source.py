@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InputError
-from engine.inputs import Item, TargetSpec, target_reader
+from engine.inputs import Item, TargetSpec, parse_ports, target_reader
 from engine.inputs.plain import PlainReader
 from engine.model import Target
 from engine.source import CHUNK, QUEUED, READ_SIZE, TargetSource, from_items, read_chunks, read_items
 
 
-def items_of(*lines: str) -> list[Item]:
-    reader = PlainReader("lines")
-    return [item for line in lines for item in reader.read_line(line)]
+def items_of(*lines: str, ports: str = "") -> list[Item]:
+    reader = PlainReader("lines", parse_ports(ports) if ports else None)
+    return [*reader.feed("\n".join(lines).encode()), *reader.close()]
 
 
 def gather(items: Sequence[Item], **options: object) -> tuple[list[Target], list[InputError], TargetSource]:
@@ -142,7 +142,7 @@ def test_standard_input(tmp_path: Path, how: str) -> None:
 
 
 def test_order_and_ordinals() -> None:
-    found, errors, _ = gather(items_of("127.0.0.1:1-3", "127.0.1.0/30:80", "127.0.0.9:9"))
+    found, errors, _ = gather(items_of("127.0.0.1", "127.0.1.0/30:80", "127.0.0.9:9", ports="1-3"))
     assert not errors
     assert [target.ordinal for target in found] == list(range(8))
     assert [(target.host, target.port) for target in found if target.host.startswith("127.0.0.")] == [
@@ -157,9 +157,8 @@ def test_order_and_ordinals() -> None:
 def test_names() -> None:
     """Looked up; the name stays with the target. Those that nobody knows are reported and counted as passed over."""
     passed: list[int] = []
-    found, errors, _ = gather(
-        items_of("localhost:80", "no-such-host.invalid:1-3", "127.0.0.9:9"), pass_over=passed.extend
-    )
+    items = items_of("localhost:80", "no-such-host.invalid", "127.0.0.9:9", ports="1-3")
+    found, errors, _ = gather(items, pass_over=passed.extend)
     by_ordinal = {target.ordinal: target for target in found}
     assert by_ordinal.keys() == {0, 4}
     assert (by_ordinal[0].host in ("127.0.0.1", "::1"), by_ordinal[0].name) == (True, "localhost")
@@ -209,7 +208,7 @@ def test_who_is_not_admitted_is_counted() -> None:
 
 
 def test_a_seed_is_a_permutation() -> None:
-    spec = items_of("127.0.0.0/22:80,81")
+    spec = items_of("127.0.0.0/22", ports="80,81")
     plain, shuffled, again = gather(spec)[0], gather(spec, seed=5)[0], gather(spec, seed=5)[0]
     assert shuffled == again
     assert [target.ordinal for target in shuffled] == list(range(2048))
@@ -221,7 +220,7 @@ def test_networks_are_expanded_as_they_are_taken() -> None:
     """Of four billion targets only those exist that somebody waits for."""
 
     async def run() -> int:
-        source = TargetSource(from_items(items_of("10.0.0.0/8:1-250")), lambda error: None)
+        source = TargetSource(from_items(items_of("10.0.0.0/8", ports="1-250")), lambda error: None)
         lists = aiter(source)
         tracemalloc.start()
         began = time.monotonic()
@@ -274,6 +273,6 @@ def test_trouble_while_reading_reaches_who_takes() -> None:
 
 
 def test_a_spec_knows_its_targets() -> None:
-    (spec,) = items_of("127.0.0.0/30:80,U:53")
+    (spec,) = items_of("127.0.0.0/30", ports="80,U:53")
     assert isinstance(spec, TargetSpec)
     assert (spec.hosts, spec.count) == (4, 8)

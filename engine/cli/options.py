@@ -167,7 +167,7 @@ budget_options = _options(
 report_options = _options(
     click.option("--stats-every", **_seconds, default=0.0, help="Print the run's numbers as JSON on stderr."),
     click.option("--metrics", type=click.IntRange(1, 65535), metavar="PORT", help="Prometheus metrics on loopback."),
-    click.option("-v", "--verbose", count=True, help="More on stderr; twice for all."),
+    click.option("-v", "--verbose", count=True, help="More on stderr; twice for debugging."),
     click.option("-q", "--quiet", **_flag, help="No live line and no summary."),
 )
 
@@ -178,9 +178,10 @@ def scan_config(options: Options) -> ScanConfig:
     inflight, host_delay_s, host_timeout_s = (
         TEMPLATES[options["template"]] if options["template"] is not None else (0,) * 3
     )
-    ceiling = options["max_inflight"] or options["max_parallelism"] or max(inflight, options["min_parallelism"])
-    if options["min_parallelism"] > ceiling > 0:
+    asked = options["max_inflight"] or options["max_parallelism"]
+    if options["min_parallelism"] > asked > 0:
         raise ConfigError("--min-parallelism is greater than --max-parallelism")
+    ceiling = asked or (max(inflight, options["min_parallelism"]) if inflight else 0)
     workers = options["workers"]
     if workers is None:
         workers = len(os.sched_getaffinity(0))

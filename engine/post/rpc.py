@@ -10,7 +10,6 @@ Source: RFC 5531 (ONC RPC), RFC 1833 (portmapper); the order and the form of the
 
 import asyncio
 import contextlib
-import os
 import random
 import re
 import struct
@@ -21,7 +20,7 @@ from pathlib import Path
 from engine.dial import DialError, Dialler, Stream
 from engine.model import Json, ServiceResult
 from engine.post.base import identified, noted
-from engine.services import NMAP_FOLDERS
+from matcher import nmap_file
 
 SYSTEM_FILE = Path("/etc/rpc")
 NMAP_FILE = "nmap-rpc"
@@ -79,10 +78,9 @@ def program_names() -> dict[int, str]:
 
 
 def _tables() -> Iterator[Path]:
-    for folder in (os.environ.get("NMAPDIR"), *NMAP_FOLDERS):
-        if folder and (path := Path(folder).expanduser() / NMAP_FILE).is_file():
-            yield path
-            break
+    installed = nmap_file(NMAP_FILE)
+    if installed is not None:
+        yield installed
     yield SYSTEM_FILE
 
 

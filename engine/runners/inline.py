@@ -36,13 +36,13 @@ class InlineRunner:
         worker = self._worker = Worker(
             self._config, self._context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES
         )
-        self._feeder = asyncio.create_task(self._feed(source, worker))
+        feeder = self._feeder = asyncio.create_task(self._feed(source, worker))
         if self._cancelled:  # before it had begun
-            self._feeder.cancel()
+            feeder.cancel()
 
         async def finish() -> None:
             try:
-                await asyncio.wait((self._feeder,))  # type: ignore[type-var]
+                await asyncio.wait((feeder,))
                 await worker.idle()
             finally:
                 batches.put_nowait(None)
@@ -53,10 +53,10 @@ class InlineRunner:
                 self._outstanding -= batch.count
                 self._room.set()
                 await deliver(batch)
-            if not self._feeder.cancelled():
-                self._feeder.result()  # what went wrong while reading is the caller's to know
+            if not feeder.cancelled():
+                feeder.result()  # what went wrong while reading is the caller's to know
         finally:
-            self._feeder.cancel()
+            feeder.cancel()
             finisher.cancel()
             worker.close()
 

@@ -24,7 +24,7 @@ from engine.worker import inflight_limit
 log = logging.getLogger("probemill.pool")
 
 MAX_BARREN_DEATHS = 4  # of one slot in a row without a row delivered; then the run gives up
-_MAIN = "import sys; from engine.worker import serve; serve(int(sys.argv[1]))"  # nothing of the caller's is imported
+_MAIN = "import sys; from engine.serve import serve; serve(int(sys.argv[1]))"  # nothing of the caller's is imported
 GRACE_S = 2.0  # for a worker to end by itself once its link is closed
 PATIENCE_S = 2.0  # before people are told what the workers are doing
 STREAM_LIMIT = 1 << 22  # bytes that are buffered of one worker's messages
