@@ -14,7 +14,6 @@ Exit code 1 below the floor of a figure; 0 when the lab is not there.
 import base64
 import gzip
 import json
-import os
 import re
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench.lab import LAB
+from bench.lab import LAB, NAME, references
 
 SAME = {  # Nmap's product -> ours, checked by hand
     "MySQL": "MariaDB",  # the lab runs MariaDB, which greets with a MySQL version before its own
@@ -110,22 +109,13 @@ def measure(references: list[Row], rows: dict[Key, Row], heard: dict[Key, bytes]
 
 
 def main(options: list[str]) -> int:
-    path = LAB / "reference-open.ndjson"
-    if not path.exists():
-        print(f"no lab at {path}; nothing measured")
+    known = references(options)
+    if not known:
         return 0
-    if "--up" in options:
-        options.remove("--up")
-        if os.geteuid() != 0:
-            print("starting the lab wants root; nothing measured")
-            return 0
-        subprocess.run([sys.executable, LAB / "lab.py", "install", "open"], check=True)
-        subprocess.run([sys.executable, LAB / "lab.py", "up", "open"], check=True)
-    references = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     began = time.monotonic()
-    rows = scan(references, options)
+    rows = scan(known, options)
     print(f"{len(rows)} targets in {time.monotonic() - began:.0f} s")
-    figures = measure(references, rows, responses(LAB / "responses-open.ndjson.gz"))
+    figures = measure(known, rows, responses(LAB / f"responses-{NAME}.ndjson.gz"))
     low = False
     for figure, floor in FLOORS.items():
         reached = sum(right for right, _ in figures[figure])

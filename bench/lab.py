@@ -15,8 +15,28 @@ from pathlib import Path
 from typing import Any
 
 LAB = Path(__file__).resolve().parent.parent.parent / "shared" / "lab"
+NAME = "open"  # the lab's set of free daemons
 FIELDS = ("state", "service", "tunnel", "product", "version", "extrainfo", "ostype", "hostname", "devicetype", "cpe")
 ABSENT: dict[str, Any] = {"cpe": []}
+
+
+def references(options: list[str]) -> list[dict[str, Any]]:
+    """What Nmap said of each target; none, and a word why, where there is no lab.
+
+    `--up` among the options is taken out, and obeyed: the daemons are installed and started.
+    """
+    path = LAB / f"reference-{NAME}.ndjson"
+    if not path.exists():
+        print(f"no lab at {path}; nothing compared")
+        return []
+    if "--up" in options:
+        options.remove("--up")
+        if os.geteuid() != 0:
+            print("starting the lab wants root; nothing compared")
+            return []
+        for step in ("install", "up"):
+            subprocess.run([sys.executable, LAB / "lab.py", step, NAME], check=True)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def expected(reference: dict[str, Any], *, scripts: bool) -> dict[str, Any]:
@@ -37,22 +57,12 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    name = "open"
-    path = LAB / f"reference-{name}.ndjson"
-    if not path.exists():
-        print(f"no lab at {path}; nothing compared")
+    known = references(arguments)
+    if not known:
         return 0
-    if "--up" in arguments:
-        arguments.remove("--up")
-        if os.geteuid() != 0:
-            print("starting the lab wants root; nothing compared")
-            return 0
-        subprocess.run([sys.executable, LAB / "lab.py", "install", name], check=True)
-        subprocess.run([sys.executable, LAB / "lab.py", "up", name], check=True)
-    references = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     with tempfile.TemporaryDirectory() as folder:
         targets, results = Path(folder) / "targets", Path(folder) / "results.ndjson"
-        lines = (f"{row['ip']}:{row['port']}/{row['proto']}\n" for row in references)
+        lines = (f"{row['ip']}:{row['port']}/{row['proto']}\n" for row in known)
         targets.write_text("".join(lines), encoding="utf-8")
         command = [sys.executable, "-m", "engine.cli", "scan", "-i", targets, "-o", results, *arguments]
         began = time.monotonic()
@@ -61,7 +71,7 @@ def main(arguments: list[str]) -> int:
         rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     by_target = {(row["ip"], row["port"], row["proto"]): found(row) for row in rows}
     differing = 0
-    for reference in references:
+    for reference in known:
         ours = by_target[reference["ip"], reference["port"], reference["proto"]]
         full, bare = (differences(ours, expected(reference, scripts=scripts)) for scripts in (True, False))
         if full and bare:
@@ -69,7 +79,7 @@ def main(arguments: list[str]) -> int:
             print(f"{reference['name']:20} {reference['ip']}:{reference['port']}/{reference['proto']}")
             for line in min(full, bare, key=len):
                 print(f"    {line}")
-    print(f"{len(references) - differing} of {len(references)} targets as Nmap says, in {elapsed:.1f} s")
+    print(f"{len(known) - differing} of {len(known)} targets as Nmap says, in {elapsed:.1f} s")
     return 1 if differing else 0
 
 

@@ -141,6 +141,7 @@ class Stream:
         self._socket.close()
 
     async def send(self, data: bytes) -> None:
+        """Write all of it, inside TLS if there is some; UDP: as one datagram. Raises DialError."""
         if self.session is None:
             await self._write(data)
             return

@@ -94,11 +94,6 @@ class Fingerprint:
         step = LINE_WIDTH - len("SF:")
         return CONTINUATION.join([first, *(rest[at : at + step] for at in range(0, len(rest), step))]) + ";"
 
-    @property
-    def servicefp(self) -> str:
-        """The same as one line."""
-        return unwrap(self.text)
-
 
 def _wrapped_length(length: int) -> int:
     """How long a text of `length` characters is with its line breaks."""

@@ -78,13 +78,6 @@ class RateLimiter:
         """When the next token is there; in the past if it is there now."""
         return self._full_at - self._slack
 
-    def take(self, now: float) -> bool:
-        """Take a token if there is one."""
-        if now < self.ready_at:
-            return False
-        self.reserve(now)
-        return True
-
     def reserve(self, now: float) -> float:
         """Take the next token in any case; when it may be used, at or after `now`."""
         at = max(now, self.ready_at)
@@ -127,10 +120,6 @@ class Gate:
         self._prefix_load: dict[str | bytes, int] = {}
         self._rested_at: dict[str, float] = {}  # hosts to be left alone until then
         self._timers: list[tuple[float, str]] = []  # a heap over _rested_at; entries of extended rests are stale
-
-    @property
-    def full(self) -> bool:
-        return self.waiting >= self._capacity
 
     def offer(self, target: Target) -> bool:
         """Let a target wait here. False when the gate is full: offer it again after some have started."""

@@ -55,6 +55,8 @@ class Reason(Enum):
 
 
 class Tunnel(Enum):
+    """What a conversation runs inside: nothing, or TLS, which Nmap calls ssl."""
+
     NONE = ""
     SSL = "ssl"
 

@@ -18,6 +18,7 @@ from engine.databases import open_matcher
 from engine.errors import EngineError
 from engine.offline_inputs import LineReader, Row
 from engine.offline_stream import Chunk
+from engine.signals import held_back
 from matcher import Match, Matcher, Probe
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
@@ -167,7 +168,8 @@ class _Pool:
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=work, args=(theirs, probes, engine), daemon=True)
-            process.start()
+            with held_back(signal.SIGINT):  # the terminal's ^C is the parent's affair; they end with their link
+                process.start()
             theirs.close()
             self._workers[ours] = process
 
@@ -222,7 +224,6 @@ class _Pool:
 
 def work(link: Connection, probes: Sequence[str], engine: str) -> None:
     """The whole life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's affair; we end with our link
     identifier = Identifier(open_matcher(probes, engine))
     try:
         while True:

@@ -86,10 +86,6 @@ class Shard(Struct, frozen=True):
         """
         return self.count == 1 or crc32(host.encode()) % self.count == self.index
 
-    def stride(self, size: int) -> range:
-        """Every count-th of range(size): the share of a range whose parts need not keep together."""
-        return range(self.index, size, self.count)
-
 
 def parse_shard(text: str) -> Shard:
     """`2/5`, the second of five shares. Raises ConfigError."""

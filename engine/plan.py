@@ -36,6 +36,7 @@ class Planner:
         self._by_listed: dict[tuple[str, tuple[int, ...]], Plan] = {}
 
     def plan(self, proto: Proto, tunnel: Tunnel, port: int) -> Plan:
+        """What may be sent to a port, outside or inside a tunnel; `allows` has the last word on each probe."""
         key = (proto, tunnel, port)
         plan = self._plans.get(key)
         if plan is None:

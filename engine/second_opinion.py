@@ -198,6 +198,8 @@ def _surroundings(result: ServiceResult) -> Iterator[Reading]:
 
 
 class SecondOpinion:
+    """Fingerprints at hand; holds nothing of the results it is asked about."""
+
     def __init__(self, recog: Recog) -> None:
         self._recog = recog
 

@@ -7,7 +7,6 @@ by BYE when all is done. The process ends when the collector closes the link, an
 import asyncio
 import contextlib
 import gc
-import signal
 import socket
 
 import msgspec
@@ -65,8 +64,7 @@ async def _serve(link: socket.socket) -> None:
 
 
 def serve(descriptor: int) -> None:
-    """The main function of a worker process, which inherits its link. Ctrl-C is the collector's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The main function of a worker process, which inherits its link."""
     raise_descriptor_limit()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)  # nearly all garbage here dies by reference count

@@ -55,11 +55,6 @@ class ServiceTable:
         """The service usually found on a port; empty when the table has none."""
         return self._names[proto].get(port, "")
 
-    def matching(self, mask: str) -> Iterator[Row]:
-        """The rows whose name fits a mask of `*` (any text) and `?` (one character)."""
-        pattern = re.compile(re.escape(mask).replace(r"\*", ".*").replace(r"\?", "."))
-        return (row for row in self.rows() if pattern.fullmatch(row[0]))
-
     def rows(self) -> Iterator[Row]:
         """Every row, TCP first."""
         return ((name, port, proto) for proto, names in self._names.items() for port, name in names.items())

@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from itertools import chain, islice
 
 from msgspec.structs import replace
@@ -187,8 +187,3 @@ class TargetSource:
             self._pass_over(self._left(spec))
             return
         await self._put(self._targets(spec.resolved(str(answers[0][4][0]))))
-
-
-async def from_items(items: Sequence[Item]) -> AsyncIterator[list[Item]]:
-    """Items that are known already, as a source's input."""
-    yield list(items)

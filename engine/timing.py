@@ -22,6 +22,8 @@ STEP_S = 0.05  # how far one answer moves what is learned
 
 
 class Timing(Protocol):
+    """One policy, shared by all conversations of a worker. rtt_s: the round trip of this one, 0 where unknown."""
+
     def silence_s(self, probe: Probe, rtt_s: float) -> float:
         """Seconds without a byte after which the probe is given up."""
         ...

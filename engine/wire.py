@@ -14,6 +14,8 @@ MAX_BODY = 1 << 28  # bytes; longer means that the stream is out of step
 
 
 class Kind(IntEnum):
+    """What a message is; the module's docstring says who sends which."""
+
     SETUP = 1
     TARGETS = 2
     DRAIN = 3
@@ -25,6 +27,7 @@ class Kind(IntEnum):
 
 
 def frame(kind: Kind, body: bytes = b"") -> bytes:
+    """A message as it goes over the socket."""
     return HEADER.pack(len(body), kind) + body
 
 

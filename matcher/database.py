@@ -7,6 +7,7 @@ expression in it has been compiled once before it is handed out. Results say whi
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -43,8 +44,9 @@ def builtin_database() -> Path:
 def nmap_file(name: str) -> Path | None:
     """A data file of an installed Nmap: in `$NMAPDIR`, else in its usual folders."""
     for folder in (os.environ.get("NMAPDIR"), *NMAP_FOLDERS):
-        if folder and (path := Path(folder).expanduser() / name).is_file():
-            return path
+        with suppress(RuntimeError):  # a user without a home directory
+            if folder and (path := Path(folder).expanduser() / name).is_file():
+                return path
     return None
 
 

@@ -407,4 +407,3 @@ def parse_database(
     parser = _Parser(path, check, services)
     parser.feed(data)
     return parser.finish(hashlib.sha256(data).hexdigest())
-

@@ -198,6 +198,11 @@ async def collect(targets: Iterable[str], runner: Runner, limit_s: float = 30.0)
     return rows, tally
 
 
+async def from_items(items: Iterable[Item]) -> AsyncIterator[list[Item]]:
+    """Items that are known already, as a source's input."""
+    yield list(items)
+
+
 async def _items(targets: Iterable[str]) -> AsyncIterator[list[Item]]:
     reader = PlainReader("targets")
     items: list[Item] = []

@@ -44,8 +44,45 @@ PLACES = {
     "cryptography": ("engine/certificates.py",),
 }
 
-# Inside engine: what each room may import, and nothing else. A package's name stands for what its __init__ offers.
-LAYERS: dict[str, set[str]] = {
+# What each module may import of its own package, and nothing else. A folder's name stands for what its __init__ offers.
+MATCHER: dict[str, set[str]] = {
+    "errors": set(),
+    "model": set(),
+    # patterns
+    "regex_ast": {"errors"},
+    "ruby": {"errors"},
+    "cost": {"regex_ast"},
+    "inclusion": {"regex_ast"},
+    "translate": {"regex_ast"},
+    "literals": {"regex_ast", "translate"},
+    # databases
+    "parser": {"errors", "model"},
+    "merge": {"model"},
+    "samples": {"errors", "model"},
+    "version": {"model", "parser"},
+    "matcher": {"model", "patterns", "patterns.cache", "patterns.pcre", "version"},
+    "database": {"errors", "merge", "model", "parser", "patterns", "patterns.cache", "patterns.pcre"},
+    "recog": {"errors", "matcher", "model", "patterns", "patterns.cache", "patterns.pcre", "ruby"},
+    # tools
+    "explain": {"model", "patterns", "patterns.pcre", "version"},
+    "propose": {"database", "explain", "samples"},
+    "lint": {
+        "cost",
+        "database",
+        "errors",
+        "explain",
+        "inclusion",
+        "matcher",
+        "model",
+        "parser",
+        "patterns",
+        "patterns.pcre",
+        "regex_ast",
+        "samples",
+        "version",
+    },
+}
+ENGINE: dict[str, set[str]] = {
     # words
     "errors": set(),
     "model": set(),
@@ -66,6 +103,7 @@ LAYERS: dict[str, set[str]] = {
     "second_opinion": {"model", "post.base", "post.http"},
     "services": {"errors"},
     "sources": {"errors"},
+    "signals": set(),
     "wire": set(),
     "worker": {
         "certificates",
@@ -132,15 +170,17 @@ LAYERS: dict[str, set[str]] = {
     "capture": {"errors", "inputs", "inputs.plain", "model"},
     "offline_inputs": {"inputs"},
     "offline_stream": {"errors", "offline_inputs", "sinks.output"},
-    "offline": {"databases", "errors", "offline_inputs", "offline_stream"},
+    "offline": {"databases", "errors", "offline_inputs", "offline_stream", "signals"},
 }
-# The same for the modules of a package; its own modules are the matter of SIBLINGS.
-PACKAGES: dict[str, set[str]] = {
-    "inputs": {"errors", "model"},
-    "post": {"certificates", "dial", "errors", "fingerprint", "model"},
-    "runners": {"errors", "model", "permutation", "scan", "wire", "worker"},
-    "sinks": {"columns", "errors", "fingerprint", "model"},
-    "transports": {"reactor"},
+LAYERS = {"engine": ENGINE, "matcher": MATCHER}
+# The same for folders; what their modules import of each other is the matter of SIBLINGS.
+FOLDERS: dict[str, set[str]] = {
+    "engine/inputs": {"errors", "model"},
+    "engine/post": {"certificates", "dial", "errors", "fingerprint", "model"},
+    "engine/runners": {"errors", "model", "permutation", "scan", "signals", "wire", "worker"},
+    "engine/sinks": {"columns", "errors", "fingerprint", "model"},
+    "engine/transports": {"reactor"},
+    "matcher/patterns": {"errors", "literals", "model", "regex_ast", "translate"},
 }
 SIBLINGS = ("engine/inputs", "engine/sinks", "engine/transports", "engine/runners", "matcher/patterns", "engine/post")
 SHARED = {"base", "base_hosts", "base_ports", "output", "pcre", "cache", "__init__"}  # what siblings have in common
@@ -161,13 +201,14 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def rooms(path: Path) -> set[str]:
-    """What of engine a file imports: `scan`, `post`, `post.base`."""
+    """What a file imports of its own package: `scan`, `post`, `post.base`."""
+    prefix = path.relative_to(ROOT).parts[0] + "."
     found = set()
     for module in imports(path):
         place = ROOT / module.replace(".", "/")
-        if module.startswith("engine.") and (place.is_dir() or place.with_suffix(".py").exists()):
-            found.add(module.removeprefix("engine."))
-    return {room for room in found if not any(other.startswith(room + ".") for other in found)}
+        if module.startswith(prefix) and (place.is_dir() or place.with_suffix(".py").exists()):
+            found.add(module.removeprefix(prefix))
+    return found
 
 
 def test_every_import_is_absolute() -> None:
@@ -210,23 +251,25 @@ def test_the_engine_uses_the_matcher_by_its_public_names(path: Path) -> None:
         assert not modules | inside
 
 
-def test_every_room_is_drawn() -> None:
-    """A new module of engine gets its line in LAYERS, a new package its line in PACKAGES."""
-    inside = {path.stem for path in (ROOT / "engine").iterdir() if path.suffix == ".py" and path.stem != "__init__"}
-    assert inside == set(LAYERS)
-    folders = {path.parent.name for path in (ROOT / "engine").glob("*/__init__.py")}
-    assert folders == {*PACKAGES, "cli"}, "the command line may import everything"
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_every_room_is_drawn(package: str) -> None:
+    """A new module gets its line in the table of its package, a new folder its line in FOLDERS."""
+    assert {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"} == set(LAYERS[package])
+    folders = {name_of(path.parent) for path in (ROOT / package).glob("*/__init__.py")}
+    assert folders <= {*FOLDERS, "engine/cli"}, "only the command line may import everything"
 
 
-@pytest.mark.parametrize("name", sorted(LAYERS))
+@pytest.mark.parametrize("name", [f"{package}/{name}" for package, layers in LAYERS.items() for name in layers])
 def test_a_room_imports_only_what_it_may(name: str) -> None:
-    assert rooms(ROOT / f"engine/{name}.py") <= LAYERS[name]
+    package, _, module = name.partition("/")
+    assert rooms(ROOT / f"{name}.py") <= LAYERS[package][module]
 
 
-@pytest.mark.parametrize("package", sorted(PACKAGES))
-def test_a_package_imports_only_what_it_may(package: str) -> None:
-    for path in (ROOT / "engine" / package).glob("*.py"):
-        assert {room for room in rooms(path) if room.partition(".")[0] != package} <= PACKAGES[package], path.name
+@pytest.mark.parametrize("folder", sorted(FOLDERS))
+def test_a_folder_imports_only_what_it_may(folder: str) -> None:
+    own = folder.partition("/")[2]
+    for path in (ROOT / folder).glob("*.py"):
+        assert {room for room in rooms(path) if room.partition(".")[0] != own} <= FOLDERS[folder], path.name
 
 
 def test_only_the_command_line_knows_the_command_line() -> None:

@@ -46,7 +46,7 @@ def test_rate_holds_over_every_span(rate: float, burst: int, pauses: list[float]
     now, taken = 1000.0, []
     for pause in pauses:
         now += pause / rate
-        while limiter.take(now):
+        while take(limiter, now):
             taken.append(now)
         assert limiter.ready_at > now
     for first in range(len(taken)):
@@ -58,7 +58,7 @@ def test_rate_is_reached_by_waking_in_time() -> None:
     """Who comes back at `ready_at` finds a token, and gets the whole rate."""
     limiter, now, taken = RateLimiter(100, burst=5), 0.0, 0
     while now < 10:
-        while limiter.take(now):
+        while take(limiter, now):
             taken += 1
         now = limiter.ready_at
     assert taken == pytest.approx(10 * 100 + 5, abs=1)
@@ -67,8 +67,8 @@ def test_rate_is_reached_by_waking_in_time() -> None:
 def test_reserved_tokens_are_paid_later() -> None:
     limiter = RateLimiter(10, burst=1)
     assert [limiter.reserve(5.0) for _ in range(3)] == pytest.approx([5.0, 5.1, 5.2])
-    assert not limiter.take(5.29)
-    assert limiter.take(5.3 + 1e-9)
+    assert not take(limiter, 5.29)
+    assert take(limiter, 5.3 + 1e-9)
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
@@ -83,10 +83,8 @@ def test_no_such_rate(rate: float) -> None:
 def test_capacity_holds_back_the_reader() -> None:
     made = gate(targets("192.0.2.1", "192.0.2.2"), capacity=2, max_inflight=1)
     late = Target(2, "192.0.2.3", 80)
-    assert made.full
     assert not made.offer(late)
     assert ready(made, 0.0) == [0]
-    assert not made.full
     assert made.offer(late)
 
 

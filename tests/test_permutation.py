@@ -80,13 +80,6 @@ def test_every_host_is_in_one_shard_and_shards_are_even(count: int) -> None:
     assert all(abs(number * count / len(HOSTS) - 1) < 0.3 for number in kept.values())
 
 
-@settings(deadline=None)
-@given(size=st.integers(0, 500), count=st.integers(1, 20))
-def test_strides_share_a_range(size: int, count: int) -> None:
-    strides = [Shard(index, count).stride(size) for index in range(count)]
-    assert sorted(number for stride in strides for number in stride) == list(range(size))
-
-
 @pytest.mark.parametrize("workers", [1, 2, 3, 8])
 @pytest.mark.parametrize("shards", [1, 2, 8])
 def test_the_workers_of_each_shard_have_even_shares(workers: int, shards: int) -> None:

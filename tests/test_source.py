@@ -16,7 +16,7 @@ from engine.errors import InputError
 from engine.inputs import Item, TargetSpec, parse_ports, target_reader
 from engine.inputs.plain import PlainReader
 from engine.model import Target
-from engine.source import CHUNK, QUEUED, READ_SIZE, TargetSource, from_items, read_chunks, read_items
+from engine.source import CHUNK, QUEUED, READ_SIZE, TargetSource, read_chunks, read_items
 
 
 def items_of(*lines: str, ports: str = "") -> list[Item]:

@@ -173,6 +173,7 @@ report_options = _options(
 
 
 def scan_config(options: Options) -> ScanConfig:
+    """Everything that concerns the scan itself. Raises ConfigError for options that contradict each other."""
     if options["light"] and options["everything"]:
         raise ConfigError("--light and --all exclude each other")
     inflight, host_delay_s, host_timeout_s = (

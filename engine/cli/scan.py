@@ -136,8 +136,9 @@ async def _follow(run: Run, console: Console, options: groups.Options) -> None:
             running.cancel()  # asked twice: do not wait any longer
         run.interrupt()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has its way
+            loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGUSR1, _print_snapshot, run)
     watchers = []
     if not options["quiet"]:

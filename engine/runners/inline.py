@@ -11,6 +11,8 @@ QUEUED_BATCHES = 64  # beyond it no new target is begun
 
 
 class InlineRunner:
+    """For `workers=0`: nothing is started, and the caller's loop does the work. restarts stays 0."""
+
     def __init__(self, config: ScanConfig, context: ScanContext) -> None:
         self.restarts = 0
         self._config = config

@@ -7,6 +7,7 @@ that were on their way in a broken message were never delivered, so nothing is l
 
 import asyncio
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from engine.errors import ConfigError, EngineError
 from engine.model import Batch, Reason, ScanConfig, Target
 from engine.permutation import route
 from engine.runners.base import Deliver, Source
+from engine.signals import held_back
 from engine.wire import Kind, frame, receive
 from engine.worker import inflight_limit
 
@@ -25,6 +27,7 @@ log = logging.getLogger("probemill.pool")
 
 MAX_BARREN_DEATHS = 4  # of one slot in a row without a row delivered; then the run gives up
 _MAIN = "import sys; from engine.serve import serve; serve(int(sys.argv[1]))"  # nothing of the caller's is imported
+COLLECTORS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # signals that are not a worker's business
 GRACE_S = 2.0  # for a worker to end by itself once its link is closed
 PATIENCE_S = 2.0  # before people are told what the workers are doing
 STREAM_LIMIT = 1 << 22  # bytes that are buffered of one worker's messages
@@ -158,7 +161,8 @@ class ProcessRunner:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptor = theirs.fileno()
-            slot.process = subprocess.Popen([sys.executable, "-c", _MAIN, str(descriptor)], pass_fds=[descriptor])
+            with held_back(*COLLECTORS):
+                slot.process = subprocess.Popen([sys.executable, "-c", _MAIN, str(descriptor)], pass_fds=[descriptor])
         slot.reader, slot.writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
         self._write(slot, frame(Kind.SETUP, self._encode(self._config)))
 

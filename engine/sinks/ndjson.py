@@ -5,6 +5,8 @@ from engine.sinks.output import Output
 
 
 class NdjsonSink:
+    """A sink as sinks/base.py describes it; the run it is told of leaves no trace."""
+
     def __init__(self, output: Output, _run: Run) -> None:
         self._output = output
 

@@ -6,6 +6,8 @@ MAX_READ = 600_000  # bytes handed over at once, as much as Nmap takes in one re
 
 
 class Transport(Protocol):
+    """One connection, or what UDP has in its place. Its construction begins it."""
+
     def send(self, data: bytes) -> None:
         """Write all of `data`, now or as soon as the socket takes it. Raises OSError."""
         ...
