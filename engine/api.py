@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
+from msgspec.structs import replace
+
 from engine.errors import InputError
 from engine.inputs import Item
 from engine.inputs.plain import PlainReader
@@ -97,10 +99,18 @@ def _refuse(error: InputError) -> None:
 
 
 async def _items(targets: Targets) -> AsyncIterator[list[Item]]:
+    """Numbered in the order in which they come, whatever ordinals the caller's own objects have."""
     reader = PlainReader("targets")
+
+    def items(target: str | Target) -> list[Item]:
+        if isinstance(target, str):
+            return reader.read_line(target)
+        reader.ordinal += 1
+        return [replace(target, ordinal=reader.ordinal - 1)]
+
     if isinstance(targets, AsyncIterable):
         async for target in targets:
-            yield [target] if isinstance(target, Target) else reader.read_line(target)
+            yield items(target)
     else:
         for target in targets:
-            yield [target] if isinstance(target, Target) else reader.read_line(target)
+            yield items(target)

@@ -123,7 +123,8 @@ def test_wrapping() -> None:
         assert {len(line) for line in full} == {74}, length
         assert all(line.startswith("SF:") for line in [*full[1:], last]), length
         assert len(last.removesuffix(";")) in range(4, 75), length
-@@
+        assert unwrap(fingerprint.text).endswith(f'%r(NULL,{length:X},"{"x" * length}");'), length
+
 
 # The same text as Nmap's, on loopback.
 

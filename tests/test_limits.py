@@ -31,6 +31,14 @@ def ready(from_gate: Gate, now: float) -> list[int]:
     return found
 
 
+def take(limiter: RateLimiter, now: float) -> bool:
+    """Take a token if there is one."""
+    if now < limiter.ready_at:
+        return False
+    limiter.reserve(now)
+    return True
+
+
 # --- rate -----------------------------------------------------------------------------------------------------------
 
 

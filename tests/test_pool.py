@@ -64,7 +64,7 @@ def finish(process: "subprocess.Popen[bytes]") -> tuple[list[dict[str, object]],
     output, said = process.communicate(timeout=PATIENCE_S)
     rows = [json.loads(line) for line in (output or b"").splitlines()]
     lines = said.decode().splitlines(keepends=True)
-    return rows, "".join(line for line in lines if "compiling the database" not in line)
+    return rows, "".join(line for line in lines if "preparing the database" not in line)
 
 
 # -- workers that die

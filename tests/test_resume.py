@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback import from_items
 
 from bench.chaos import DELAY_S, Arena, Audit, audit, full_disk_round, read_rows, small_disk
 from bench.farm import addresses, farm

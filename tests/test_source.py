@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from loopback import from_items
 
 from engine.errors import InputError
 from engine.inputs import Item, TargetSpec, parse_ports, target_reader

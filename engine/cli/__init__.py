@@ -4,7 +4,9 @@ Exit codes: 0 done; 1 done, but something went wrong on the way (an output faile
 be done (an option, a database or an input that cannot be used).
 """
 
+import os
 import sys
+from contextlib import suppress
 
 import click
 
@@ -13,7 +15,10 @@ from engine.cli.match import match_command
 from engine.cli.scan import scan_command, schema_command
 from engine.cli.state import state_command
 from engine.errors import ConfigError, EngineError, InputError
+from engine.sinks import SinkClosed
 from matcher import MatcherError
+
+STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -35,6 +40,7 @@ cli.add_command(state_command)
 def main() -> None:
     """Run the command line; errors that we know become one line and an exit code."""
     try:
+        _open_standard_streams()
         cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
@@ -46,5 +52,29 @@ def main() -> None:
     except (EngineError, MatcherError) as error:
         click.echo(f"probemill: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError | InputError | MatcherError) else 1)
-    except BrokenPipeError:
-        sys.exit(0)
+    except (BrokenPipeError, SinkClosed):
+        _silence_stdout()
+    except OSError as error:  # of the process itself: descriptors, memory, a full disk behind standard output
+        with suppress(OSError):
+            click.echo(f"probemill: {error.filename or 'system'}: {error.strerror or error}", err=True)
+        _silence_stdout()
+        sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Streams that the caller has closed: no socket may take their numbers. Writing to such an output is an error."""
+    for number, (name, flags) in enumerate(STREAMS):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, flags)
+            os.dup2(null, number)
+            if null != number:
+                os.close(null)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _silence_stdout() -> None:
+    """What is still buffered goes nowhere, instead of failing once more when the interpreter ends."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

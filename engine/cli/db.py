@@ -173,6 +173,8 @@ def stats_command(file: str | None, top: int) -> None:
     lines = list(database.signatures())
     backtracking = {line.id for line in lines if needs_backtracking(line.pattern)}
     facts = Table(title=str(find_database(file)), title_justify="left", show_header=False, box=None)
+    facts.add_column()
+    facts.add_column(overflow="fold")
     for name, value in _facts(database, len(backtracking)):
         facts.add_row(name, f"{value:,}" if isinstance(value, int) else value)
     table = Table(title="probes with most lines", title_justify="left", box=None)

@@ -87,9 +87,10 @@ class Snmp:
         with await dial.open("udp") as stream:
             facts = engine_facts(await stream.exchange(DISCOVERY))
         result = noted(result, self.name, facts)
-        if "SNMPv3" in result.product:
-            return result
-        server = f"{facts.get('vendor', '')} SNMPv3 server".strip()
+        vendor = str(facts.get("vendor", ""))
+        if "SNMPv3" in result.product or (vendor and vendor in result.product):
+            return result  # the database has said it
+        server = f"{vendor} SNMPv3 server".strip()
         return identified(result, product=f"{result.product}; {server}" if result.product else server)
 
 

@@ -29,7 +29,7 @@ MAX_BARREN_DEATHS = 4  # of one slot in a row without a row delivered; then the 
 _MAIN = "import sys; from engine.serve import serve; serve(int(sys.argv[1]))"  # nothing of the caller's is imported
 COLLECTORS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # signals that are not a worker's business
 GRACE_S = 2.0  # for a worker to end by itself once its link is closed
-PATIENCE_S = 2.0  # before people are told what the workers are doing
+PATIENCE_S = 4.0  # before people are told what the workers are doing
 STREAM_LIMIT = 1 << 22  # bytes that are buffered of one worker's messages
 
 
@@ -95,7 +95,7 @@ class ProcessRunner:
 
     def _explain_waiting(self) -> None:
         if not any(slot.ready for slot in self._slots):
-            log.warning("compiling the database's sets, up to a minute; the next start will find them ready")
+            log.warning("preparing the database, up to a minute; what is compiled is kept for the next start")
 
     async def _until_done(self, feeder: "asyncio.Task[None]", readers: "list[asyncio.Task[None]]") -> None:
         """Wait for the reader, then for every worker; the first thing to go wrong ends the run."""
