@@ -24,6 +24,7 @@ from engine.certificates import tls_facts
 from engine.databases import open_matcher, service_table
 from engine.dial import Dialler
 from engine.driver import Driver
+from engine.errors import ConfigError
 from engine.limits import Gate, RateLimiter, is_fragile
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel
 from engine.post import LIMIT_S, PostProcessing
@@ -43,6 +44,7 @@ from matcher import Match, Probe
 MatchFunction = Callable[[Probe, bytes], Match | None]
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
+LEAST_DESCRIPTORS = 32  # for one conversation and everything around it
 SPARE_DESCRIPTORS = 64  # for the loop, logs, libraries
 MAX_INFLIGHT = 20_000  # over all workers, where the user did not say
 REMEMBERED = 4096  # responses whose match is kept
@@ -61,8 +63,13 @@ def share(total: float, workers: int) -> float:
 
 
 def inflight_limit(config: ScanConfig) -> int:
-    """Conversations at once in one worker: what was asked for, within what its descriptors allow."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Conversations at once in one worker: what was asked for, within what its descriptors allow.
+
+    Raises ConfigError where they do not allow a single one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < LEAST_DESCRIPTORS:
+        raise ConfigError(f"{hard} file descriptors are too few; let ulimit -n allow at least {LEAST_DESCRIPTORS}")
     wanted = int(share(config.max_inflight or MAX_INFLIGHT, config.workers))
     return max(1, min(wanted, soft - SPARE_DESCRIPTORS))
 

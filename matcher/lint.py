@@ -86,7 +86,8 @@ def _read(data: bytes, path: str, services: Sequence[ServiceRow]) -> tuple[list[
             database = parse_database(b"\n".join(lines), path, services=services)
         except DatabaseError as error:
             found.append(Finding(path, error.line, error.column, ERROR, error.reason, "grammar"))
-            if error.line > len(lines) or lines[error.line - 1].startswith((b"Probe", b"#")):
+            faulty = lines[error.line - 1] if error.line <= len(lines) else b""
+            if not faulty or faulty.startswith((b"Probe", b"#")):
                 break
             lines[error.line - 1] = b"#"
         else:

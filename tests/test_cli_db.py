@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from engine.cli.db import db_group
 from engine.errors import ConfigError, EngineError, InputError
-from matcher import DatabaseError
+from matcher import DatabaseError, find_database, load_database
 
 DATABASE = rb"""Probe TCP NULL q||
 match ssh m|^SSH-([\d.]+)-(\w+)(x)?| p/$2/ v/$1/ i/$3/ cpe:/a:b:c:$1/
@@ -47,6 +47,34 @@ def samples(tmp_path: Path) -> Path:
 
 def run(*arguments: str, input: bytes | None = None) -> Result:  # noqa: A002 - CliRunner's name
     return CliRunner().invoke(db_group, list(arguments), input=input)
+
+
+# -- which database
+
+
+def test_a_file_without_a_probe_is_no_database(tmp_path: Path) -> None:
+    """Scanning with it would call every port wrapped."""
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"")
+    with pytest.raises(DatabaseError, match="no Probe line"):
+        load_database(empty)
+    result = run("lint", str(empty))
+    assert result.exit_code == 2
+    assert result.stdout.count("[grammar]") == 1
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers the user often has neither HOME nor an entry in passwd."""
+
+    def homeless(path: Path) -> Path:
+        if str(path).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.delenv("NMAPDIR", raising=False)
+    monkeypatch.delenv("PROBEMILL_PROBES")
+    assert find_database().is_file()
 
 
 # -- lint

@@ -110,6 +110,7 @@ ENGINE: dict[str, set[str]] = {
         "databases",
         "dial",
         "driver",
+        "errors",
         "limits",
         "model",
         "post",

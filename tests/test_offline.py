@@ -15,7 +15,7 @@ import zstandard
 from engine import offline
 from engine.databases import open_matcher
 from engine.errors import EngineError, InputError, OutputError
-from engine.fingerprint import Fingerprint
+from engine.fingerprint import Fingerprint, unwrap
 from engine.offline import Identifier, Tally, identify
 from engine.offline_inputs import LineReader, Row
 from engine.offline_stream import READ_SIZE, ZSTD_PIECE, Chunk, Destination, Source
@@ -150,7 +150,7 @@ def test_fingerprints_are_read_as_they_are_written(seed: int) -> None:
     for number, response in enumerate(responses):
         fingerprint.add(f"P{number}", response, 0.0)
     row = json.dumps({"ip": "192.0.2.1", "port": 8080, "fingerprint": fingerprint.text})
-    for lines in (fingerprint.text.split("\n"), [fingerprint.servicefp], [row]):
+    for lines in (fingerprint.text.split("\n"), [unwrap(fingerprint.text)], [row]):
         rows, faults = read(*lines)
         assert not faults
         assert [(one.probes[0], one.data) for one in rows] == [(f"P{n}", data) for n, data in enumerate(responses)]

@@ -124,6 +124,35 @@ def test_a_bad_database_is_one_line(tmp_path: Path, text: bytes) -> None:
     assert path in said
 
 
+def test_too_few_descriptors(database: str) -> None:
+    """One line says so, before anything is started."""
+    line = f"ulimit -n 12; {sys.executable} -m engine.cli scan -q --probes {database} 127.0.0.1:9"
+    ended = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.count(b"\n") == 1
+    assert b"ulimit -n" in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["schema"], ["--help"], ["db", "stats", "builtin"]])
+@pytest.mark.parametrize("redirection", ["> /dev/full", ">&-"])
+def test_standard_output_fails(arguments: list[str], redirection: str) -> None:
+    line = " ".join([sys.executable, "-m", "engine.cli", *arguments, redirection])
+    ended = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(b"probemill: ")
+    assert ended.stderr.count(b"\n") == 1
+
+
+def test_standard_streams_are_closed(database: str, tmp_path: Path) -> None:
+    """No socket takes their numbers, and the rows go where they should."""
+    with Farm(greeting_after(0.0)) as open_:
+        out = tmp_path / "rows.ndjson"
+        scan = f"scan {open_.targets(*addresses(1))[0]} --no-post --probes {database} -o {out}"
+        line = f"{sys.executable} -m engine.cli {scan} <&- >&- 2>&-"
+        assert subprocess.run(["/bin/sh", "-c", line], check=False).returncode == 0
+    assert json.loads(out.read_text())["verdict"] == "hardmatched"
+
+
 # -- being asked to end
 
 

@@ -49,11 +49,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
+    except (BrokenPipeError, SinkClosed):
+        _silence_stdout()
     except (EngineError, MatcherError) as error:
         click.echo(f"probemill: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError | InputError | MatcherError) else 1)
-    except (BrokenPipeError, SinkClosed):
-        _silence_stdout()
     except OSError as error:  # of the process itself: descriptors, memory, a full disk behind standard output
         with suppress(OSError):
             click.echo(f"probemill: {error.filename or 'system'}: {error.strerror or error}", err=True)
