@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -27,7 +28,7 @@ from engine.plan import Planner
 from engine.progress import LiveLine, summary_table
 from engine.run import Inputs, Run
 from engine.schema import result_schema
-from engine.segments import SegmentSink
+from engine.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.sinks import STDOUT, Sink, open_sink
 from engine.sinks import Run as RunFacts
 
@@ -39,6 +40,8 @@ SUFFIXES = {
     ".xml": "xml",
     ".gnmap": "grepable",
 }
+log = logging.getLogger("probemill")
+
 SHOWN_ERRORS = 20  # input errors printed one by one; the rest is counted
 COUNTED_HOSTS = 1_000_000  # addresses that a dry run tells apart; beyond it hosts are an upper bound
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
@@ -80,9 +83,12 @@ def scan_command(**options: Any) -> None:
         return
     segments = _open_segments(options, inputs)
     runner = make_runner(config)
+    log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
     run = Run(config, inputs, runner, _open_sinks(options), errors.report, segments=segments)
     asyncio.run(_follow(run, console, options))
     errors.summarise()
+    if run.blocked and not options["quiet"]:
+        click.echo(f"probemill: {run.blocked:,} targets left out by lists or shard", err=True)
     if not options["quiet"] and console.is_terminal:
         console.print(summary_table(run))
     if run.read == 0 and not run.blocked and not run.done_before:
@@ -118,6 +124,8 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
     if not folder:
         if options["resume"]:
             raise ConfigError("--resume needs --state DIR: the folder of the run to go on with")
+        if (options["segment_size"], options["segment_seconds"]) != (SEGMENT_SIZE, SEGMENT_S):
+            raise ConfigError("--segment-size and --segment-seconds need --state DIR: the folder of the segments")
         return None
     plan = {**inputs.plan(), "shard": options["shard"]}
     journal = Journal.open(folder, plan, resume=options["resume"])

@@ -95,7 +95,7 @@ class ProcessRunner:
 
     def _explain_waiting(self) -> None:
         if not any(slot.ready for slot in self._slots):
-            log.warning("preparing the database, up to a minute; what is compiled is kept for the next start")
+            log.warning("preparing the database; the first time this can take a minute")
 
     async def _until_done(self, feeder: "asyncio.Task[None]", readers: "list[asyncio.Task[None]]") -> None:
         """Wait for the reader, then for every worker; the first thing to go wrong ends the run."""
