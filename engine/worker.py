@@ -6,6 +6,7 @@ batches of N rows or T seconds.
 """
 
 import asyncio
+import logging
 import platform
 import resource
 import sys
@@ -40,6 +41,8 @@ from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpHub
 from matcher import Match, Probe
+
+log = logging.getLogger("probemill.worker")
 
 MatchFunction = Callable[[Probe, bytes], Match | None]
 
@@ -84,6 +87,8 @@ def scan_context(config: ScanConfig) -> ScanContext:
     """Database, matcher and options made ready. Raises MatcherError, ConfigError."""
     services = service_table(config.probes)
     matcher = open_matcher(config.probes, config.matcher)
+    if not matcher.database.probes:
+        log.warning("%s has no Probe line: nothing is asked, every port is called tcpwrapped", matcher.database.name)
     try:
         program = version("probemill")
     except PackageNotFoundError:

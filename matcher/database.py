@@ -76,10 +76,7 @@ def find_database(choice: str | None = None) -> Path:
 
 def parse_database(data: bytes, path: str, *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
     """Parse a database and compile each of its patterns. Raises DatabaseError at the first fault."""
-    database = parse(data, path, check=check_pattern, services=services)
-    if not database.probes:
-        raise DatabaseError(path, 1, 1, "no Probe line; this is no probe database")
-    return database
+    return parse(data, path, check=check_pattern, services=services)
 
 
 def load_database(choice: str | Path | None = None, *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
