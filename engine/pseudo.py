@@ -1,7 +1,7 @@
 """Hosts that answer the same on many ports: middleboxes and tarpits that pretend to be everything.
 
-Per host the equal answers are counted; beyond a threshold the host is a pseudo service: the rows say so, and its
-further ports get a short conversation. Pure; remembers a bounded number of hosts, those heard of last.
+Per host the ports with equal answers are counted; beyond a threshold the host is a pseudo service: the rows say so, and
+its further ports get a short conversation. Pure; remembers a bounded number of hosts, those heard of last.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ class PseudoServices:
 
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
-        self._answers: OrderedDict[str, dict[int, int]] = OrderedDict()  # host -> hash of an answer -> ports
+        self._answers: OrderedDict[str, dict[int, set[int]]] = OrderedDict()  # host -> hash of an answer -> its ports
         self._caught: OrderedDict[str, None] = OrderedDict()
 
     def is_caught(self, host: str) -> bool:
@@ -33,17 +33,21 @@ class PseudoServices:
         digest = hash(response)
         answers = self._answers.get(host)
         if answers is None:
-            self._answers[host] = {digest: 1}
+            self._answers[host] = {digest: {result.port}}
             if len(self._answers) > HOSTS:
                 self._answers.popitem(last=False)
             return None
-        self._answers.move_to_end(host)
-        ports = answers[digest] = answers.get(digest, 0) + 1
-        if ports < self._threshold:
+        ports = answers.get(digest)
+        if ports is None:
+            self._answers.move_to_end(host)
+            answers[digest] = {result.port}
             if len(answers) > self._threshold * 4:
-                del answers[min(answers, key=answers.__getitem__)]
+                del answers[min(answers, key=lambda answer: len(answers[answer]))]
+            return None
+        ports.add(result.port)
+        if len(ports) < self._threshold:
             return None
         self._caught[host] = None
         if len(self._caught) > HOSTS:
             self._caught.popitem(last=False)
-        return Pseudo(ports, hashlib.blake2b(response, digest_size=8).hexdigest())
+        return Pseudo(len(ports), hashlib.blake2b(response, digest_size=8).hexdigest())

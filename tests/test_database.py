@@ -11,6 +11,7 @@ import pytest
 
 from bench.false_products import findings, of_samples
 from matcher import EngineUnavailable, Matcher, ProbeDatabase, load_database
+from matcher.database import nmap_database
 from matcher.lint import cpe_fault
 from matcher.patterns import ENGINES
 from matcher.samples import Sample, answer, differences, read_samples
@@ -21,6 +22,11 @@ MOST_PROBES = 30  # to a silent port that no probe names, at the default intensi
 DEFAULT_INTENSITY, LIGHT_INTENSITY = 7, 2
 SLOW_ENGINE_SAMPLES = 300
 CONFUSED_SAMPLES = 400  # each is tried with the lines of every probe of its protocol
+OWN_PATTERN, OWN_PAYLOAD = 40, 20  # bytes; what is longer is written by somebody, what is shorter may be a coincidence
+# Requests of more than OWN_PAYLOAD bytes in which the protocol leaves nothing to choose.
+DICTATED = {
+    ("tcp", "HTTPOptions"),  # RFC 1945: method, path and version, and no header
+}
 
 
 @cache
@@ -116,3 +122,32 @@ def test_softmatches_come_last_in_their_probe() -> None:
     for probe in database().probes:
         soft = [signature.soft for signature in probe.signatures]
         assert soft == sorted(soft), f"{probe.name}: a softmatch stands before a match"
+
+
+@cache
+def nmap() -> ProbeDatabase:
+    path = nmap_database()
+    if path is None:
+        pytest.skip("no Nmap probe file is installed to compare with")
+    return load_database(path)
+
+
+def test_no_line_is_nmaps() -> None:
+    """The database is written from protocols and banners: no long line is one of Nmap's file."""
+    theirs = {(line.pattern, line.templates) for line in nmap().signatures()}
+    same = [
+        line.line
+        for line in database().signatures()
+        if not line.soft and len(line.pattern) > OWN_PATTERN and (line.pattern, line.templates) in theirs
+    ]
+    assert same == []
+
+
+def test_no_payload_is_nmaps() -> None:
+    theirs = {probe.payload for probe in nmap().probes}
+    same = {
+        (probe.proto, probe.name)
+        for probe in database().probes
+        if len(probe.payload) > OWN_PAYLOAD and probe.payload in theirs
+    }
+    assert same == DICTATED, "a copy, or an exception that is none any more"
