@@ -43,7 +43,7 @@ def test_make_targets_of_the_readme_exist() -> None:
 
 def test_commands_of_the_readme_exist() -> None:
     """Each `probemill ...` line in a code block names a command, and options, that the command line knows."""
-    lines = re.findall(r"^(?:\$ )?(?:.*\| )?probemill (.+)$", README, re.MULTILINE)
+    lines = re.findall(r"^\$ (?:.*\| )?probemill (.+)$", README, re.MULTILINE)
     assert lines
     for line in lines:
         words = re.split(r"[#|]", line)[0].split()
