@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
 from msgspec.structs import replace
 
+from engine.context import scan_context
 from engine.errors import InputError
 from engine.inputs import Item
 from engine.inputs.plain import PlainReader
@@ -25,7 +26,7 @@ from engine.second_opinion import open_opinion
 from engine.sinks.base import decode_rows
 from engine.source import TargetSource
 from engine.sources import check_sources
-from engine.worker import raise_descriptor_limit, scan_context
+from engine.worker import raise_descriptor_limit
 
 Targets = Iterable[str | Target] | AsyncIterable[str | Target]
 

@@ -12,10 +12,11 @@ import socket
 import msgspec
 import uvloop
 
+from engine.context import scan_context
 from engine.errors import EngineError
 from engine.model import Reason, ScanConfig, Target
 from engine.wire import Kind, frame, receive
-from engine.worker import Worker, raise_descriptor_limit, scan_context
+from engine.worker import Worker, raise_descriptor_limit
 from matcher import MatcherError
 
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun

@@ -6,23 +6,18 @@ batches of N rows or T seconds.
 """
 
 import asyncio
-import logging
-import platform
 import resource
 import sys
-import sysconfig
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from math import inf
 
 import msgspec
 from msgspec.structs import replace
 
 from engine.certificates import tls_facts
-from engine.databases import open_matcher, service_table
 from engine.dial import Dialler
 from engine.driver import Driver
 from engine.errors import ConfigError
@@ -34,24 +29,16 @@ from engine.reactor import Reactor
 from engine.scan import UNLIMITED, ScanContext, ServiceScan
 from engine.second_opinion import open_opinion
 from engine.sources import Sources
-from engine.timing import TIMINGS
 from engine.trace import Trace, TracedScan
 from engine.transports.base import Receiver, Transport
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpHub
-from matcher import Match, Probe
-
-log = logging.getLogger("probemill.worker")
-
-MatchFunction = Callable[[Probe, bytes], Match | None]
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
 LEAST_DESCRIPTORS = 32  # for one conversation and everything around it
 SPARE_DESCRIPTORS = 64  # for the loop, logs, libraries
 MAX_INFLIGHT = 20_000  # over all workers, where the user did not say
-REMEMBERED = 4096  # responses whose match is kept
-REMEMBERED_BYTES = 512  # longer ones hardly repeat
 POST_CONVERSATIONS = 100  # of post-processing, at once in one worker
 BEGINS_PER_TURN = 64  # then sockets are served: fast services never pile up, silent ones still fill every slot
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
@@ -81,51 +68,6 @@ def raise_descriptor_limit() -> None:
     """Every conversation needs a descriptor: take as many as the hard limit gives."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def scan_context(config: ScanConfig) -> ScanContext:
-    """Database, matcher and options made ready. Raises MatcherError, ConfigError."""
-    services = service_table(config.probes)
-    matcher = open_matcher(config.probes, config.matcher)
-    if not matcher.database.probes:
-        log.warning("%s has no Probe line: nothing is asked, every port is called tcpwrapped", matcher.database.name)
-    try:
-        program = version("probemill")
-    except PackageNotFoundError:
-        program = "0"
-    return ScanContext(
-        matcher.database,
-        remembered(matcher.match),
-        failures=matcher.stats.failures,
-        intensity=config.intensity,
-        timing=TIMINGS[config.timing](),
-        excluded=not config.allports,
-        service_name=services.name,
-        connect_s=config.connect_timeout_s,
-        tls_connect_s=config.tls_timeout_s,
-        max_bytes=config.max_bytes,
-        wall_offset=time.time() - time.monotonic(),
-        version=program,
-        platform=sysconfig.get_config_var("HOST_GNU_TYPE") or f"{platform.machine()}-{platform.system().lower()}",
-    )
-
-
-def remembered(match: MatchFunction, size: int = REMEMBERED) -> MatchFunction:
-    """`match` with a memory of short responses: whole networks greet with the same few banners."""
-    known: dict[tuple[int, bytes], Match | None] = {}
-
-    def matched(probe: Probe, response: bytes) -> Match | None:
-        if len(response) > REMEMBERED_BYTES:
-            return match(probe, response)
-        key = probe.index, response
-        if key in known:
-            return known[key]
-        if len(known) >= size:
-            known.clear()
-        found = known[key] = match(probe, response)
-        return found
-
-    return matched
 
 
 def _to_stderr(line: str) -> None:

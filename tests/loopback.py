@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
+from engine.context import scan_context
 from engine.errors import InputError
 from engine.inputs import Item
 from engine.inputs.plain import PlainReader
@@ -29,7 +30,6 @@ from engine.runners.inline import InlineRunner
 from engine.runners.processes import ProcessRunner
 from engine.sinks.base import decode_rows
 from engine.source import TargetSource
-from engine.worker import scan_context
 
 Outcome = tuple[list[ServiceResult], Counter[str]]
 

@@ -17,12 +17,12 @@ from loopback import DATABASE, Farm, Visit, collect, config, database_file, gree
 from peers import speak_tls
 
 from engine.cli import cli
+from engine.context import scan_context
 from engine.limits import BURST_S
 from engine.model import Reason, Tunnel, Verdict
 from engine.permutation import parse_shard
 from engine.runners.inline import InlineRunner
 from engine.transports.tcp import TcpTransport
-from engine.worker import scan_context
 
 IP_LOCAL_PORT_RANGE = 51  # Linux 6.3
 PORTS = struct.pack("=I", 60_999 << 16 | 60_990)  # within the system's own range, else they are ignored

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from loopback import DATABASE, Farm, collect, config, database_file, greeting_after, scan, silent
 
+from engine.context import scan_context
 from engine.errors import EngineError
 from engine.model import Batch, Reason, Target, Verdict
 from engine.runners import processes
@@ -25,7 +26,6 @@ from engine.runners.base import Runner
 from engine.runners.inline import InlineRunner
 from engine.runners.processes import ProcessRunner
 from engine.sinks.base import decode_rows
-from engine.worker import scan_context
 
 PATIENCE_S = 30.0
 
