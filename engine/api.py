@@ -14,19 +14,19 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
 from msgspec.structs import replace
 
-from engine.context import scan_context
+from engine.conversation.context import scan_context
 from engine.errors import InputError
-from engine.inputs import Item
-from engine.inputs.plain import PlainReader
 from engine.model import Batch, ScanConfig, ServiceResult, Target
-from engine.runners import Runner
-from engine.runners.inline import InlineRunner
-from engine.runners.processes import ProcessRunner
-from engine.second_opinion import open_opinion
-from engine.sinks.base import decode_rows
-from engine.source import TargetSource
-from engine.sources import check_sources
-from engine.worker import raise_descriptor_limit
+from engine.pool.runners import Runner
+from engine.pool.runners.inline import InlineRunner
+from engine.pool.runners.processes import ProcessRunner
+from engine.pool.worker import raise_descriptor_limit
+from engine.post.second_opinion import open_opinion
+from engine.results.sinks.base import decode_rows
+from engine.targets import Item
+from engine.targets.plain import PlainReader
+from engine.targets.source import TargetSource
+from engine.transports.local_addresses import check_sources
 
 Targets = Iterable[str | Target] | AsyncIterable[str | Target]
 

@@ -11,17 +11,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 from msgspec import Struct
 
-from engine.collector import Collector
-from engine.digest import InputDigest
 from engine.errors import EngineError, InputError, OutputError
-from engine.inputs import Item, PlainReader, PortSpec, TargetSpec, target_reader
-from engine.journal import Plan
 from engine.model import Reason, ScanConfig, Target
-from engine.ordinals import OrdinalSet, Range
-from engine.runners import Runner
-from engine.segments import SegmentSink
-from engine.sinks import Sink, SinkClosed, Summary
-from engine.source import Report, TargetSource, read_items
+from engine.pool.runners import Runner
+from engine.results.collector import Collector
+from engine.results.sinks import Sink, SinkClosed, Summary
+from engine.state.digest import InputDigest
+from engine.state.journal import Plan
+from engine.state.ordinals import OrdinalSet, Range
+from engine.state.segments import SegmentSink
+from engine.targets import Item, PlainReader, PortSpec, TargetSpec, target_reader
+from engine.targets.source import Report, TargetSource, read_items
 
 ROTATE_S = 1.0  # between two looks at the age of a segment
 

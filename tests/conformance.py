@@ -22,9 +22,9 @@ from cases import Case, Expected, Step, Word
 from scripted import ScriptedServer, serve
 
 from engine.model import ServiceResult
-from engine.reactor import Reactor
-from engine.sinks import Sink, Summary
+from engine.results.sinks import Sink, Summary
 from engine.transports import Receiver, Transport
+from engine.transports.reactor import Reactor
 from matcher import Proto
 
 MakeTransport = Callable[[Reactor, Receiver, str, int], Transport]

@@ -20,16 +20,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from engine.context import scan_context
+from engine.conversation.context import scan_context
 from engine.errors import InputError
-from engine.inputs import Item
-from engine.inputs.plain import PlainReader
 from engine.model import Batch, ScanConfig, ServiceResult
-from engine.runners import Runner
-from engine.runners.inline import InlineRunner
-from engine.runners.processes import ProcessRunner
-from engine.sinks.base import decode_rows
-from engine.source import TargetSource
+from engine.pool.runners import Runner
+from engine.pool.runners.inline import InlineRunner
+from engine.pool.runners.processes import ProcessRunner
+from engine.results.sinks.base import decode_rows
+from engine.targets import Item
+from engine.targets.plain import PlainReader
+from engine.targets.source import TargetSource
 
 Outcome = tuple[list[ServiceResult], Counter[str]]
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from scripted import tls_context
 
-from engine.dial import Dialler
 from engine.model import DatabaseRef, Proto, ServiceResult, Tunnel, Verdict
 from engine.post import PostProcessing
+from engine.transports.dial import Dialler
 from engine.transports.tls import client_context
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

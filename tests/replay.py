@@ -12,8 +12,8 @@ from typing import Literal
 from cases import Case, Step
 from cases.script import HalfClose, Hang, Play, Read, Sleep, StartTls, Write, play
 
+from engine.conversation.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan
 from engine.model import Reason, ServiceResult, Target, Tunnel
-from engine.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan
 
 MAX_ACTIONS = 200_000  # of one conversation; a scan that does not end is a failure, not a hang
 UNREGISTERED_PORT = 61999

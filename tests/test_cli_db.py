@@ -215,7 +215,7 @@ def test_capture_writes_samples_that_lint_takes(
     service: str, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row for each different answer, with its bytes and with what the database makes of them today."""
-    monkeypatch.setattr("engine.capture.QUIET_S", 0.2)
+    monkeypatch.setattr("engine.offline.capture.QUIET_S", 0.2)
     database.write_bytes(DATABASE + b"Probe TCP Ask2 q|x|\nProbe UDP U q|u\\xff|\nmatch echo m|^got (.)| v/$1/\n")
     result = run("capture", service, "--source", "real: test")
     assert result.exit_code == 0, result.output
@@ -232,7 +232,7 @@ def test_capture_writes_samples_that_lint_takes(
 
 
 def test_capture_keeps_every_answer_when_told_to(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.capture.QUIET_S", 0.2)
+    monkeypatch.setattr("engine.offline.capture.QUIET_S", 0.2)
     database.write_bytes(DATABASE + b"Probe TCP Ask2 q|x|\n")
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeter) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from engine.columns import has_service, service_column, service_info, version_column
 from engine.model import DatabaseRef, ServiceResult, Tunnel, Verdict
+from engine.results.columns import has_service, service_column, service_info, version_column
 
 
 def row(**fields: Any) -> ServiceResult:

@@ -8,8 +8,8 @@ import pytest
 from peers import HOST, dialler, run, speak_tls, tcp_peer, udp_peer
 from scripted import tls_context
 
-from engine.dial import DialError
 from engine.model import Tunnel
+from engine.transports.dial import DialError
 
 
 async def echo(reader: StreamReader, writer: StreamWriter) -> None:

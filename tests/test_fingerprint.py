@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from nmap_loopback import encrypted, listening, run_nmap, speaking
 
-from engine.fingerprint import Fingerprint, escape, unwrap
+from engine.conversation.fingerprint import Fingerprint, escape, unwrap
 from engine.model import Tunnel
 
 NOW = 1_795_243_093.9  # 2026-11-21

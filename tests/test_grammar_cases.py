@@ -5,7 +5,7 @@ import pytest
 from cases import Case, GrammarCase, load_grammar, observed
 from replay import UNREGISTERED_PORT, replay
 
-from engine.scan import ScanContext
+from engine.conversation.scan import ScanContext
 from matcher import DatabaseError, compile_matcher, parse_database
 
 CASES = load_grammar()

@@ -11,37 +11,37 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 
 # The pure core: state machine, plan, timing and everything they stand on. Time, bytes and results are arguments.
 PURE = {
-    "engine/collector.py",
-    "engine/columns.py",
-    "engine/digest.py",
-    "engine/driver.py",
+    "engine/results/collector.py",
+    "engine/results/columns.py",
+    "engine/state/digest.py",
+    "engine/conversation/driver.py",
     "engine/errors.py",
-    "engine/fingerprint.py",
-    "engine/limits.py",
+    "engine/conversation/fingerprint.py",
+    "engine/pool/limits.py",
     "engine/model.py",
-    "engine/ordinals.py",
-    "engine/permutation.py",
-    "engine/plan.py",
-    "engine/prefixes.py",
-    "engine/pseudo.py",
-    "engine/scan.py",
-    "engine/schema.py",
-    "engine/timing.py",
-    "engine/trace.py",
+    "engine/state/ordinals.py",
+    "engine/targets/permutation.py",
+    "engine/conversation/plan.py",
+    "engine/targets/prefixes.py",
+    "engine/pool/pseudo.py",
+    "engine/conversation/scan.py",
+    "engine/results/schema.py",
+    "engine/conversation/timing.py",
+    "engine/conversation/trace.py",
 }
 WORLD = {"asyncio", "time", "random", "select", "threading", "subprocess", "multiprocessing"}
-SOCKET_FREE = PURE - {"engine/limits.py", "engine/prefixes.py"}  # inet_pton there is arithmetic
+SOCKET_FREE = PURE - {"engine/pool/limits.py", "engine/targets/prefixes.py"}  # inet_pton there is arithmetic
 
 # Third-party modules and where they may appear.
 PLACES = {
     "re2": ("matcher/patterns/",),
     "hyperscan": ("matcher/patterns/",),
     "pcre2": ("matcher/patterns/",),
-    "uvloop": ("engine/serve.py",),
+    "uvloop": ("engine/pool/serve.py",),
     "click": ("engine/cli/",),
-    "rich": ("engine/cli/", "engine/progress.py"),
-    "prometheus_client": ("engine/metrics.py",),
-    "cryptography": ("engine/certificates.py",),
+    "rich": ("engine/cli/", "engine/cli/progress.py"),
+    "prometheus_client": ("engine/cli/metrics.py",),
+    "cryptography": ("engine/transports/certificates.py",),
 }
 
 # What each module may import of its own package, and nothing else. A folder's name stands for what its __init__ offers.
@@ -83,108 +83,47 @@ MATCHER: dict[str, set[str]] = {
     },
 }
 ENGINE: dict[str, set[str]] = {
-    # words
     "errors": set(),
     "model": set(),
-    # one conversation
-    "fingerprint": {"model"},
-    "plan": {"model"},
-    "timing": set(),
-    "scan": {"errors", "fingerprint", "model", "plan", "timing"},
-    "trace": {"model", "scan"},
-    "reactor": set(),
-    "driver": {"model", "reactor", "scan", "transports.base"},
-    # what one worker knows beside it
-    "certificates": {"model"},
-    "databases": {"services"},
-    "dial": {"model"},
-    "limits": {"errors", "model"},
-    "pseudo": {"model"},
-    "second_opinion": {"model", "post.base", "post.http"},
-    "services": {"errors"},
-    "sources": {"errors"},
     "signals": set(),
-    "wire": set(),
-    "context": {"databases", "model", "scan", "timing"},
-    "worker": {
-        "certificates",
-        "dial",
-        "driver",
-        "errors",
-        "limits",
-        "model",
-        "post",
-        "pseudo",
-        "reactor",
-        "scan",
-        "second_opinion",
-        "sources",
-        "trace",
-        "transports.base",
-        "transports.tcp",
-        "transports.tls",
-        "transports.udp",
-    },
-    "serve": {"context", "errors", "model", "wire", "worker"},
-    # from inputs to sinks
-    "digest": {"errors"},
-    "ordinals": set(),
-    "permutation": {"errors"},
-    "prefixes": {"errors"},
-    "source": {"errors", "inputs", "model", "ordinals", "permutation"},
-    "columns": {"model"},
-    "schema": {"model"},
-    "journal": {"digest", "errors", "ordinals"},
-    "segments": {"digest", "errors", "journal", "model", "ordinals", "sinks.base"},
-    "collector": {"model", "sinks"},
-    "run": {
-        "collector",
-        "digest",
-        "errors",
-        "inputs",
-        "journal",
-        "model",
-        "ordinals",
-        "runners",
-        "segments",
-        "sinks",
-        "source",
-    },
-    "metrics": {"errors", "run"},
-    "progress": {"run"},
-    "api": {
-        "context",
-        "errors",
-        "inputs",
-        "inputs.plain",
-        "model",
-        "runners",
-        "runners.inline",
-        "runners.processes",
-        "second_opinion",
-        "sinks.base",
-        "source",
-        "sources",
-        "worker",
-    },
-    # without a network, or beside the scan
-    "capture": {"errors", "inputs", "inputs.plain", "model"},
-    "offline_inputs": {"inputs"},
-    "offline_stream": {"errors", "offline_inputs", "sinks.output"},
-    "offline": {"databases", "errors", "offline_inputs", "offline_stream", "signals"},
+    "services": {"errors"},
+    "databases": {"services"},
+    "run": {"errors", "model", "pool", "results", "state", "targets"},
+    "api": {"conversation", "errors", "model", "pool", "post", "results", "targets", "transports"},
 }
 LAYERS = {"engine": ENGINE, "matcher": MATCHER}
 # The same for folders; what their modules import of each other is the matter of SIBLINGS.
 FOLDERS: dict[str, set[str]] = {
-    "engine/inputs": {"errors", "model"},
-    "engine/post": {"certificates", "dial", "errors", "fingerprint", "model"},
-    "engine/runners": {"errors", "model", "permutation", "scan", "signals", "wire", "worker"},
-    "engine/sinks": {"columns", "errors", "fingerprint", "model"},
-    "engine/transports": {"reactor"},
+    "engine/conversation": {"databases", "errors", "model", "transports"},
+    "engine/offline": {"databases", "errors", "model", "results", "signals", "targets"},
+    "engine/pool": {"conversation", "errors", "model", "post", "signals", "targets", "transports"},
+    "engine/post": {"conversation", "errors", "model", "transports"},
+    "engine/results": {"conversation", "errors", "model"},
+    "engine/state": {"errors", "model", "results"},
+    "engine/targets": {"errors", "model", "state"},
+    "engine/transports": {"errors", "model"},
     "matcher/patterns": {"errors", "literals", "model", "regex_ast", "translate"},
 }
-SIBLINGS = ("engine/inputs", "engine/sinks", "engine/transports", "engine/runners", "matcher/patterns", "engine/post")
-SHARED = {"base", "base_hosts", "base_ports", "output", "pcre", "cache", "__init__"}  # what siblings have in common
+SIBLINGS = (
+    "engine/targets",
+    "engine/results/sinks",
+    "engine/transports",
+    "engine/pool/runners",
+    "matcher/patterns",
+    "engine/post",
+)
+SHARED = {
+    "base",
+    "base_hosts",
+    "base_ports",
+    "output",
+    "pcre",
+    "cache",
+    "reactor",
+    "permutation",
+    "http",
+    "__init__",
+}  # what siblings have in common
 
 
 def name_of(path: Path) -> str:
@@ -248,7 +187,12 @@ def test_the_engine_uses_the_matcher_by_its_public_names(path: Path) -> None:
     """Only the offline tools, which are about the matcher itself, may look inside it."""
     inside = {module for module in imports(path) if module.startswith("matcher.") and module.count(".") > 1}
     modules = {m for m in imports(path) if m.startswith("matcher.") and (ROOT / (m.replace(".", "/") + ".py")).exists()}
-    if name_of(path) not in {"engine/cli/db.py", "engine/capture.py", "engine/offline.py", "engine/cli/sets.py"}:
+    if name_of(path) not in {
+        "engine/cli/db.py",
+        "engine/offline/capture.py",
+        "engine/offline/identify.py",
+        "engine/cli/sets.py",
+    }:
         assert not modules | inside
 
 
@@ -263,14 +207,16 @@ def test_every_room_is_drawn(package: str) -> None:
 @pytest.mark.parametrize("name", [f"{package}/{name}" for package, layers in LAYERS.items() for name in layers])
 def test_a_room_imports_only_what_it_may(name: str) -> None:
     package, _, module = name.partition("/")
-    assert rooms(ROOT / f"{name}.py") <= LAYERS[package][module]
+    assert {room.partition(".")[0] if package == "engine" else room for room in rooms(ROOT / f"{name}.py")} <= LAYERS[
+        package
+    ][module]
 
 
 @pytest.mark.parametrize("folder", sorted(FOLDERS))
 def test_a_folder_imports_only_what_it_may(folder: str) -> None:
     own = folder.partition("/")[2]
-    for path in (ROOT / folder).glob("*.py"):
-        assert {room for room in rooms(path) if room.partition(".")[0] != own} <= FOLDERS[folder], path.name
+    for path in (ROOT / folder).rglob("*.py"):
+        assert {room.partition(".")[0] for room in rooms(path)} - {own} <= FOLDERS[folder], path.name
 
 
 def test_only_the_command_line_knows_the_command_line() -> None:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, InputError
-from engine.inputs import FORMATS, Item, PortSpec, TargetSpec, Unreadable, detect, parse_ports, target_reader
-from engine.inputs.base import BLOCK, LINE_LIMIT
-from engine.inputs.nmap_xml import TOKEN_LIMIT
 from engine.model import Target
+from engine.targets import FORMATS, Item, PortSpec, TargetSpec, Unreadable, detect, parse_ports, target_reader
+from engine.targets.base import BLOCK, LINE_LIMIT
+from engine.targets.nmap_xml import TOKEN_LIMIT
 
 FIXTURES = Path(__file__).parent / "inputs"
 

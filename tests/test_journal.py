@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import ordinals as ordinals_module
-from engine.digest import InputDigest, Position
 from engine.errors import ConfigError, OutputError
-from engine.journal import Journal, Manifest, read_journal
-from engine.ordinals import OrdinalSet
+from engine.state import ordinals as ordinals_module
+from engine.state.digest import InputDigest, Position
+from engine.state.journal import Journal, Manifest, read_journal
+from engine.state.ordinals import OrdinalSet
 
 PLAN = {"targets": ("192.0.2.0/24",), "ports": [[22, 23]]}
 

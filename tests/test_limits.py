@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
-from engine.limits import FRAGILE_TCP, Gate, RateLimiter, is_fragile, prefix_of
 from engine.model import Target
+from engine.pool.limits import FRAGILE_TCP, Gate, RateLimiter, is_fragile, prefix_of
 
 
 def targets(*hosts: str) -> list[Target]:

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from scripted import ScriptedServer, serve
 
 from engine import ScanConfig, ServiceResult, Target, scan, scan_sync
-from engine.reactor import Reactor
-from engine.sinks import SINKS, Run, open_sink
+from engine.results.sinks import SINKS, Run, open_sink
 from engine.transports import Receiver, Transport
+from engine.transports.reactor import Reactor
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpHub

@@ -17,8 +17,8 @@ import pytest
 from loopback import Farm, config, database_file, greeting_after, scan
 from prometheus_client import CollectorRegistry, generate_latest
 
+from engine.cli.metrics import PREFIX, TALLY, RunMetrics, serve_metrics, snapshot
 from engine.errors import ConfigError
-from engine.metrics import PREFIX, TALLY, RunMetrics, serve_metrics, snapshot
 
 OPERATIONS = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 COUNTS = {

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from engine import offline
+from engine.conversation.fingerprint import Fingerprint, unwrap
 from engine.databases import open_matcher
 from engine.errors import EngineError, InputError, OutputError
-from engine.fingerprint import Fingerprint, unwrap
-from engine.offline import Identifier, Tally, identify
-from engine.offline_inputs import LineReader, Row
-from engine.offline_stream import READ_SIZE, ZSTD_PIECE, Chunk, Destination, Source
-from engine.sinks.base import SinkClosed
+from engine.offline import identify as offline
+from engine.offline.identify import Identifier, Tally, identify
+from engine.offline.records import LineReader, Row
+from engine.offline.stream import READ_SIZE, ZSTD_PIECE, Chunk, Destination, Source
+from engine.results.sinks.base import SinkClosed
 from matcher import compile_matcher, parse_database
 
 DATABASE = rb"""Probe TCP NULL q||
@@ -229,7 +229,7 @@ def test_a_chunk_never_ends_inside_a_wrapped_fingerprint(tmp_path: Path) -> None
 
 
 def test_a_line_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.offline_stream.MAX_LINE", 2 * READ_SIZE)
+    monkeypatch.setattr("engine.offline.stream.MAX_LINE", 2 * READ_SIZE)
     path = tmp_path / "rows"
     path.write_bytes(b'{"banner":"a"}\n' + b"x" * 5 * READ_SIZE + b'\n{"banner":"b"}\n')
     found, source = chunks(path)

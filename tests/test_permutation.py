@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError
-from engine.permutation import Permutation, Shard, parse_shard, route
+from engine.targets.permutation import Permutation, Shard, parse_shard, route
 
 HOSTS = [f"10.{i >> 8}.{i & 255}.7" for i in range(4096)]
 

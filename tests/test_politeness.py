@@ -17,11 +17,11 @@ from loopback import DATABASE, Farm, Visit, collect, config, database_file, gree
 from peers import speak_tls
 
 from engine.cli import cli
-from engine.context import scan_context
-from engine.limits import BURST_S
+from engine.conversation.context import scan_context
 from engine.model import Reason, Tunnel, Verdict
-from engine.permutation import parse_shard
-from engine.runners.inline import InlineRunner
+from engine.pool.limits import BURST_S
+from engine.pool.runners.inline import InlineRunner
+from engine.targets.permutation import parse_shard
 from engine.transports.tcp import TcpTransport
 
 IP_LOCAL_PORT_RANGE = 51  # Linux 6.3
@@ -353,7 +353,7 @@ def test_tiny_port_range(database: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_tls_has_its_own_limit(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Handshakes wait for each other; those that end while waiting leave their place to others."""
-    monkeypatch.setattr("engine.worker.TLS_HANDSHAKES", 3)
+    monkeypatch.setattr("engine.pool.worker.TLS_HANDSHAKES", 3)
     shaking: set[str] = set()
 
     async def tls_wanted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:

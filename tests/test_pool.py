@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 from loopback import DATABASE, Farm, collect, config, database_file, greeting_after, scan, silent
 
-from engine.context import scan_context
+from engine.conversation.context import scan_context
 from engine.errors import EngineError
 from engine.model import Batch, Reason, Target, Verdict
-from engine.runners import processes
-from engine.runners.base import Runner
-from engine.runners.inline import InlineRunner
-from engine.runners.processes import ProcessRunner
-from engine.sinks.base import decode_rows
+from engine.pool.runners import processes
+from engine.pool.runners.base import Runner
+from engine.pool.runners.inline import InlineRunner
+from engine.pool.runners.processes import ProcessRunner
+from engine.results.sinks.base import decode_rows
 
 PATIENCE_S = 30.0
 
@@ -288,7 +288,7 @@ def test_few_descriptors(database: str) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_slow_sink_holds_the_scan_back(database: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost, nothing stands still, and what is read ahead is bounded."""
-    monkeypatch.setattr("engine.runners.inline.QUEUED_BATCHES", 2)
+    monkeypatch.setattr("engine.pool.runners.inline.QUEUED_BATCHES", 2)
     settings = config(database, workers=workers, max_inflight=20, batch_rows=2, connect_timeout_s=0.3)
     runner: Runner = ProcessRunner(settings) if workers else InlineRunner(settings, scan_context(settings))
     rows: list[str] = []

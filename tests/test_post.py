@@ -15,14 +15,14 @@ from scripted import tls_context
 
 from engine import post
 from engine.api import make_runner, scan
+from engine.conversation.fingerprint import Fingerprint
 from engine.errors import ConfigError
-from engine.fingerprint import Fingerprint
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
 from engine.post import ALL, ASKERS, DEFAULT, PostProcessing, module_names
 from engine.post.http import favicon, icon_path, mmh3, title
 from engine.post.smb import negotiate, negotiated
 from engine.post.snmp import DISCOVERY, engine_facts
-from engine.sinks.base import decode_rows
+from engine.results.sinks.base import decode_rows
 
 PAGE = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nVary: *\r\n\r\n<html><TITLE>\n A page &amp; \xc3\xa9</TITLE>"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, InputError
-from engine.prefixes import (
+from engine.targets.prefixes import (
     AddressFilter,
     PrefixSet,
     load_allowlist,

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from engine.progress import LiveLine, rate, status_line, summary_table
+from engine.cli.progress import LiveLine, rate, status_line, summary_table
 
 
 def run(read: int = 0, *, ended: bool = False, **tally: int) -> Any:

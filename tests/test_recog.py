@@ -19,9 +19,9 @@ from peers import HOST, row, tcp_peer
 
 from engine.api import make_runner, scan
 from engine.cli import main
-from engine.fingerprint import Fingerprint
+from engine.conversation.fingerprint import Fingerprint
 from engine.model import Evidence, ScanConfig, ServiceResult, TlsFacts, Tunnel, Verdict
-from engine.second_opinion import KEYS, SecondOpinion, open_opinion, readings
+from engine.post.second_opinion import KEYS, SecondOpinion, open_opinion, readings
 from matcher import DatabaseError, MatcherError, Recog, UnsupportedPattern, load_recog
 from matcher.patterns import pcre
 from matcher.ruby import pcre_pattern

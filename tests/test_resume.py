@@ -18,7 +18,7 @@ from loopback import from_items
 from bench.chaos import DELAY_S, Arena, Audit, audit, full_disk_round, read_rows, small_disk
 from bench.farm import addresses, farm
 from engine.model import Target
-from engine.source import CHUNK, TargetSource
+from engine.targets.source import CHUNK, TargetSource
 
 TARGETS = 1500
 

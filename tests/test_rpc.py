@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from peers import dialler, enriched, row, run, tcp_peer, udp_peer
 
-from engine.dial import DialError
 from engine.model import Proto, ServiceResult, Verdict
 from engine.post import PostProcessing, rpc
+from engine.transports.dial import DialError
 
 UNAVAILABLE, MISMATCH, SUCCESS, PROCEDURE_UNAVAILABLE = 1, 2, 0, 3
 Programs = dict[int, tuple[int, int]]

@@ -10,9 +10,9 @@ import pytest
 from cases import REGISTERED, Case, differences, load_all
 from replay import UNREGISTERED_PORT, replay
 
+from engine.conversation.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan
 from engine.errors import ScanStateError
 from engine.model import Reason, ServiceResult, Target, Tunnel, Verdict
-from engine.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan
 from matcher import compile_matcher, parse_database
 
 CASES = load_all()

@@ -4,10 +4,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from engine.conversation.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan, Stage
+from engine.conversation.timing import AdaptiveTiming, NmapTiming
 from engine.errors import ScanStateError
 from engine.model import Reason, Target, Tunnel, Verdict
-from engine.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan, Stage
-from engine.timing import AdaptiveTiming, NmapTiming
 from matcher import compile_matcher, parse_database
 
 CONNECT_S, TLS_S, MAX_BYTES = 5.0, 8.0, 20_000

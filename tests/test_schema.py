@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from engine.model import DatabaseRef, Reason, ServiceResult, TlsFacts, Verdict
-from engine.schema import ABOUT, result_schema
-from engine.sinks import SINKS
+from engine.results.schema import ABOUT, result_schema
+from engine.results.sinks import SINKS
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "result.md").read_text()
 

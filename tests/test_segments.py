@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from bench.chaos import read_rows
-from engine import segments as segments_module
 from engine.errors import OutputError
-from engine.journal import Journal
 from engine.model import Batch
-from engine.segments import SegmentSink, SegmentWriter, without_cancelled
-from engine.sinks import Summary
+from engine.results.sinks import Summary
+from engine.state import segments as segments_module
+from engine.state.journal import Journal
+from engine.state.segments import SegmentSink, SegmentWriter, without_cancelled
 
 SUMMARY = Summary(0.0)
 

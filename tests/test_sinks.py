@@ -17,9 +17,9 @@ from nmap_loopback import listening, run_nmap, speaking
 
 from engine.errors import OutputError
 from engine.model import DatabaseRef, ServiceResult, Tunnel, Verdict
-from engine.sinks import BUFFERED_ROWS, SINKS, STDOUT, Run, SinkClosed, Summary, open_sink
-from engine.sinks.base import HostBuffer
-from engine.sinks.nmap_xml import quote
+from engine.results.sinks import BUFFERED_ROWS, SINKS, STDOUT, Run, SinkClosed, Summary, open_sink
+from engine.results.sinks.base import HostBuffer
+from engine.results.sinks.nmap_xml import quote
 
 RUN = Run(version="0.1.0", args="probemill scan --format xml 192.0.2.1", started=1_795_243_093.25)
 SUMMARY = Summary(finished=1_795_243_101.75)

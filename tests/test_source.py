@@ -14,10 +14,10 @@ import pytest
 from loopback import from_items
 
 from engine.errors import InputError
-from engine.inputs import Item, TargetSpec, parse_ports, target_reader
-from engine.inputs.plain import PlainReader
 from engine.model import Target
-from engine.source import CHUNK, QUEUED, READ_SIZE, TargetSource, read_chunks, read_items
+from engine.targets import Item, TargetSpec, parse_ports, target_reader
+from engine.targets.plain import PlainReader
+from engine.targets.source import CHUNK, QUEUED, READ_SIZE, TargetSource, read_chunks, read_items
 
 
 def items_of(*lines: str, ports: str = "") -> list[Item]:
@@ -123,7 +123,7 @@ def test_named_pipe(tmp_path: Path) -> None:
 def test_standard_input(tmp_path: Path, how: str) -> None:
     program = (
         "import asyncio\n"
-        "from engine.source import read_chunks\n"
+        "from engine.targets.source import read_chunks\n"
         "async def main():\n"
         "    async for chunk in read_chunks('-'): print(chunk.decode(), end='')\n"
         "asyncio.run(main())\n"

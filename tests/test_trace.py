@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from engine.conversation.scan import Action, ScanContext, ServiceScan
+from engine.conversation.trace import Trace, TracedScan
 from engine.model import Reason, Target
-from engine.scan import Action, ScanContext, ServiceScan
-from engine.trace import Trace, TracedScan
 from matcher import Match, PortSet, Probe, ProbeDatabase, Signature, SignatureId, Templates, VersionInfo
 
 ANY = PortSet(((0, 65535),))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from loopback import Farm, collect, config, database_file, greeting_after
 
-from engine.context import scan_context
-from engine.runners.inline import InlineRunner
+from engine.conversation.context import scan_context
+from engine.pool.runners.inline import InlineRunner
 from matcher import Match, Probe
 
 

@@ -15,7 +15,7 @@ from engine.cli.match import match_command
 from engine.cli.scan import scan_command, schema_command
 from engine.cli.state import state_command
 from engine.errors import ConfigError, EngineError, InputError
-from engine.sinks import SinkClosed
+from engine.results.sinks import SinkClosed
 from matcher import MatcherError
 
 STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))

@@ -13,7 +13,7 @@ from rich.table import Table
 from engine.cli.sets import progress_bar, ready_matcher
 from engine.databases import open_database, open_matcher
 from engine.errors import ConfigError, EngineError, InputError
-from engine.offline_inputs import LineReader, Row
+from engine.offline.records import LineReader, Row
 from engine.services import ServiceTable
 from matcher import ProbeDatabase, find_database
 from matcher.cost import needs_backtracking
@@ -234,7 +234,7 @@ def capture_command(service: str, probes: tuple[str, ...], source: str, tls: boo
     Ask only services that you own or may test. Look through the rows before you keep them: answers may hold names,
     addresses and cookies.
     """
-    from engine.capture import capture, parse_service
+    from engine.offline.capture import capture, parse_service
 
     where = parse_service(service, tls)
     console = Console(stderr=True)

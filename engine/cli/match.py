@@ -11,9 +11,9 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColu
 
 from engine.cli.sets import progress_bar, ready_matcher
 from engine.errors import InputError
-from engine.offline import Tally, identify
-from engine.offline_stream import Destination, Source
-from engine.sinks.base import SinkClosed
+from engine.offline.identify import Tally, identify
+from engine.offline.stream import Destination, Source
+from engine.results.sinks.base import SinkClosed
 
 SHOWN_FAULTS = 20  # printed one by one; the rest is counted
 COLUMNS = (

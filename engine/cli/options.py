@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import click
 
 from engine.errors import ConfigError
-from engine.inputs import FORMATS, Unreadable, parse_ports
 from engine.model import ScanConfig, Target
-from engine.permutation import parse_shard
 from engine.post import module_names
-from engine.prefixes import AddressFilter, PrefixSet, load_allowlist, load_prefixes, reserved_networks
+from engine.results.sinks import SINKS
 from engine.run import Inputs
-from engine.segments import SEGMENT_S, SEGMENT_SIZE
-from engine.sinks import SINKS
+from engine.state.segments import SEGMENT_S, SEGMENT_SIZE
+from engine.targets import FORMATS, Unreadable, parse_ports
+from engine.targets.permutation import parse_shard
+from engine.targets.prefixes import AddressFilter, PrefixSet, load_allowlist, load_prefixes, reserved_networks
 
 Options = dict[str, Any]
 _Command = TypeVar("_Command", bound=Callable[..., Any])

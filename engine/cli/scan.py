@@ -18,19 +18,19 @@ from rich.logging import RichHandler
 
 from engine.api import make_runner
 from engine.cli import options as groups
+from engine.cli.metrics import serve_metrics, snapshot
+from engine.cli.progress import LiveLine, summary_table
+from engine.conversation.plan import Planner
 from engine.databases import open_database
 from engine.errors import ConfigError, InputError
-from engine.inputs import TargetSpec
-from engine.journal import Journal
-from engine.metrics import serve_metrics, snapshot
 from engine.model import Reason, ScanConfig, Target
-from engine.plan import Planner
-from engine.progress import LiveLine, summary_table
+from engine.results.schema import result_schema
+from engine.results.sinks import STDOUT, Sink, open_sink
+from engine.results.sinks import Run as RunFacts
 from engine.run import Inputs, Run
-from engine.schema import result_schema
-from engine.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
-from engine.sinks import STDOUT, Sink, open_sink
-from engine.sinks import Run as RunFacts
+from engine.state.journal import Journal
+from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
+from engine.targets import TargetSpec
 
 SUFFIXES = {
     ".ndjson": "ndjson",

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from engine.errors import ConfigError
-from engine.journal import read_journal, summed
+from engine.state.journal import read_journal, summed
 
 
 @click.command("state")

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from engine.dial import Dialler
 from engine.errors import ConfigError
 from engine.model import ServiceResult, Verdict
 from engine.post.amqp import Amqp
@@ -23,6 +22,7 @@ from engine.post.smb import Smb, Smb2
 from engine.post.snmp import Snmp
 from engine.post.ssh import Ssh
 from engine.post.starttls import StartTls
+from engine.transports.dial import Dialler
 
 LIMIT_S = 5.0  # for everything that is asked after one scan
 RPC_INTENSITY = 7  # below it no RPC grinding, as in Nmap

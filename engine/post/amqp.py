@@ -5,9 +5,9 @@ Source: AMQP 0-9-1 specification, sections 2.2.4 (opening), 2.3.5 (frames), 4.2.
 
 import struct
 
-from engine.dial import DialError, Dialler
 from engine.model import Json, ServiceResult
 from engine.post.base import identified, noted, text
+from engine.transports.dial import DialError, Dialler
 
 OPENING = b"AMQP\0\0\x09\x01"
 METHOD = 1

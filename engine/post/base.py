@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from engine.dial import Dialler
 from engine.model import Json, ServiceResult, Verdict
+from engine.transports.dial import Dialler
 
 CAPACITY = {"product": 79, "version": 79, "hostname": 79, "extrainfo": 255, "ostype": 31, "devicetype": 31}  # Nmap's
 TEXT = 256  # characters of a text from the network that is kept under `post`

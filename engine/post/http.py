@@ -16,10 +16,10 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from engine.dial import DialError, Dialler, Stream
-from engine.fingerprint import unwrap
+from engine.conversation.fingerprint import unwrap
 from engine.model import Json, ServiceResult, Tunnel
 from engine.post.base import identified, noted, text
+from engine.transports.dial import DialError, Dialler, Stream
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected

@@ -6,9 +6,9 @@ version, the identifier, users, the most users allowed and the bandwidth allowed
 
 import struct
 
-from engine.dial import Dialler
 from engine.model import ServiceResult
 from engine.post.base import identified
+from engine.transports.dial import Dialler
 
 PORT = 64738
 IDENTIFIER = b"probemil"

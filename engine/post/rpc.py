@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from engine.dial import DialError, Dialler, Stream
 from engine.model import Json, ServiceResult
 from engine.post.base import identified, noted
+from engine.transports.dial import DialError, Dialler, Stream
 from matcher import nmap_file
 
 SYSTEM_FILE = Path("/etc/rpc")

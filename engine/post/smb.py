@@ -9,9 +9,9 @@ import struct
 import uuid
 from datetime import UTC, datetime
 
-from engine.dial import DialError, Dialler
 from engine.model import Json, ServiceResult
 from engine.post.base import noted, text
+from engine.transports.dial import DialError, Dialler
 
 SERVICES = frozenset(("microsoft-ds", "netbios-ssn"))
 NETBIOS_PORT = 139  # wants a session request with the server's name first; not asked

@@ -4,9 +4,9 @@ An agent answers a request for an unknown engine with a report that names its ow
 Source: RFC 3412 (message), RFC 3414 (user-based security), RFC 3411 (SnmpEngineID), IANA's enterprise numbers.
 """
 
-from engine.dial import DialError, Dialler
 from engine.model import Json, ServiceResult
 from engine.post.base import identified, noted, text
+from engine.transports.dial import DialError, Dialler
 
 INTEGER, OCTETS, SEQUENCE, GET = 0x02, 0x04, 0x30, 0xA0
 VERSION_3 = 3

@@ -7,9 +7,9 @@ which servers are told apart. Source: RFC 4253 sections 4.2, 6 and 7.1; HASSH as
 import hashlib
 import struct
 
-from engine.dial import DialError, Dialler
 from engine.model import Json, ServiceResult
 from engine.post.base import noted, text
+from engine.transports.dial import DialError, Dialler
 
 IDENTIFICATION = b"SSH-2.0-probemill\r\n"
 KEXINIT = 20

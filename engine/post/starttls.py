@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
-from engine.certificates import tls_facts
-from engine.dial import DialError, Dialler, Stream
 from engine.model import ServiceResult, Tunnel
 from engine.post.base import noted, text
+from engine.transports.certificates import tls_facts
+from engine.transports.dial import DialError, Dialler, Stream
 
 LINE = 2048  # bytes
 LINES = 64  # of one reply

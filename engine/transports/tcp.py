@@ -4,8 +4,8 @@ import socket
 import struct
 from errno import EAGAIN, ECONNRESET, EINPROGRESS
 
-from engine.reactor import BROKEN, READ, Reactor
 from engine.transports.base import MAX_READ, Receiver
+from engine.transports.reactor import BROKEN, READ, Reactor
 
 CHUNK = 65536  # bytes asked of one recv(); a shorter answer means the socket is drained
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER 1,0

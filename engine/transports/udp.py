@@ -10,8 +10,8 @@ import socket
 import struct
 from errno import EACCES, ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EPROTO
 
-from engine.reactor import BROKEN, Reactor
 from engine.transports.base import Receiver
+from engine.transports.reactor import BROKEN, Reactor
 
 LARGEST = 65536  # bytes; no datagram is longer
 BUFFER = 4 << 20  # bytes of datagrams that may wait for us in the kernel

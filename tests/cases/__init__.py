@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 
-from engine.columns import service_column, version_column
 from engine.model import ServiceResult
+from engine.results.columns import service_column, version_column
 
 SCAN_TABLES = ("state-machine", "tls", "templates", "exclude", "fingerprints", "udp")
 

@@ -1,0 +1,69 @@
+"""A ScanConfig made ready to scan with: the database read, the matcher compiled, the options in the core's own terms.
+
+Takes a fraction of a second when the cache is warm; every worker does it once, before its first target.
+"""
+
+import logging
+import platform
+import sysconfig
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from engine.conversation.scan import ScanContext
+from engine.conversation.timing import TIMINGS
+from engine.databases import open_matcher, service_table
+from engine.model import ScanConfig
+from matcher import Match, Probe
+
+log = logging.getLogger("probemill.worker")
+
+MatchFunction = Callable[[Probe, bytes], Match | None]
+
+REMEMBERED = 4096  # responses whose match is kept
+REMEMBERED_BYTES = 512  # longer ones hardly repeat
+
+
+def scan_context(config: ScanConfig) -> ScanContext:
+    """Database, matcher and options made ready. Raises MatcherError, ConfigError."""
+    services = service_table(config.probes)
+    matcher = open_matcher(config.probes, config.matcher)
+    if not matcher.database.probes:
+        log.warning("%s has no Probe line: nothing is asked, every port is called tcpwrapped", matcher.database.name)
+    try:
+        program = version("probemill")
+    except PackageNotFoundError:
+        program = "0"
+    return ScanContext(
+        matcher.database,
+        remembered(matcher.match),
+        failures=matcher.stats.failures,
+        intensity=config.intensity,
+        timing=TIMINGS[config.timing](),
+        excluded=not config.allports,
+        service_name=services.name,
+        connect_s=config.connect_timeout_s,
+        tls_connect_s=config.tls_timeout_s,
+        max_bytes=config.max_bytes,
+        wall_offset=time.time() - time.monotonic(),
+        version=program,
+        platform=sysconfig.get_config_var("HOST_GNU_TYPE") or f"{platform.machine()}-{platform.system().lower()}",
+    )
+
+
+def remembered(match: MatchFunction, size: int = REMEMBERED) -> MatchFunction:
+    """`match` with a memory of short responses: whole networks greet with the same few banners."""
+    known: dict[tuple[int, bytes], Match | None] = {}
+
+    def matched(probe: Probe, response: bytes) -> Match | None:
+        if len(response) > REMEMBERED_BYTES:
+            return match(probe, response)
+        key = probe.index, response
+        if key in known:
+            return known[key]
+        if len(known) >= size:
+            known.clear()
+        found = known[key] = match(probe, response)
+        return found
+
+    return matched

@@ -1,0 +1,210 @@
+"""Drive one ServiceScan over the network: its actions become transport calls, what happens becomes its events.
+
+The only place that knows what an OSError means for a scan. What a driver needs from its surroundings it asks of its
+`Host` (the worker): the reactor, a transport to talk through, and a place to hand the result to.
+"""
+
+from errno import (
+    EADDRNOTAVAIL,
+    ECONNABORTED,
+    ECONNREFUSED,
+    ECONNRESET,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    EMFILE,
+    ENETDOWN,
+    ENETUNREACH,
+    ENFILE,
+    ENOBUFS,
+    ENOMEM,
+    EPIPE,
+    ETIMEDOUT,
+)
+from math import inf
+from typing import Protocol
+
+from engine.conversation.scan import Action, Connect, Listen, Send, ServiceScan, Stage
+from engine.model import Reason, ServiceResult, Tunnel
+from engine.transports.base import Transport
+from engine.transports.reactor import Reactor, Timed
+
+RETRY_S = 0.1  # how long to wait before asking again for a socket that the machine could not give
+
+_REASONS = {
+    ECONNREFUSED: Reason.REFUSED,
+    ECONNRESET: Reason.RESET,
+    ECONNABORTED: Reason.RESET,
+    EPIPE: Reason.RESET,
+    ETIMEDOUT: Reason.TIMEOUT,
+    EHOSTUNREACH: Reason.UNREACHABLE,
+    ENETUNREACH: Reason.UNREACHABLE,
+    EHOSTDOWN: Reason.UNREACHABLE,
+    ENETDOWN: Reason.UNREACHABLE,
+}
+_OUT_OF_SOCKETS = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL))
+
+
+def reason_of(error: OSError, tunnel: Tunnel = Tunnel.NONE) -> Reason:
+    """What an error on a connection means. Errors that are not the network's count as unreachable; TLS's as tls."""
+    default = Reason.UNREACHABLE if tunnel is Tunnel.NONE else Reason.TLS
+    return _REASONS.get(error.errno or 0, default)
+
+
+class Host(Protocol):
+    """Where drivers live."""
+
+    reactor: Reactor
+
+    def open(self, driver: "Driver", tunnel: Tunnel) -> Transport | None:
+        """A transport to the driver's target, or None: the driver is queued and `reopen` will be called."""
+        ...
+
+    def shaken(self, driver: "Driver", transport: Transport | None) -> None:
+        """A TLS handshake has succeeded."""
+        ...
+
+    def sent(self, probe: str) -> None:
+        """A probe goes out."""
+        ...
+
+    def starved(self) -> None:
+        """The machine had no socket to give; go slower."""
+        ...
+
+    def finished(self, driver: "Driver", result: ServiceResult) -> None: ...
+
+
+class Driver:
+    """One conversation in progress. It is its transport's receiver and its own timer.
+
+    budget_at: when the service's time is up, whatever it is doing (monotonic seconds).
+    """
+
+    __slots__ = (
+        "_connect_s",
+        "_host",
+        "_retrying",
+        "_transport",
+        "_tunnel",
+        "budget_at",
+        "connects",
+        "deadline",
+        "paid",
+        "scan",
+        "slot",
+    )
+
+    def __init__(self, scan: ServiceScan, host: Host, budget_at: float = inf) -> None:
+        self.scan = scan
+        self.budget_at = budget_at
+        self.deadline = 0.0
+        self.slot: set[Timed] | None = None
+        self.connects = 0  # transports opened
+        self.paid = False  # the coming connection has been charged to the limits
+        self._host = host
+        self._transport: Transport | None = None
+        self._tunnel = Tunnel.NONE
+        self._connect_s = 0.0
+        self._retrying = False
+
+    def begin(self, now: float) -> None:
+        self._do(self.scan.start(now), now)
+
+    def abort(self, reason: Reason, now: float) -> None:
+        """End now with what is known. Harmless once finished."""
+        if self.scan.stage is not Stage.FINISHED:
+            self._do(self.scan.abort(reason, now), now)
+
+    def reopen(self, now: float) -> None:
+        """A connection that had to wait for its turn may be opened now; its time to connect begins here."""
+        if self.scan.stage is Stage.CONNECTING:
+            self._open(now)
+
+    # -- reports of the transport and the reactor
+
+    def opened(self) -> None:
+        self.scan.opened()
+
+    def connected(self, now: float) -> None:
+        if self._tunnel is not Tunnel.NONE:
+            self._host.shaken(self, self._transport)
+        self._do(self.scan.connected(now), now)
+
+    def received(self, data: bytes, now: float) -> None:
+        self._do(self.scan.received(data, now), now)
+
+    def ended(self, now: float) -> None:
+        self._do(self.scan.closed(now), now)
+
+    def broken(self, error: OSError, now: float) -> None:
+        self._do(self.scan.failed(reason_of(error, self._tunnel), now), now)
+
+    def expired(self, now: float) -> None:
+        if now >= self.budget_at:
+            self._do(self.scan.abort(Reason.BUDGET, now), now)
+        elif self._retrying:
+            self._retrying = False
+            self._open(now)
+        else:
+            self._do(self.scan.timed_out(now), now)
+
+    # -- actions
+
+    def _do(self, action: Action, now: float) -> None:
+        if isinstance(action, Listen):
+            self._wait_until(action.deadline)
+        elif isinstance(action, Send):
+            self._send(action, now)
+        elif isinstance(action, Connect):
+            self._drop()
+            self._tunnel = action.tunnel
+            self._connect_s = action.deadline - now
+            self._open(now)
+        else:
+            self._drop()
+            self._host.reactor.disarm(self)
+            self._host.finished(self, action.result)
+
+    def _wait_until(self, deadline: float) -> None:
+        deadline = min(deadline, self.budget_at)
+        earlier = self.slot is None or deadline < self.deadline
+        self.deadline = deadline
+        if earlier:
+            self._host.reactor.arm(self)
+
+    def _send(self, action: Send, now: float) -> None:
+        assert self._transport is not None
+        self._host.sent(self.scan.probe)
+        try:
+            self._transport.send(action.payload)
+        except OSError as error:
+            self._do(self.scan.write_failed(reason_of(error, self._tunnel), now), now)
+            return
+        self._wait_until(action.deadline)
+
+    def _open(self, now: float) -> None:
+        try:
+            transport = self._host.open(self, self._tunnel)
+        except OSError as error:
+            if error.errno in _OUT_OF_SOCKETS:
+                self._host.starved()
+                self._retrying = True
+                self._wait_until(now + RETRY_S)
+            else:
+                self._do(self.scan.failed(reason_of(error), now), now)
+            return
+        if transport is None:
+            self._wait_until(self.budget_at)
+            return
+        self._transport = transport
+        self.connects += 1
+        self.paid = False
+        if self.scan.target.proto == "udp":
+            self.connected(now)
+        else:
+            self._wait_until(now + self._connect_s)
+
+    def _drop(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None

@@ -1,0 +1,522 @@
+"""ServiceScan: one open port from the first byte to the verdict, as a state machine. No sockets, no clock, no regex.
+
+The driver tells what happened - `start connected received closed timed_out failed write_failed abort`, each with the
+time `now` in monotonic seconds - and gets one action back:
+
+    Connect(tunnel, deadline)   drop the connection there may be, open a new one, bare or with TLS inside; a UDP
+                                "connection" succeeds at once
+    Send(payload, deadline)     write to the present connection, then listen until the deadline
+    Listen(deadline)            go on reading the present connection
+    Finish(result)              close; the conversation is over
+
+The rules, each in exactly one method:
+
+  Which probe next (`_next_probe`, with plan.py). The NULL probe listens for a banner; then come the probes that name
+  the port, then the others as rarity and intensity allow. A softmatch restricts what follows to probes that can detect
+  the softmatched service. Inside a tunnel the same pass is made once more, with `sslports` in place of `ports`.
+
+  Which connection (`_advance`). The NULL probe and the probe after it share a connection and the buffer: the banner
+  stays in front of the answer. Every further probe gets a connection of its own and an empty buffer.
+
+  How long (`_deadline`). A window begins with the connect, or with sending on a shared connection. Under Nmap's timing
+  data does not lengthen it; 4096 unmatched bytes end it.
+
+  What a match does (`_take`). The first softmatch gives its name and fields and is never replaced by another
+  softmatch; a hard match ends the scan, its non-empty fields winning over the soft ones. A hard match named `ssl`
+  starts the tunnel and forgets everything; `ssl/x` means x inside TLS without looking.
+
+  Tcpwrapped (`_finish`). `_wrap_ok` is true until a byte, a read timeout or a match has been seen. A peer that hangs up
+  on the NULL probe early is tcpwrapped, and so is, at the end, every port that never got that far. The first connect
+  failing on a port that no port scan called open is reported for what it is: closed or filtered.
+
+Source: the behaviour observed on Nmap 7.93 and the 2026 development head; tests/cases has the observations as tables.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import Enum, auto
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Literal
+
+from msgspec import Struct
+
+from engine.conversation.fingerprint import Fingerprint
+from engine.conversation.plan import Plan, Planner
+from engine.conversation.timing import NmapTiming, Timing
+from engine.errors import ScanStateError
+from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
+from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
+
+ENOUGH_UNMATCHED = 4096  # bytes; a buffer this long that no line fits is not waited upon any further
+FINGERPRINT_INTENSITY = 7  # below it only a NOMATCH shows its fingerprint
+UNLIMITED = 1 << 30  # probes
+CONNECT_S = 5.0
+TLS_CONNECT_S = 8.0  # TCP connect and handshake together
+
+
+class Connect(Struct, frozen=True):
+    """Open a connection, dropping the present one; report `connected` or `failed` by the deadline."""
+
+    tunnel: Tunnel
+    deadline: float
+
+
+class Send(Struct, frozen=True):
+    """Write `payload` to the present connection, then listen until the deadline."""
+
+    payload: bytes
+    deadline: float
+
+
+class Listen(Struct, frozen=True):
+    """Go on reading the present connection until the deadline."""
+
+    deadline: float
+
+
+class Finish(Struct, frozen=True):
+    """Close the connection; this is the row."""
+
+    result: ServiceResult
+
+
+Action = Connect | Send | Listen | Finish
+
+
+class Stage(Enum):
+    """What the scan waits for."""
+
+    NEW = auto()
+    CONNECTING = auto()
+    LISTENING = auto()
+    FINISHED = auto()
+
+
+class ScanContext:
+    """What all scans of a worker share: the database, how to match, which probes, how patiently.
+
+    match: (probe, response) -> Match or None. failures: how often it had to try every line because a compiled set could
+    not answer, by cause; live. service_name: (port, proto) -> the services table's name, or "".
+    wall_offset: what to add to a monotonic `now` to get seconds since the epoch. max_bytes: received per service.
+    """
+
+    def __init__(
+        self,
+        database: ProbeDatabase,
+        match: Callable[[Probe, bytes], Match | None],
+        *,
+        failures: Mapping[str, int] = MappingProxyType({}),
+        intensity: int = 7,
+        timing: Timing | None = None,
+        service_name: Callable[[int, Proto], str] = lambda port, proto: "",
+        excluded: bool = True,
+        connect_s: float = CONNECT_S,
+        tls_connect_s: float = TLS_CONNECT_S,
+        max_bytes: int = 1 << 23,
+        wall_offset: float = 0.0,
+        version: str = "",
+        platform: str = "",
+    ) -> None:
+        self.database = database
+        self.reference = DatabaseRef(database.name, database.sha256)
+        self.match = match
+        self.failures = failures
+        self.planner = Planner(database, intensity)
+        self.intensity = intensity
+        self.timing = timing or NmapTiming()
+        self.service_name = service_name
+        self.excluded = {"tcp": database.exclude_tcp, "udp": database.exclude_udp} if excluded else {}
+        self.connect_s = connect_s
+        self.tls_connect_s = tls_connect_s
+        self.max_bytes = max_bytes
+        self.wall_offset = wall_offset
+        self.version = version
+        self.platform = platform
+
+
+_NO_INFO = VersionInfo()
+_FIELDS = VersionInfo.__struct_fields__
+
+
+class ServiceScan:
+    """One target's conversation; the module's docstring has the rules.
+
+    max_probes: how many probes may be sent at most; 0 listens for a banner and says nothing, and leaves UDP alone.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_buffer",
+        "_bytes",
+        "_connections",
+        "_context",
+        "_cursor",
+        "_evidence",
+        "_fingerprint",
+        "_heard",
+        "_idle_s",
+        "_info",
+        "_name",
+        "_plan",
+        "_probe",
+        "_probes_left",
+        "_rtt_s",
+        "_soft",
+        "_started",
+        "_state",
+        "_t0",
+        "_tunnel",
+        "_window",
+        "_wrap_ok",
+        "stage",
+        "target",
+        "tls",
+    )
+
+    def __init__(self, target: Target, context: ScanContext, *, max_probes: int = UNLIMITED) -> None:
+        self.target = target
+        self.stage = Stage.NEW
+        self.tls: TlsFacts | None = None  # set by the driver after a handshake
+        self._context = context
+        self._probes_left = max_probes
+        self._plan: Plan | None = None
+        self._cursor = -1  # -1: the NULL probe comes next
+        self._probe: Probe | None = None
+        self._buffer = b""
+        self._answer = b""  # the last buffer that was not empty, of the probes before
+        self._t0 = 0.0
+        self._window = 0.0  # when the present window ends
+        self._idle_s = 0.0
+        self._heard = False  # a byte has arrived in the present window
+        self._rtt_s = 0.0
+        self._name: str | None = None
+        self._soft = False
+        self._info = _NO_INFO
+        self._tunnel = Tunnel.NONE
+        self._wrap_ok = True
+        self._fingerprint: Fingerprint | None = None
+        self._evidence: Evidence | None = None
+        self._state: str = target.state
+        self._started = 0.0
+        self._connections = 0
+        self._bytes = 0
+
+    @property
+    def probe(self) -> str:
+        """The name of the current probe."""
+        return self._probe.name if self._probe is not None else ""
+
+    @property
+    def response(self) -> bytes:
+        """What has been received for the last probe that drew anything."""
+        return self._buffer or self._answer
+
+    # -- events
+
+    def start(self, now: float) -> Action:
+        """Begin. The first action is a Connect, or a Finish where there is nothing to send."""
+        self._expect(Stage.NEW, "started")
+        self._started = now
+        target = self.target
+        excluded = self._context.excluded.get(target.proto)
+        if (excluded and target.port in excluded) or (target.proto == "udp" and not self._probes_left):
+            self._wrap_ok = False
+            return self._finish(Verdict.EXCLUDED, now)
+        return self._connect_next(now)
+
+    def opened(self) -> None:
+        """A TCP connection stands, and TLS begins to shake hands in it. Told in tunnels only, before the outcome."""
+        self._connections += 1
+
+    def connected(self, now: float) -> Action:
+        """The connection stands, with TLS inside where a tunnel was asked for."""
+        self._expect(Stage.CONNECTING, "connected")
+        self.stage = Stage.LISTENING
+        if self._tunnel is Tunnel.NONE and self.target.proto == "tcp":
+            self._state = "open"
+            self._connections += 1
+            self._rtt_s = now - self._t0
+        probe = self._probe
+        assert probe is not None
+        deadline = self._open_window(probe, now)
+        return Send(probe.payload, deadline) if probe.payload else Listen(deadline)
+
+    def received(self, data: bytes, now: float) -> Action:
+        """At least one byte arrived."""
+        self._expect(Stage.LISTENING, "bytes received")
+        self._wrap_ok = False
+        self._state = "open"
+        self._bytes += len(data)
+        probe = self._probe
+        assert probe is not None
+        if not self._heard:
+            self._heard = True
+            self._context.timing.heard(probe, now - self._t0)
+        buffer = self._buffer = self._buffer + data if self._buffer else data
+        match = self._context.match(probe, buffer)
+        if match is not None and self._take(match, probe):
+            if self._starts_tunnel():
+                return self._connect_next(now)
+            return self._finish(Verdict.HARDMATCHED, now)
+        if self._bytes > self._context.max_bytes:
+            self._keep_fingerprint(now)
+            return self._finish(Verdict.INCOMPLETE, now, Reason.BUDGET)
+        if now < self._window and len(buffer) < ENOUGH_UNMATCHED:
+            return Listen(min(self._window, now + self._idle_s))
+        self._keep_fingerprint(now)
+        return self._advance(now, restart=False)
+
+    def timed_out(self, now: float) -> Action:
+        """The deadline of the last action has passed."""
+        if self.stage is Stage.CONNECTING:
+            return self.failed(Reason.TIMEOUT, now)
+        self._expect(Stage.LISTENING, "timed out")
+        self._wrap_ok = False
+        self._keep_fingerprint(now)
+        return self._advance(now, restart=False)
+
+    def closed(self, now: float) -> Action:
+        """The peer ended its side: EOF, or an empty datagram."""
+        self._expect(Stage.LISTENING, "closed")
+        if self._buffer:
+            self._keep_fingerprint(now)
+            self._wrap_ok = False
+        return self._hung_up(now)
+
+    def failed(self, reason: Reason, now: float) -> Action:
+        """The connection could not be made, or broke while reading."""
+        if self.stage is Stage.CONNECTING:
+            return self._finish(Verdict.INCOMPLETE, now, reason)
+        self._expect(Stage.LISTENING, f"failed ({reason.value})")
+        if reason is Reason.UNREACHABLE:
+            self._wrap_ok = False
+            return self._finish(Verdict.INCOMPLETE, now, reason)
+        if reason is Reason.REFUSED and self._wrap_ok and not self._state:
+            # A port nobody called open, and its host says there is nothing: what a port scan would have called closed.
+            return self._finish(Verdict.INCOMPLETE, now, reason)
+        return self._hung_up(now, reset=reason in (Reason.RESET, Reason.REFUSED))
+
+    def write_failed(self, reason: Reason, now: float) -> Action:
+        """The payload of a Send could not be written. Ends the service, as in Nmap."""
+        self._expect(Stage.LISTENING, f"write failed ({reason.value})")
+        return self._finish(Verdict.INCOMPLETE, now, reason)
+
+    def abort(self, reason: Reason, now: float) -> Finish:
+        """A budget ran out or the run is being cancelled: end now with what is known. Possible before the end only."""
+        if self.stage is Stage.FINISHED:
+            raise ScanStateError(f"{self.stage.name}: aborted after the verdict")
+        if self.stage is Stage.NEW:
+            self._started = now
+        self._wrap_ok = False
+        self._keep_fingerprint(now)
+        return self._finish(Verdict.INCOMPLETE, now, reason)
+
+    # -- rules
+
+    def _expect(self, stage: Stage, event: str) -> None:
+        if self.stage is not stage:
+            raise ScanStateError(f"{self.stage.name}: {event}; expected only in {stage.name}")
+
+    def _next_probe(self) -> Probe | None:
+        """The next probe to send, or None when they are exhausted."""
+        context = self._context
+        target = self.target
+        cursor = self._cursor
+        if cursor < 0:
+            self._cursor = cursor = 0
+            null_probe = context.database.null_probe
+            if null_probe is not None and target.proto == "tcp":
+                return null_probe
+        if self._probes_left <= 0:
+            return None
+        self._probes_left -= 1
+        if self._plan is None:
+            self._plan = context.planner.plan(target.proto, self._tunnel, target.port)
+        soft = self._name if self._soft else None
+        queue = self._plan.queue
+        while cursor < len(queue):
+            probe, listed = queue[cursor]
+            cursor += 1
+            if context.planner.allows(probe, listed, soft):
+                self._cursor = cursor
+                return probe
+        self._cursor = cursor
+        return None
+
+    def _connect_next(self, now: float) -> Action:
+        """A new connection, an empty buffer, the next probe."""
+        if self._buffer:
+            self._answer, self._buffer = self._buffer, b""
+        self._probe = self._next_probe()
+        if self._probe is None:
+            return self._exhausted(now)
+        self.stage = Stage.CONNECTING
+        self._t0 = now
+        context = self._context
+        limit = context.connect_s if self._tunnel is Tunnel.NONE else context.tls_connect_s
+        return Connect(self._tunnel, now + limit)
+
+    def _advance(self, now: float, *, restart: bool) -> Action:
+        """The current probe is over. restart: its connection is no longer of use."""
+        assert self._probe is not None
+        if restart or not self._probe.is_null:
+            return self._connect_next(now)
+        probe = self._next_probe()
+        if probe is None:
+            return self._exhausted(now)
+        self._probe = probe
+        return Send(probe.payload, self._open_window(probe, now))
+
+    def _open_window(self, probe: Probe, now: float) -> float:
+        """The window of a probe begins now; returns when silence ends it."""
+        timing = self._context.timing
+        self._t0 = now
+        self._heard = False
+        self._window = now + probe.totalwait_s
+        self._idle_s = timing.idle_s(probe, self._rtt_s)
+        return min(self._window, now + timing.silence_s(probe, self._rtt_s))
+
+    def _exhausted(self, now: float) -> Finish:
+        return self._finish(Verdict.SOFTMATCHED if self._soft else Verdict.NOMATCH, now)
+
+    def _hung_up(self, now: float, *, reset: bool = True) -> Action:
+        """The peer left: tcpwrapped if it did so early and silently, else the next probe on a new connection."""
+        probe = self._probe
+        assert probe is not None
+        if reset and self._wrap_ok and probe.is_null and now - self._t0 < probe.tcpwrapped_s:
+            return self._finish(Verdict.TCPWRAPPED, now)
+        return self._advance(now, restart=True)
+
+    def _take(self, match: Match, sent: Probe) -> bool:
+        """Note what a line said. True: it was a hard match."""
+        signature = match.signature
+        if signature.soft and self._name is not None:
+            return False
+        self._name = signature.service
+        self._soft = signature.soft
+        if self._info is _NO_INFO:
+            self._info = match.info
+        else:
+            new, old = match.info, self._info
+            self._info = VersionInfo(*[getattr(new, field) or getattr(old, field) for field in _FIELDS])
+        self._evidence = Evidence(
+            match.probe.name,
+            signature.line,
+            signature.soft,
+            sent.name if sent is not match.probe else "",
+            signature.file if signature.file != self._context.database.name else "",
+        )
+        return not signature.soft
+
+    def _starts_tunnel(self) -> bool:
+        """After a hard match: whether it leads into TLS. `ssl/x` is settled here, without a connection."""
+        assert self._name is not None
+        if self._name.startswith("ssl/"):
+            self._tunnel = Tunnel.SSL
+            self._name = self._name[4:]
+            return False
+        if self._name != "ssl" or self._tunnel is not Tunnel.NONE or self.target.proto != "tcp":
+            return False
+        self._tunnel = Tunnel.SSL
+        self._name = None
+        self._soft = False
+        self._info = _NO_INFO
+        self._evidence = None
+        self._fingerprint = None
+        self._plan = None
+        self._cursor = -1
+        return True
+
+    def _keep_fingerprint(self, now: float) -> None:
+        if self._buffer:
+            assert self._probe is not None
+            context, target = self._context, self.target
+            if self._fingerprint is None:
+                self._fingerprint = Fingerprint(
+                    target.port,
+                    target.proto,
+                    version=context.version,
+                    intensity=context.intensity,
+                    platform=context.platform,
+                    tunnel=self._tunnel,
+                )
+            self._fingerprint.add(self._probe.name, self._buffer, now + context.wall_offset)
+
+    def _finish(self, verdict: Verdict, now: float, reason: Reason | None = None) -> Finish:
+        """The end. Where nothing was ever heard, whatever the verdict would be, the port is tcpwrapped."""
+        self.stage = Stage.FINISHED
+        target, context = self.target, self._context
+        state = self._state
+        if self._wrap_ok:
+            if reason is None or state:
+                verdict, reason = Verdict.TCPWRAPPED, None
+            else:
+                state = "closed" if reason is Reason.REFUSED else "filtered"
+        if not state:
+            state = "open|filtered" if target.proto == "udp" else "open"
+        name = self._name or ""
+        method: Literal["probed", "table", ""] = "probed"
+        conf = 10
+        if verdict is Verdict.TCPWRAPPED:
+            name, conf = name or "tcpwrapped", 8
+        elif verdict not in (Verdict.HARDMATCHED, Verdict.SOFTMATCHED):
+            method, conf = "table", 3
+            if self._name is None:
+                name = context.service_name(target.port, target.proto)
+        fingerprint = self._given_fingerprint(verdict)
+        if not name and self._name is None:
+            if fingerprint or self._tunnel is not Tunnel.NONE:
+                name = "unknown"
+            else:
+                method, conf = "", 0
+        if state in ("closed", "filtered"):
+            name, method, conf = "", "", 0
+        info = self._info
+        return Finish(
+            ServiceResult(
+                ip=target.host,
+                port=target.port,
+                proto=target.proto,
+                host=target.name,
+                state=state,
+                name=name,
+                product=info.product,
+                version=info.version,
+                extrainfo=info.extrainfo,
+                hostname=info.hostname,
+                ostype=info.ostype,
+                devicetype=info.devicetype,
+                cpe=info.cpe,
+                tunnel=self._tunnel,
+                method=method,
+                conf=conf,
+                verdict=verdict,
+                reason=reason,
+                evidence=self._evidence,
+                fingerprint=fingerprint,
+                tls=self.tls,
+                database=context.reference,
+                started=_rfc3339(self._started + context.wall_offset),
+                elapsed_ms=round((now - self._started) * 1000),
+                connections=self._connections,
+                bytes=self._bytes,
+            )
+        )
+
+    def _given_fingerprint(self, verdict: Verdict) -> str:
+        if self._fingerprint is None or verdict is Verdict.HARDMATCHED:
+            return ""
+        if verdict is not Verdict.NOMATCH and self._context.intensity < FINGERPRINT_INTENSITY:
+            return ""
+        return self._fingerprint.text
+
+
+@lru_cache(4)
+def _rfc3339_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _rfc3339(epoch: float) -> str:
+    second, milliseconds = divmod(int(epoch * 1000), 1000)
+    return f"{_rfc3339_second(second)}.{milliseconds:03d}Z"

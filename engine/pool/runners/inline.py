@@ -1,0 +1,72 @@
+"""The runner without processes: one worker on the caller's own event loop."""
+
+import asyncio
+
+from engine.conversation.scan import ScanContext
+from engine.model import Batch, Reason, ScanConfig
+from engine.pool.runners.base import Deliver, Source
+from engine.pool.worker import Worker, inflight_limit
+
+QUEUED_BATCHES = 64  # beyond it no new target is begun
+
+
+class InlineRunner:
+    """For `workers=0`: nothing is started, and the caller's loop does the work. restarts stays 0."""
+
+    def __init__(self, config: ScanConfig, context: ScanContext) -> None:
+        self.restarts = 0
+        self._config = config
+        self._context = context
+        self._worker: Worker | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._cancelled = False
+        self._outstanding = 0
+        self._room = asyncio.Event()
+
+    def cancel(self, reason: Reason = Reason.CANCELLED) -> None:
+        self._cancelled = True
+        if self._feeder is not None:
+            self._feeder.cancel()
+        if self._worker is not None:
+            self._worker.cancel(reason)
+
+    def outstanding(self) -> list[int]:
+        return [self._outstanding]
+
+    async def run(self, source: Source, deliver: Deliver) -> None:
+        batches: asyncio.Queue[Batch | None] = asyncio.Queue()
+        worker = self._worker = Worker(
+            self._config, self._context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES
+        )
+        feeder = self._feeder = asyncio.create_task(self._feed(source, worker))
+        if self._cancelled:  # before it had begun
+            feeder.cancel()
+
+        async def finish() -> None:
+            try:
+                await asyncio.wait((feeder,))
+                await worker.idle()
+            finally:
+                batches.put_nowait(None)
+
+        finisher = asyncio.create_task(finish())
+        try:
+            while (batch := await batches.get()) is not None:
+                self._outstanding -= batch.count
+                self._room.set()
+                await deliver(batch)
+            if not feeder.cancelled():
+                feeder.result()  # what went wrong while reading is the caller's to know
+        finally:
+            feeder.cancel()
+            finisher.cancel()
+            worker.close()
+
+    async def _feed(self, source: Source, worker: Worker) -> None:
+        window = 2 * inflight_limit(self._config)
+        async for targets in source:
+            while self._outstanding >= window:
+                self._room.clear()
+                await self._room.wait()
+            self._outstanding += len(targets)
+            worker.submit(targets)

@@ -1,0 +1,72 @@
+"""A worker alone in a process: targets come through an inherited socket, rows and faults go back (wire.py: the form).
+
+Used by runners/processes.py. The setup comes first, READY answers it, or a FAULT that ends the run; DRAIN is answered
+by BYE when all is done. The process ends when the collector closes the link, and so it does when the collector dies.
+"""
+
+import asyncio
+import contextlib
+import gc
+import socket
+
+import msgspec
+import uvloop
+
+from engine.conversation.context import scan_context
+from engine.errors import EngineError
+from engine.model import Reason, ScanConfig, Target
+from engine.pool.wire import Kind, frame, receive
+from engine.pool.worker import Worker, raise_descriptor_limit
+from matcher import MatcherError
+
+WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
+
+
+async def _drain(worker: Worker, writer: asyncio.StreamWriter) -> None:
+    """Say goodbye when all is done."""
+    await worker.idle()
+    writer.write(frame(Kind.BYE))
+
+
+async def _serve(link: socket.socket) -> None:
+    reader, writer = await asyncio.open_unix_connection(sock=link, limit=1 << 22)
+    message = await receive(reader)
+    if message is None or message[0] is not Kind.SETUP:
+        return
+    config = msgspec.msgpack.decode(message[1], type=ScanConfig)
+    encode = msgspec.msgpack.Encoder().encode
+    try:
+        worker = Worker(
+            config,
+            scan_context(config),
+            lambda batch: writer.write(frame(Kind.BATCH, encode(batch))),
+            lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
+        )
+    except (MatcherError, EngineError) as error:
+        writer.write(frame(Kind.FAULT, str(error).encode()))
+        with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
+            await writer.drain()
+        return
+    decode = msgspec.msgpack.Decoder(list[Target]).decode
+    writer.write(frame(Kind.READY))
+    draining: asyncio.Task[None] | None = None
+    while (message := await receive(reader)) is not None:
+        kind, body = message
+        if kind is Kind.TARGETS:
+            worker.submit(decode(body))
+        elif kind is Kind.CANCEL:
+            worker.cancel(Reason(body.decode()))
+        elif kind is Kind.DRAIN:
+            draining = asyncio.create_task(_drain(worker, writer))
+    if draining is not None:
+        draining.cancel()
+    worker.close()
+    writer.close()
+
+
+def serve(descriptor: int) -> None:
+    """The main function of a worker process, which inherits its link."""
+    raise_descriptor_limit()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # nearly all garbage here dies by reference count
+    uvloop.run(_serve(socket.socket(fileno=descriptor)))

@@ -1,0 +1,1 @@
+"""Rows on their way out: their schema and columns, the collector, and the sinks that write them."""

@@ -1,0 +1,50 @@
+"""Batches in, rows out: hands every batch to every sink and keeps the tally of the run.
+
+The collector decodes nothing: rows arrive as the NDJSON lines that the workers made, and what is counted arrives
+counted. Because `deliver` returns only when the sinks have taken the batch, a slow sink slows down the runner, the
+runner its workers, and they the reader.
+
+An ordinary sink takes rows. A committing sink takes the batch, because it records which targets its rows are of.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from engine.model import Batch
+from engine.results.sinks import Sink, Summary
+
+
+class CommittingSink(Protocol):
+    """A sink whose rows outlive the run: across all runs that go on with it, each target has one row."""
+
+    def take(self, batch: Batch) -> None:
+        """Take rows with their ordinals. Raises OutputError."""
+
+    def pass_over(self, ordinals: Iterable[int]) -> None:
+        """These targets will have no row and are done: they may not be contacted, or their name is not known."""
+
+    def rotate_if_due(self) -> None:
+        """Called about once a second. Raises OutputError."""
+
+    def close(self, summary: Summary) -> None:
+        """Commit what was taken. Raises OutputError."""
+
+
+class Collector:
+    """rows: delivered so far. tally: what the workers counted, summed (metrics.py has the names)."""
+
+    def __init__(self, sinks: Sequence[Sink], committing: CommittingSink | None = None) -> None:
+        self._sinks = sinks
+        self._committing = committing
+        self.rows = 0
+        self.tally: Counter[str] = Counter()
+
+    async def deliver(self, batch: Batch) -> None:
+        """Raises OutputError or SinkClosed as the sinks do."""
+        if self._committing is not None:
+            self._committing.take(batch)
+        for sink in self._sinks:
+            sink.write(batch.rows, batch.count)
+        self.rows += batch.count
+        self.tally.update(batch.tally)

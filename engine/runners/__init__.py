@@ -1,5 +1,0 @@
-"""Where workers run: in this process, or in a pool of processes. Each runner is a small file behind `Runner`."""
-
-from engine.runners.base import Deliver, Runner, Source
-
-__all__ = ["Deliver", "Runner", "Source"]

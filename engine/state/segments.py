@@ -1,0 +1,179 @@
+"""Rows into rotated segments: `part-000001.ndjson.zst`, `part-000002.ndjson.zst`, ... in a state folder.
+
+A segment is closed when it is large or old enough, and committed with the ordinals of its rows (engine/journal.py). So
+every target has one row across all segments, whatever happens to the run; what was in the open segment when a run was
+killed is scanned again by the one that goes on. Read them all with `zstdcat DIR/part-*.zst`.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+import zstandard
+from msgspec import Struct
+
+from engine.errors import OutputError
+from engine.model import Batch, Reason
+from engine.results.sinks.base import Summary
+from engine.state.digest import InputDigest
+from engine.state.journal import MENDED, STAGED, Journal, Manifest, told, write_all
+from engine.state.ordinals import OrdinalSet
+
+SEGMENT_SIZE = 64 << 20  # bytes on the disk
+SEGMENT_S = 60.0  # so much work at most is done again after a crash
+LEVEL = 1  # of zstd: half the time of level 3 on rows like ours, for the same size
+
+
+class SegmentWriter:
+    """One segment, written aside in `folder`. Makes no file until there are rows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.done = OrdinalSet()
+        self.rows = 0
+        self.size = 0
+        self._path = folder / f"{STAGED}{secrets.token_hex(8)}.ndjson.zst"
+        self._descriptor = -1
+        self._sha256 = hashlib.sha256()
+        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+
+    def write(self, batch: Batch) -> None:
+        """Raises OutputError; then only `discard` is left to do."""
+        self.done.update(batch.done)
+        self.rows += batch.count
+        self._put(self._compressor.compress(batch.rows))
+
+    def finish(self) -> Manifest:
+        """Close the file, with everything on the disk. Raises OutputError."""
+        done = self.done.encode()
+        if not self.rows:
+            return Manifest(done)
+        self._put(self._compressor.flush())
+        with told(self._path.parent, MENDED):
+            os.fsync(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+        return Manifest(done, self.rows, self._path.name, self.size, self._sha256.hexdigest())
+
+    def discard(self) -> None:
+        """Remove what was written, which makes room on a full disk. Never raises."""
+        with contextlib.suppress(OSError):
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+            self._path.unlink()
+
+    def _put(self, data: bytes) -> None:
+        if not data:
+            return
+        with told(self._path.parent, MENDED):
+            if self._descriptor < 0:
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            write_all(self._descriptor, data)
+        self._sha256.update(data)
+        self.size += len(data)
+
+
+class SegmentSink:
+    """The sink that commits. digest: over the inputs, fed by their reader.
+
+    A row that says `cancelled` is left out, because its target has not been scanned: the next run does it.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        size: int = SEGMENT_SIZE,
+        seconds: float = SEGMENT_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.journal = journal
+        self.digest = InputDigest(journal.read)
+        self._size = size
+        self._seconds = seconds
+        self._clock = clock
+        self._writer: SegmentWriter | None = None
+        self._opened = 0.0
+        self._failure: OutputError | None = None
+
+    def take(self, batch: Batch) -> None:
+        """Take rows with their ordinals. Raises OutputError: nothing more can be committed, what was is safe."""
+        if self._failure is not None:
+            raise self._failure
+        finished = without_cancelled(batch)
+        if finished.count:
+            writer = self._open()
+            try:
+                writer.write(finished)
+            except OutputError as error:
+                self._fail(error, writer)
+                raise
+        self.rotate_if_due()
+
+    def pass_over(self, ordinals: Iterable[int]) -> None:
+        """These targets will have no row, and need not be looked at again."""
+        self._open().done.update(ordinals)
+
+    def rotate_if_due(self) -> None:
+        """Commit the open segment if it is large or old enough. Raises OutputError."""
+        writer = self._writer
+        if writer and (writer.size >= self._size or self._clock() - self._opened >= self._seconds):
+            self._rotate(writer)
+
+    def close(self, summary: Summary) -> None:
+        """Commit what there is. Raises OutputError if that fails, or an earlier failure that nobody was told of."""
+        try:
+            if self._failure is not None and not summary.error:
+                raise self._failure
+            if self._failure is None and self._writer is not None:
+                self._rotate(self._writer)
+        finally:
+            self.journal.close()
+
+    def _open(self) -> SegmentWriter:
+        if self._writer is None:
+            self._writer = SegmentWriter(self.journal.folder)
+            self._opened = self._clock()
+        return self._writer
+
+    def _rotate(self, writer: SegmentWriter) -> None:
+        self._writer = None
+        try:
+            manifest = writer.finish()
+        except OutputError as error:
+            self._fail(error, writer)
+            raise
+        try:
+            first = self.journal.commit(manifest, self.digest.position())
+        except OutputError as error:  # whether it is committed is for the next run to find out: its file has to stay
+            self._failure = error
+            raise
+        if not first:
+            twice = OutputError(f"{self.journal.folder}: a target was done twice; this is a fault of ours")
+            self._fail(twice, writer)
+            raise twice
+
+    def _fail(self, error: OutputError, writer: SegmentWriter) -> None:
+        writer.discard()
+        self._writer = None
+        self._failure = error
+
+
+class _Ending(Struct):
+    reason: str = ""
+
+
+_ending = msgspec.json.Decoder(_Ending)
+
+
+def without_cancelled(batch: Batch) -> Batch:
+    """The batch without the rows of cancelled targets; the n-th row is that of the n-th ordinal."""
+    if not batch.tally.get("reason:" + Reason.CANCELLED.value):
+        return batch
+    pairs = zip(batch.rows.splitlines(keepends=True), batch.done, strict=True)
+    kept = [(line, ordinal) for line, ordinal in pairs if _ending.decode(line).reason != Reason.CANCELLED.value]
+    return Batch(b"".join(line for line, _ in kept), len(kept), [ordinal for _, ordinal in kept], batch.tally)

@@ -1,0 +1,189 @@
+"""From bytes to targets ready to scan: reads files and pipes as streams, resolves names, expands networks lazily.
+
+Contract: yields lists of at most `CHUNK` targets, as soon as they are known; holds a bounded number at any time. Lines
+that cannot be read, and names that cannot be resolved, go to `on_error` and are passed over.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from itertools import chain, islice
+
+from msgspec.structs import replace
+
+from engine.errors import InputError
+from engine.model import Target
+from engine.state.ordinals import OrdinalSet
+from engine.targets import Item, TargetReader, TargetSpec
+from engine.targets.permutation import Permutation
+
+CHUNK = 512  # targets in one list
+READ_SIZE = 1 << 16  # bytes of input at once
+RESOLVING = 64  # names looked up at the same time
+QUEUED = 4  # lists waiting to be taken
+
+Report = Callable[[InputError], None]
+
+
+async def read_chunks(path: str) -> AsyncGenerator[bytes, None]:
+    """The bytes of a file, a pipe or standard input (`-`), as they come. Raises InputError when it cannot be opened."""
+    if path == "-":
+        descriptor = os.dup(sys.stdin.fileno())
+    else:
+        try:
+            # Without waiting: a named pipe would not open until somebody writes, and nothing could interrupt that.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise InputError(path, 0, f"cannot be read: {error.strerror}") from error
+    try:
+        waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+        loop = asyncio.get_running_loop()
+        while True:
+            if waits:
+                readable = asyncio.Event()
+                try:
+                    loop.add_reader(descriptor, readable.set)
+                except PermissionError:  # /dev/null and its like are never waited for
+                    waits = False
+                else:
+                    try:
+                        await readable.wait()
+                    finally:
+                        loop.remove_reader(descriptor)
+            try:
+                chunk = os.read(descriptor, READ_SIZE)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise InputError(path, 0, f"cannot be read: {error.strerror}") from error
+            if not chunk:
+                return
+            yield chunk
+    finally:
+        os.close(descriptor)
+
+
+async def read_items(
+    path: str, reader: TargetReader, watch: Callable[[bytes], None] = lambda _: None
+) -> AsyncIterator[list[Item]]:
+    """What the lines of an input say. watch: sees all bytes before they are read."""
+    async with contextlib.aclosing(read_chunks(path)) as chunks:
+        async for chunk in chunks:
+            watch(chunk)
+            yield reader.feed(chunk)
+    yield reader.close()
+
+
+class TargetSource:
+    """An async iterator of target lists over `items`, to be iterated once.
+
+    admit: which targets are wanted (None: all); the others are counted in `blocked`. seed: visit the targets of a
+    network in a pseudo-random order instead of the spread one; the n-th visited has the n-th ordinal.
+
+    done: ordinals that a run before has dealt with; networks and names are expanded without them, single targets are
+    the caller's to leave out. pass_over: told the ordinals that will never be yielded.
+    """
+
+    def __init__(
+        self,
+        items: AsyncIterator[list[Item]],
+        on_error: Report,
+        *,
+        admit: Callable[[Target], bool] | None = None,
+        seed: int | None = None,
+        done: OrdinalSet | None = None,
+        pass_over: Callable[[Iterable[int]], None] = lambda _: None,
+    ) -> None:
+        self.blocked = 0
+        self._items = items
+        self._on_error = on_error
+        self._admit = admit
+        self._seed = seed
+        self._done = done or OrdinalSet()
+        self._pass_over = pass_over
+        self._queue: asyncio.Queue[list[Target] | None] = asyncio.Queue(QUEUED)
+        self._lookups: set[asyncio.Task[None]] = set()
+        self._looking = asyncio.Semaphore(RESOLVING)
+
+    async def __aiter__(self) -> AsyncIterator[list[Target]]:
+        reading = asyncio.create_task(self._read())
+        try:
+            while (targets := await self._queue.get()) is not None:
+                yield targets
+            await reading
+        finally:
+            for task in (reading, *self._lookups):
+                task.cancel()
+
+    async def _read(self) -> None:
+        wanted = True
+        try:
+            async for items in self._items:
+                ready: list[Target] = []
+                for item in items:
+                    if isinstance(item, Target):
+                        ready.append(item)
+                    elif isinstance(item, TargetSpec):
+                        await self._put(ready)
+                        ready = []
+                        await self._expand(item)
+                    else:
+                        self._on_error(item)
+                await self._put(ready)
+            while self._lookups:
+                await asyncio.wait(self._lookups)
+        except asyncio.CancelledError:
+            wanted = False  # nobody takes targets any more, so there will never be room for the end
+            raise
+        finally:
+            if wanted:
+                await self._queue.put(None)
+
+    async def _put(self, targets: Iterable[Target]) -> None:
+        iterator = iter(targets)
+        while chunk := list(islice(iterator, CHUNK)):
+            if self._admit is not None:
+                admitted = list(filter(self._admit, chunk))
+                if len(admitted) < len(chunk):
+                    self.blocked += len(chunk) - len(admitted)
+                    self._pass_over({target.ordinal for target in chunk}.difference(t.ordinal for t in admitted))
+                chunk = admitted
+            if chunk:
+                await self._queue.put(chunk)
+
+    def _targets(self, spec: TargetSpec) -> Iterator[Target]:
+        """What of a spec is not done, in the order of the ordinals."""
+        indices = (ordinal - spec.ordinal for ordinal in self._left(spec))
+        if self._seed is None:
+            return spec.targets(indices)
+        order = Permutation(spec.count, self._seed)
+        return (replace(spec.at(order.at(index)), ordinal=spec.ordinal + index) for index in indices)
+
+    def _left(self, spec: TargetSpec) -> Iterator[int]:
+        return chain.from_iterable(self._done.missing(spec.ordinal, spec.ordinal + spec.count))
+
+    async def _expand(self, spec: TargetSpec) -> None:
+        if not spec.is_name:
+            await self._put(self._targets(spec))
+            return
+        await self._looking.acquire()
+        task = asyncio.create_task(self._resolve(spec))
+        self._lookups.add(task)
+        task.add_done_callback(self._looked_up)
+
+    def _looked_up(self, task: "asyncio.Task[None]") -> None:
+        self._lookups.discard(task)
+        self._looking.release()
+
+    async def _resolve(self, spec: TargetSpec) -> None:
+        try:
+            answers = await asyncio.get_running_loop().getaddrinfo(spec.host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            self._on_error(InputError(spec.host, 0, f"cannot be resolved: {error.strerror or error}"))
+            self._pass_over(self._left(spec))
+            return
+        await self._put(self._targets(spec.resolved(str(answers[0][4][0]))))
