@@ -15,7 +15,7 @@ import zstandard
 from msgspec import Struct
 
 from matcher import Probe, ProbeDatabase, load_database, nmap_database
-from matcher.samples import Expected, read_samples
+from matcher.database.samples import Expected, read_samples
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT.parent / "shared" / "golden" / "nmap-7.93-open.ndjson.zst"

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from bench.corpora import GOLDEN, SAMPLES
 from matcher import Match, Matcher, Proto, load_database
-from matcher.samples import read_samples
+from matcher.database.samples import read_samples
 
 CHECKED = {  # (service found, a word of the product expected or "" for none, product found): why both are true
     ("http", "PHP", "Roundcube webmail"): "Roundcube runs on PHP's server",

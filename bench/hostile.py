@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator
 
 from matcher import Matcher, Probe, ProbeDatabase, UnsupportedPattern, load_database
-from matcher.literals import requirements
-from matcher.regex_ast import Alt, Chars, Mark, Node, Repeat, Seq, parse
-from matcher.translate import anchored, flat
+from matcher.regex.literals import requirements
+from matcher.regex.translate import anchored, flat
+from matcher.regex.tree import Alt, Chars, Mark, Node, Repeat, Seq, parse
 
 LIMIT_S = 5.0  # CPU seconds, many times what is seen; a backtracking matcher without bounds takes hours
 SIZES = (16_000, 64_000, 600_000)  # bytes; the last is what one read can bring

@@ -21,8 +21,8 @@ from pcre2 import __libpcre2_version__, _cy
 
 from bench.corpora import Case, Corpus, golden, mutated, own
 from matcher import EngineUnavailable, Match, Matcher, ProbeDatabase, Signature
+from matcher.database.samples import Expected, answer
 from matcher.patterns import ENGINES, pcre
-from matcher.samples import Expected, answer
 
 FEW = 150  # cases for what takes milliseconds per response
 SOME = 600  # cases for the reference

@@ -1,6 +1,6 @@
 """Match service responses against a probe database in the nmap-service-probes format. Public names only."""
 
-from matcher.database import (
+from matcher.database.load import (
     builtin_database,
     find_database,
     load_database,
@@ -9,9 +9,9 @@ from matcher.database import (
     nmap_file,
     parse_database,
 )
+from matcher.database.merge import merge_databases
 from matcher.errors import DatabaseError, EngineUnavailable, MatcherError, UnsupportedPattern
 from matcher.matcher import Matcher, compile_matcher
-from matcher.merge import merge_databases
 from matcher.model import (
     Match,
     PortSet,

@@ -21,7 +21,7 @@ from matcher.errors import DatabaseError, MatcherError, UnsupportedPattern
 from matcher.matcher import Matcher
 from matcher.model import Match, Probe, ProbeDatabase, Signature, SignatureId
 from matcher.patterns import cache, pcre
-from matcher.ruby import pcre_pattern
+from matcher.regex.ruby import pcre_pattern
 
 FLAGS = {  # of a fingerprint: (caseless, a dot matches line ends); Recog gives the last three one meaning
     "REG_ICASE": (True, False),
@@ -35,7 +35,7 @@ MAX_TEXT = 8192  # bytes of a text that are looked at
 NOT_SAID = "-"  # a CPE's version where the text does not tell it
 
 _REFERENCE = re.compile(r"\{([^\s{}]+)\}")
-_SOURCES = ("recog.py", "ruby.py", "translate.py", "patterns/pcre.py")  # what parsed files depend on
+_SOURCES = ("recog.py", "regex/ruby.py", "regex/translate.py", "patterns/pcre.py")  # what parsed files depend on
 
 
 class Parameter(Struct, frozen=True, array_like=True):

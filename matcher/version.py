@@ -9,8 +9,8 @@ Source: template behaviour and capacities as observed on Nmap 7.93 and the 2026 
 import re
 from collections.abc import Callable, Sequence
 
+from matcher.database.parser import unescape
 from matcher.model import Templates, VersionInfo
-from matcher.parser import unescape
 
 Spans = Sequence[tuple[int, int]]
 Expander = Callable[[bytes, Spans], VersionInfo]

@@ -11,10 +11,10 @@ import pytest
 
 from bench.false_products import findings, of_samples
 from matcher import EngineUnavailable, Matcher, ProbeDatabase, load_database
-from matcher.database import nmap_database
-from matcher.lint import cpe_fault
+from matcher.database.load import nmap_database
+from matcher.database.samples import Sample, answer, differences, read_samples
 from matcher.patterns import ENGINES
-from matcher.samples import Sample, answer, differences, read_samples
+from matcher.tools.lint import cpe_fault
 
 SAMPLES = Path(__file__).resolve().parents[1] / "data" / "samples"
 PRODUCTS, PROTOCOLS = 250, 70  # what the README promises, at least

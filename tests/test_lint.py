@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from matcher import MatcherError, builtin_database, parse_database
-from matcher.cost import EXPONENTIAL, needs_backtracking, worst_case
-from matcher.explain import explain
-from matcher.inclusion import made_up, uncovered
-from matcher.lint import ERROR, NOTE, WARNING, Finding, cpe_fault, lint
+from matcher.database.samples import read_samples
 from matcher.patterns import pcre
-from matcher.propose import propose
-from matcher.regex_ast import parse
-from matcher.samples import read_samples
+from matcher.regex.inclusion import made_up, uncovered
+from matcher.regex.tree import parse
+from matcher.tools.cost import EXPONENTIAL, needs_backtracking, worst_case
+from matcher.tools.explain import explain
+from matcher.tools.lint import ERROR, NOTE, WARNING, Finding, cpe_fault, lint
+from matcher.tools.propose import propose
 
 NULL = "Probe TCP NULL q||\n"
 
@@ -290,7 +290,7 @@ def test_our_own_database_is_clean() -> None:
 
 def test_every_rule_is_explained() -> None:
     root = Path(__file__).resolve().parent.parent
-    source = (root / "matcher" / "lint.py").read_text(encoding="utf-8")
+    source = (root / "matcher" / "tools" / "lint.py").read_text(encoding="utf-8")
     rules = set(re.findall(r'"([a-z-]{3,})"(?:\)|$)', source, re.MULTILINE)) - {ERROR, WARNING, NOTE}
     assert len(rules) >= 16
     table = (root / "docs" / "database.md").read_text(encoding="utf-8").partition("## What lint finds")[2]

@@ -19,7 +19,8 @@ from engine.conversation.fingerprint import Fingerprint
 from engine.errors import ConfigError
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
 from engine.post import ALL, ASKERS, DEFAULT, PostProcessing, module_names
-from engine.post.http import favicon, icon_path, mmh3, title
+from engine.post.base import title
+from engine.post.http import favicon, icon_path, mmh3
 from engine.post.smb import negotiate, negotiated
 from engine.post.snmp import DISCOVERY, engine_facts
 from engine.results.sinks.base import decode_rows

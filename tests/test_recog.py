@@ -24,7 +24,7 @@ from engine.model import Evidence, ScanConfig, ServiceResult, TlsFacts, Tunnel, 
 from engine.post.second_opinion import KEYS, SecondOpinion, open_opinion, readings
 from matcher import DatabaseError, MatcherError, Recog, UnsupportedPattern, load_recog
 from matcher.patterns import pcre
-from matcher.ruby import pcre_pattern
+from matcher.regex.ruby import pcre_pattern
 
 ICON = b"an icon"
 ICON_MD5 = hashlib.md5(ICON, usedforsecurity=False).hexdigest()

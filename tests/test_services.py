@@ -32,7 +32,7 @@ broken
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without tables; the folder returned is where Nmap's would be."""
-    monkeypatch.setattr("matcher.database.NMAP_FOLDERS", (str(tmp_path / "nmap"),))
+    monkeypatch.setattr("matcher.database.load.NMAP_FOLDERS", (str(tmp_path / "nmap"),))
     monkeypatch.setattr(services, "SYSTEM_FILE", tmp_path / "services")
     monkeypatch.delenv("NMAPDIR", raising=False)
     (tmp_path / "nmap").mkdir()

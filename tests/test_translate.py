@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from re2 import _re2
 
 from matcher import UnsupportedPattern
-from matcher.literals import Literal, prefix, requirements
 from matcher.patterns import pcre
-from matcher.regex_ast import MAX_NESTING, parse
-from matcher.translate import anchored, first_bytes, pcre2_text, superset
+from matcher.regex.literals import Literal, prefix, requirements
+from matcher.regex.translate import anchored, first_bytes, pcre2_text, superset
+from matcher.regex.tree import MAX_NESTING, parse
 
 
 def full_search(pattern: bytes, response: bytes, *, caseless: bool = False, dotall: bool = False) -> bool:

@@ -16,11 +16,11 @@ from engine.errors import ConfigError, EngineError, InputError
 from engine.offline.records import LineReader, Row
 from engine.services import ServiceTable
 from matcher import ProbeDatabase, find_database
-from matcher.cost import needs_backtracking
-from matcher.explain import Explanation, Fit, explain
-from matcher.lint import ERROR, NOTE, WARNING, Finding, lint
-from matcher.propose import Proposal, propose
-from matcher.samples import FIELDS, Expected, Sample, SampleFault, answer, read_samples
+from matcher.database.samples import FIELDS, Expected, Sample, SampleFault, answer, read_samples
+from matcher.tools.cost import needs_backtracking
+from matcher.tools.explain import Explanation, Fit, explain
+from matcher.tools.lint import ERROR, NOTE, WARNING, Finding, lint
+from matcher.tools.propose import Proposal, propose
 
 PROBES_HELP = "Probe database: a file, `nmap`, `builtin`. Repeatable; merged in order."
 SHOWN_BYTES = 400  # of a response or a group, in explanations

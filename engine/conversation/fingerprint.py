@@ -7,6 +7,8 @@ Pure: the time is an argument. When a fingerprint is given out is the scan's rul
 Follows the format that Nmap prints and that its submission page and other tools read, byte for byte.
 """
 
+import re
+from collections.abc import Iterator
 from datetime import datetime
 
 from engine.model import Tunnel
@@ -22,6 +24,9 @@ CONTINUATION = "\nSF:"
 _NAMED = {ord("\0"): r"\0", ord("\r"): r"\r", ord("\n"): r"\n", ord("\t"): r"\t"}
 _BACKSLASHED = rb'\?"[]().*+$^|'
 _DIGITS = frozenset(b"0123456789")
+_ESCAPED = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.)", re.DOTALL)
+_SHORT = {text[1:].encode(): bytes((byte,)) for byte, text in _NAMED.items()}
+_RESPONSE = re.compile(rb'%r\((\w+),[0-9A-F]+,"((?:[^"\\]|\\.)*)"')
 
 
 def _escape(byte: int) -> str:
@@ -49,6 +54,23 @@ def escape(data: bytes) -> str:
 def unwrap(text: str) -> str:
     """The text as one line, which is the form of XML's `servicefp`."""
     return text.replace(CONTINUATION, "")
+
+
+def unescape(text: bytes) -> bytes:
+    """What `escape` made of a response, the response again."""
+    return _ESCAPED.sub(_unescaped, text)
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    body = found[1]
+    return bytes((int(body[1:], 16),)) if len(body) == 3 else _SHORT.get(body, body)
+
+
+def responses(text: str) -> Iterator[bytes]:
+    """The responses that a fingerprint holds copies of; that to a plain GET first."""
+    found = _RESPONSE.findall(unwrap(text).encode("latin-1", "replace"))
+    for _, body in sorted(found, key=lambda item: item[0] != b"GetRequest"):
+        yield unescape(body)
 
 
 class Fingerprint:

@@ -18,7 +18,7 @@ from engine.model import Target
 from engine.targets import Item, TargetSpec
 from engine.targets.plain import PlainReader
 from matcher import Matcher, Probe
-from matcher.samples import answer
+from matcher.database.samples import answer
 
 CONNECT_S = 5.0
 QUIET_S = 1.5  # after data; a service that says nothing more for so long has said it all

@@ -26,6 +26,7 @@ import msgspec
 import orjson
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from engine.conversation.fingerprint import unescape
 from engine.targets import Unreadable
 
 MASSCAN_PROBES = {  # service -> probes its question resembles, best first
@@ -44,8 +45,6 @@ NMAP_TEXT = re.compile(rb"\s*(?:# Nmap |Starting Nmap|Nmap scan report|Nmap done
 _FINISHED = b"{finished:1}"  # how masscan before 1.0.5 ends its array
 _HEADER = re.compile(rb"SF-Port(\d+)-(TCP|UDP):V=([^%]*)((?:%(?!r\()[^%]*)*)")
 _ITEM = re.compile(rb'%r\(([^,()]+),([0-9A-Fa-f]+),"((?:[^"\\]|\\.)*)"\)', re.DOTALL)
-_ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.)", re.DOTALL)
-_ESCAPES = {b"0": b"\0", b"r": b"\r", b"n": b"\n", b"t": b"\t"}
 
 
 class Row(Struct):
@@ -271,7 +270,7 @@ def fingerprint_rows(text: bytes, record: dict[str, Any]) -> Iterator[Row]:
     while item := _ITEM.match(text, at):
         at = item.end()
         probe, size = item[1].decode("latin-1"), int(item[2], 16)
-        data = _ESCAPE.sub(_unescaped, item[3])
+        data = unescape(item[3])
         row = {**record, "proto": proto, "port": int(header[1]), **tunnel, "probe": probe}
         row["data"] = base64.b64encode(data).decode()
         if size > len(data):
@@ -279,10 +278,3 @@ def fingerprint_rows(text: bytes, record: dict[str, Any]) -> Iterator[Row]:
         yield Row(proto, (probe,), data, _head(row))
     if text[at:] not in (b"", b";"):
         raise Unreadable(f"damaged fingerprint: {text[at : at + 40].decode('latin-1')!r}")
-
-
-def _unescaped(found: re.Match[bytes]) -> bytes:
-    body = found[1]
-    if len(body) == 3:
-        return bytes((int(body[1:], 16),))
-    return _ESCAPES.get(body, body)

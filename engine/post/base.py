@@ -16,7 +16,9 @@ from engine.transports.dial import Dialler
 
 CAPACITY = {"product": 79, "version": 79, "hostname": 79, "extrainfo": 255, "ostype": 31, "devicetype": 31}  # Nmap's
 TEXT = 256  # characters of a text from the network that is kept under `post`
+HEAD = 16384  # bytes of an answer's header, and of its page, that are looked at
 
+_TITLE = re.compile(rb"<title\b[^>]{0,200}>([^<]{0,1000})<", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f]+")
 
@@ -73,3 +75,9 @@ def text(data: bytes, limit: int = TEXT) -> str:
     except UnicodeDecodeError:
         decoded = data.decode("latin-1")
     return _BLANKS.sub(" ", decoded).strip()[:limit]
+
+
+def title(page: bytes) -> str:
+    """The text of a page's <title>; empty without one, or where it is cut."""
+    found = _TITLE.search(page, 0, HEAD)
+    return text(found[1]) if found else ""

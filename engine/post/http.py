@@ -13,27 +13,21 @@ import base64
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from engine.conversation.fingerprint import unwrap
+from engine.conversation.fingerprint import responses
 from engine.model import Json, ServiceResult, Tunnel
-from engine.post.base import identified, noted, text
+from engine.post.base import HEAD, identified, noted, text, title
 from engine.transports.dial import DialError, Dialler, Stream
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
-HEAD = 16384  # bytes of an answer's header, and of its page, that are looked at
 PAGE = 262_144  # bytes of a page
 ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
 AGENT = "Mozilla/5.0 (compatible; probemill)"
 
 _STATUS = re.compile(rb"HTTP/\d\.\d +(\d{3})\b")
 _HEADER = re.compile(rb"\n(server|location|content-length|content-type)[ \t]*:([^\r\n]*)", re.IGNORECASE)
-_TITLE = re.compile(rb"<title\b[^>]{0,200}>([^<]{0,1000})<", re.IGNORECASE)
-_ANSWER = re.compile(r'%r\((\w+),[0-9A-F]+,"((?:[^"\\]|\\.)*)"')
-_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|.)")
-_NAMED = {"0": "\0", "r": "\r", "n": "\n", "t": "\t"}
 _ICON_LINK = re.compile(rb"<link\b[^>]{0,500}\brel\s*=\s*[\"']?(?:shortcut )?icon\b[^>]{0,500}>", re.IGNORECASE)
 _HREF = re.compile(rb"href\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
 
@@ -73,24 +67,6 @@ def parse(data: bytes) -> Answer | None:
     return Answer(int(status[1]), headers, body, bool(ended) and length.isdigit() and len(body) >= int(length[:9]))
 
 
-def title(body: bytes) -> str:
-    """The text of a page's <title>; empty without one, or where it is cut."""
-    found = _TITLE.search(body, 0, HEAD)
-    return text(found[1]) if found else ""
-
-
-def answers(fingerprint: str) -> Iterator[bytes]:
-    """The responses that a fingerprint holds copies of; that to a plain GET first."""
-    found = [(name != "GetRequest", body) for name, body in _ANSWER.findall(unwrap(fingerprint))]
-    for _, body in sorted(found, key=lambda answer: answer[0]):
-        yield _ESCAPE.sub(_unescaped, body).encode("latin-1", "replace")
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    code = escape[1]
-    return chr(int(code[1:], 16)) if len(code) > 1 else _NAMED.get(code, code)
-
-
 class Http:
     """A Reader."""
 
@@ -102,7 +78,7 @@ class Http:
         return result.proto == "tcp"
 
     def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
-        known = [*answers(result.fingerprint), response] if result.fingerprint else [response]
+        known = [*responses(result.fingerprint), response] if result.fingerprint else [response]
         parsed = [answer.facts() for data in known if (answer := parse(data))]
         if not parsed:
             return result

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from engine.conversation.fingerprint import responses
 from engine.model import Evidence, ServiceResult, Verdict
-from engine.post.base import identified
-from engine.post.http import answers, title
+from engine.post.base import HEAD, identified, title
 from matcher import Recog, RecogMatch, load_recog
 
 log = logging.getLogger("probemill.recog")
@@ -25,7 +25,6 @@ log = logging.getLogger("probemill.recog")
 Reading = tuple[str, bytes]
 """A text and its key, which says in Recog's words what the text is."""
 
-HEAD = 16384  # bytes of an answer that are looked at
 SHOWN = 20  # skipped fingerprints that are named; the rest is counted
 OPEN_VERDICTS = (Verdict.HARDMATCHED, Verdict.SOFTMATCHED, Verdict.NOMATCH)
 
@@ -230,7 +229,7 @@ class SecondOpinion:
     def _readings(result: ServiceResult, response: bytes) -> Iterator[Reading]:
         yield from readings(result.name, result.proto, response)
         if result.fingerprint:
-            for copy in answers(result.fingerprint):
+            for copy in responses(result.fingerprint):
                 yield from readings(result.name, result.proto, copy)
         yield from _surroundings(result)
 

@@ -17,8 +17,8 @@ from msgspec import Struct
 from matcher.errors import UnsupportedPattern
 from matcher.model import Signature
 from matcher.patterns import SetFailure
-from matcher.regex_ast import parse
-from matcher.translate import superset
+from matcher.regex.translate import superset
+from matcher.regex.tree import parse
 
 MAX_REPEAT = 64  # a longer count becomes an open end: each of its steps is a state, and some lines count to thousands
 FLAGS = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_ALLOWEMPTY

@@ -19,8 +19,8 @@ from pcre2 import _cy
 from re2 import _re2
 
 from matcher.errors import UnsupportedPattern
-from matcher.regex_ast import parse
-from matcher.translate import anchored, pcre2_text, superset
+from matcher.regex.translate import anchored, pcre2_text, superset
+from matcher.regex.tree import parse
 
 MATCH_LIMIT = 100_000  # internal match calls per start offset, Nmap 7.93's setting
 DEPTH_LIMIT = 10_000  # nested backtracking points, Nmap 7.93's recursion limit

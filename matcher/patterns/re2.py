@@ -17,12 +17,12 @@ from msgspec import Struct
 from re2 import _re2
 
 from matcher.errors import UnsupportedPattern
-from matcher.literals import Literal, Requirement, requirements
-from matcher.literals import prefix as required_prefix
 from matcher.model import Signature
 from matcher.patterns import SetFailure
-from matcher.regex_ast import ALL, Node, parse
-from matcher.translate import anchored, first_bytes
+from matcher.regex.literals import Literal, Requirement, requirements
+from matcher.regex.literals import prefix as required_prefix
+from matcher.regex.translate import anchored, first_bytes
+from matcher.regex.tree import ALL, Node, parse
 
 KEY_BYTES = 12  # of a literal; longer ones make more automaton states and find nothing more
 MIN_KEY_BYTES = 3  # shorter ones are found in everything

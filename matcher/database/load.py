@@ -12,17 +12,22 @@ from pathlib import Path
 
 import msgspec
 
+from matcher.database.merge import merge_databases
+from matcher.database.parser import ServiceRow
+from matcher.database.parser import parse_database as parse
 from matcher.errors import DatabaseError, MatcherError
-from matcher.merge import merge_databases
 from matcher.model import ProbeDatabase
-from matcher.parser import ServiceRow
-from matcher.parser import parse_database as parse
 from matcher.patterns import cache
 from matcher.patterns.pcre import check_pattern
 
 FILE_NAME = "nmap-service-probes"
 _NAMED_EXCLUDE = re.compile(rb"^Exclude .*[a-z*?\[]", re.MULTILINE)
-_SOURCES = ("parser.py", "model.py", "translate.py", "patterns/pcre.py")  # what a parsed database depends on
+_SOURCES = (
+    "database/parser.py",
+    "model.py",
+    "regex/translate.py",
+    "patterns/pcre.py",
+)  # what a parsed database depends on
 ENVIRONMENT = "PROBEMILL_PROBES"
 NMAP_FOLDERS = (  # where packages and `make install` put Nmap's data files
     "~/.nmap",
@@ -36,7 +41,7 @@ NMAP_FOLDERS = (  # where packages and `make install` put Nmap's data files
 
 def builtin_database() -> Path:
     """The database that comes with this package: inside the wheel, or in `data/` of a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     packaged = here / "data" / "service-probes"
     return packaged if packaged.exists() else here.parent / "data" / "service-probes"
 

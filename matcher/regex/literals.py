@@ -7,8 +7,8 @@ Used to find the few lines that can fit a response without running them.
 
 from msgspec import Struct
 
-from matcher.regex_ast import LOWER, Alt, Chars, Mark, Node, Repeat, Seq
-from matcher.translate import anchored, flat
+from matcher.regex.translate import anchored, flat
+from matcher.regex.tree import LOWER, Alt, Chars, Mark, Node, Repeat, Seq
 
 MAX_BRANCHES = 16  # alternatives one requirement may have
 MAX_COPIES = 16  # bytes taken from a counted repeat such as \0{200}

@@ -7,7 +7,7 @@ every match is bounded by a limit anyway. It finds the patterns that deserve a s
 
 import re
 
-from matcher.regex_ast import ALL, Alt, Chars, Mark, Node, Repeat, Seq
+from matcher.regex.tree import ALL, Alt, Chars, Mark, Node, Repeat, Seq
 
 MANY = 16  # a counted repeat that may run this often is treated like one without limit
 _TOKEN = re.compile(

@@ -1,7 +1,7 @@
 """Does one line take everything that another one could match? Responses made up to fit, and a proof on automata.
 
 Contract: `uncovered(earlier, later)` is b"" only if every response that `later` fits is one that `earlier` fits. Both
-trees are read as searches in a response of at least one byte. `later` may be relaxed (see regex_ast), and then a
+trees are read as searches in a response of at least one byte. `later` may be relaxed (see tree.py), and then a
 response that is given may not fit it; `earlier` must be exact. Match limits are left out of account. `made_up` gives
 responses that fit a tree's relaxed form; the caller confirms them.
 Source: determinisation on the fly of two Thompson automata, walked in step.
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
 
-from matcher.regex_ast import ALL, Alt, Chars, Mark, Node, Repeat, Seq, mask_of
+from matcher.regex.tree import ALL, Alt, Chars, Mark, Node, Repeat, Seq, mask_of
 
 MAX_STATES = 2_000  # of one automaton
 MAX_PAIRS = 4_000  # of two determinised ones, walked in step

@@ -11,9 +11,9 @@ import re
 
 from msgspec import Struct
 
-from matcher.database import parse_database
-from matcher.explain import Fit, try_line
-from matcher.samples import Expected, Sample, answer
+from matcher.database.load import parse_database
+from matcher.database.samples import Expected, Sample, answer
+from matcher.tools.explain import Fit, try_line
 
 FIRST_LINE_MOST = 160  # bytes of a text line that go into a pattern
 BINARY_MOST = 48  # bytes of a response that is no text

@@ -16,17 +16,17 @@ from itertools import chain
 
 from msgspec import Struct
 
-from matcher.cost import EXPONENTIAL, needs_backtracking, relaxed, worst_case
-from matcher.database import parse_database
+from matcher.database.load import parse_database
+from matcher.database.parser import ServiceRow
+from matcher.database.samples import Sample, SampleFault, answer, differences
 from matcher.errors import DatabaseError, UnsupportedPattern
-from matcher.explain import explain, try_line
-from matcher.inclusion import made_up, uncovered
 from matcher.matcher import Matcher
 from matcher.model import Probe, ProbeDatabase, Signature
-from matcher.parser import ServiceRow
 from matcher.patterns import pcre
-from matcher.regex_ast import Node, parse
-from matcher.samples import Sample, SampleFault, answer, differences
+from matcher.regex.inclusion import made_up, uncovered
+from matcher.regex.tree import Node, parse
+from matcher.tools.cost import EXPONENTIAL, needs_backtracking, relaxed, worst_case
+from matcher.tools.explain import explain, try_line
 from matcher.version import template_fields, unusable_fields
 
 ERROR, WARNING, NOTE = "error", "warning", "note"

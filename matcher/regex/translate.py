@@ -1,7 +1,7 @@
 r"""Carry Perl-compatible patterns to other dialects.
 
 `pcre2_text` keeps the meaning a pattern has in PCRE 8.39 when PCRE2 reads it. `superset` renders a tree of
-regex_ast as a pattern that RE2 (Latin-1) and Hyperscan accept and that matches at least as much, in time linear in
+tree.py as a pattern that RE2 (Latin-1) and Hyperscan accept and that matches at least as much, in time linear in
 the response. Both are pure text work; no engine is imported here.
 Source: pcre2pattern(3), pcre2api(3) on PCRE2_ALT_BSUX, the RE2 syntax page.
 """
@@ -9,7 +9,7 @@ Source: pcre2pattern(3), pcre2api(3) on PCRE2_ALT_BSUX, the RE2 syntax page.
 import re
 from functools import lru_cache
 
-from matcher.regex_ast import ALL, Alt, Chars, Mark, Node, Repeat, Seq
+from matcher.regex.tree import ALL, Alt, Chars, Mark, Node, Repeat, Seq
 
 # --- Perl 8.39 -> PCRE2 -------------------------------------------------------------------------------------------
 
