@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test check fuzz lab bench bench-match bench-scan dist clean
+.PHONY: help run test check docs fuzz lab bench bench-match bench-scan dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,7 +37,10 @@ test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
 
 check: .venv/dev  ## lint and types
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy engine matcher
+	@$(BIN)/mypy
+
+docs: .venv/dev  ## write the parts of docs/ that are made from the code
+	@$(BIN)/python docs/generate.py
 
 fuzz: .venv/dev  ## one minute of coverage-guided fuzzing (installs atheris)
 	@$(PIP) install atheris

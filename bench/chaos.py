@@ -93,7 +93,7 @@ class Arena(Struct):
     @contextlib.contextmanager
     def start(self, state: Path, *options: str, stdin: IO[bytes] | None = None) -> "Iterator[subprocess.Popen[str]]":
         """A scan into `state`, in a process group of its own, which does not outlive the block."""
-        command = [sys.executable, "-m", "engine.cli", "scan", "-i", str(self.folder / "targets.txt")]
+        command = [sys.executable, "-m", "probemill", "scan", "-i", str(self.folder / "targets.txt")]
         command += ["--probes", str(self.folder / "probes"), "--matcher", "reference", "--workers", "2", "--quiet"]
         command += ["--max-inflight", str(self.inflight), "--state", str(state), "--resume", "--segment-seconds", "0.1"]
         command += options

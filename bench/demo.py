@@ -104,7 +104,7 @@ async def demonstrate(options: list[str]) -> int:
         stack.callback(real.shutdown)
         threading.Thread(target=real.serve_forever, daemon=True).start()
         targets.append(f"{ADDRESS}:8000")
-        command = [sys.executable, "-m", "engine.cli", "scan", *targets, "--probes", str(builtin_database())]
+        command = [sys.executable, "-m", "probemill", "scan", *targets, "--probes", str(builtin_database())]
         command += ["-o", RESULTS, "-o", "-", "--format", "text", *options]
         process = await asyncio.create_subprocess_exec(*command)
         code = await process.wait()

@@ -65,9 +65,7 @@ def scan(references: list[Row], options: list[str]) -> dict[Key, Row]:
         targets, results = Path(folder) / "targets", Path(folder) / "results.ndjson"
         targets.write_text("".join(f"{r['ip']}:{r['port']}/{r['proto']}\n" for r in references), encoding="utf-8")
         files = ["-i", str(targets), "-o", str(results)]
-        subprocess.run(
-            [sys.executable, "-m", "engine.cli", "scan", *files, "--probes", "builtin", *options], check=True
-        )
+        subprocess.run([sys.executable, "-m", "probemill", "scan", *files, "--probes", "builtin", *options], check=True)
         return {key(row): row for row in map(json.loads, results.read_text(encoding="utf-8").splitlines())}
 
 

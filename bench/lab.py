@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
         targets, results = Path(folder) / "targets", Path(folder) / "results.ndjson"
         lines = (f"{row['ip']}:{row['port']}/{row['proto']}\n" for row in known)
         targets.write_text("".join(lines), encoding="utf-8")
-        command = [sys.executable, "-m", "engine.cli", "scan", "-i", targets, "-o", results, *arguments]
+        command = [sys.executable, "-m", "probemill", "scan", "-i", targets, "-o", results, *arguments]
         began = time.monotonic()
         subprocess.run(command, check=True)
         elapsed = time.monotonic() - began

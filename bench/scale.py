@@ -107,7 +107,7 @@ class Scan:
         database.write_bytes(DATABASE)
         self.path = folder / "rows.ndjson"
         self._settled = 0
-        command = [sys.executable, "-m", "engine.cli", "scan", "-q", "-i", "-", "-o", str(self.path), "--reset"]
+        command = [sys.executable, "-m", "probemill", "scan", "-q", "-i", "-", "-o", str(self.path), "--reset"]
         command += ["--probes", str(database), "--pseudo-ports", "0", *options]
         began = time.monotonic()
         with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as process:

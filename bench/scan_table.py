@@ -71,7 +71,7 @@ class Bench:
         targets, rows = self.folder / "targets", self.folder / "rows.ndjson"
         hosts = addresses(HOSTS)
         targets.write_text("".join(f"{hosts[number % HOSTS]}:{port}\n" for number in range(total)))
-        command = [sys.executable, "-m", "engine.cli", "scan", "-i", targets, "-o", rows, *self._common, *kind.options]
+        command = [sys.executable, "-m", "probemill", "scan", "-i", targets, "-o", rows, *self._common, *kind.options]
         began = time.monotonic()
         subprocess.run(command, check=True)
         taken = time.monotonic() - began

@@ -1,24 +1,16 @@
-"""Identify the services behind open ports as Nmap's version scan would. Public names only."""
+"""The scan engine: targets -> pool -> conversation -> results -> state. `import probemill` is how it is used.
 
-from engine.api import scan, scan_sync
-from engine.conversation.scan import ScanContext, ServiceScan
-from engine.errors import ConfigError, EngineError, InputError, OutputError, ScanStateError
-from engine.model import Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
+The wings, in the order in which a target passes them:
 
-__all__ = [
-    "ConfigError",
-    "EngineError",
-    "InputError",
-    "OutputError",
-    "Reason",
-    "ScanConfig",
-    "ScanContext",
-    "ScanStateError",
-    "ServiceResult",
-    "ServiceScan",
-    "Target",
-    "Tunnel",
-    "Verdict",
-    "scan",
-    "scan_sync",
-]
+    targets/       lines in any known form become targets
+    pool/          who scans what, and when
+    conversation/  one port, from the first connection to its verdict
+    transports/    how its bytes travel
+    post/          what a recognised service tells beyond the match
+    results/       rows, and the sinks that write them
+    state/         exactly once, through crashes
+
+`offline/` identifies stored responses without all that; `cli/` is the command.
+"""
+
+__version__ = "0.1.0"

@@ -1,23 +1,19 @@
-"""Scan from Python: `async for result in scan(targets, config)`, and the same without async as `scan_sync`.
-
-    from engine import ScanConfig, scan_sync
-
-    for result in scan_sync(["192.0.2.7:22", "192.0.2.7:443"], ScanConfig(intensity=5)):
-        print(result.ip, result.port, result.name, result.product, result.version)
-
-Results come in the order in which the services are done. Leaving the loop early ends the scan.
+"""What Python programs call: `async for result in scan(targets, config)`, the same without async as `scan_sync`, and
+`match` for one response that is at hand already. probemill.py is where they are imported from.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from functools import lru_cache
 
 from msgspec.structs import replace
 
 from engine.conversation.context import scan_context
-from engine.errors import InputError
+from engine.databases import open_matcher
+from engine.errors import ConfigError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
-from engine.pool.runners import Runner
+from engine.pool.runners import Runner, deadline
 from engine.pool.runners.inline import InlineRunner
 from engine.pool.runners.processes import ProcessRunner
 from engine.pool.worker import raise_descriptor_limit
@@ -25,8 +21,10 @@ from engine.post.second_opinion import open_opinion
 from engine.results.sinks.base import decode_rows
 from engine.targets import Item
 from engine.targets.plain import PlainReader
+from engine.targets.selection import select
 from engine.targets.source import TargetSource
 from engine.transports.local_addresses import check_sources
+from matcher import Match, Matcher, Proto
 
 Targets = Iterable[str | Target] | AsyncIterable[str | Target]
 
@@ -47,17 +45,24 @@ def make_runner(config: ScanConfig) -> Runner:
 async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncIterator[ServiceResult]:
     """Identify the services on `targets`: `Target` objects, or texts such as `192.0.2.7:22/tcp`.
 
-    Raises InputError at the first text that is no target, MatcherError for an unusable database.
+    Results come in the order in which the services are done; what lists and shard leave out has none. Leaving the loop
+    early ends the scan. Raises InputError at the first text that is no target, ConfigError for a config that cannot be
+    obeyed, MatcherError for an unusable database.
     """
-    runner = make_runner(config or ScanConfig())
+    config = config or ScanConfig()
+    selection = select(config)
+    runner = make_runner(config)
     results: asyncio.Queue[list[ServiceResult] | None] = asyncio.Queue(8)
 
     async def deliver(batch: Batch) -> None:
         await results.put(decode_rows(batch.rows))
 
     async def run() -> None:
+        items = _items(targets, PlainReader("targets", selection.ports))
+        source = TargetSource(items, _refuse, admit=selection.admit, seed=selection.seed)
         try:
-            await runner.run(aiter(TargetSource(_items(targets), _refuse)), deliver)
+            with deadline(config, runner.cancel):
+                await runner.run(aiter(source), deliver)
         finally:
             await results.put(None)
 
@@ -87,6 +92,28 @@ def scan_sync(targets: Targets, config: ScanConfig | None = None) -> Iterator[Se
             runner.run(_close(results))
 
 
+def match(
+    response: bytes, probe: str = "NULL", proto: Proto = "tcp", *, config: ScanConfig | None = None
+) -> Match | None:
+    """The line of the database that identifies `response` as an answer to `probe`, or None. Contacts nobody.
+
+    probe: by its name in the database; `NULL` for what a service says unasked. config: its `probes` and `matcher`
+    count; the first call with a choice of them compiles the database, the others use it.
+    Raises ConfigError for a probe that the database does not have, MatcherError for an unusable database.
+    """
+    config = config or ScanConfig()
+    matcher = _matcher(config.probes, config.matcher)
+    asked = matcher.database.probe(probe, proto)
+    if asked is None:
+        raise ConfigError(f"{matcher.database.name} has no {proto} probe {probe!r}")
+    return matcher.match(asked, response)
+
+
+@lru_cache(maxsize=4)
+def _matcher(probes: tuple[str, ...], engine: str) -> Matcher:
+    return open_matcher(probes, engine)
+
+
 async def _next(results: AsyncIterator[ServiceResult]) -> ServiceResult:
     return await anext(results)
 
@@ -99,9 +126,8 @@ def _refuse(error: InputError) -> None:
     raise error
 
 
-async def _items(targets: Targets) -> AsyncIterator[list[Item]]:
+async def _items(targets: Targets, reader: PlainReader) -> AsyncIterator[list[Item]]:
     """Numbered in the order in which they come, whatever ordinals the caller's own objects have."""
-    reader = PlainReader("targets")
 
     def items(target: str | Target) -> list[Item]:
         if isinstance(target, str):

@@ -5,10 +5,14 @@ out of the row. Times are seconds with the suffix `_s`, except where a field say
 """
 
 from enum import Enum
-from typing import Any, Literal
+from functools import cache
+from math import inf
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from msgspec import Struct
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import fields, force_setattr
 
+from engine.errors import ConfigError
 from matcher import Proto
 
 State = Literal["open", "open|filtered"]
@@ -146,7 +150,7 @@ class Batch(Struct, frozen=True, array_like=True):
     """Finished targets on their way from a worker to the collector.
 
     rows: `count` NDJSON lines, encoded by the worker. done: the ordinals of these rows. tally: counters since the last
-    batch, by name (see metrics.py).
+    batch, by name (see cli/metrics.py).
     """
 
     rows: bytes
@@ -156,42 +160,188 @@ class Batch(Struct, frozen=True, array_like=True):
 
 
 class ScanConfig(Struct, frozen=True, kw_only=True):
-    """Everything a scan can be told. The command line's options are these fields; docs/options.md explains each.
+    """Everything a scan can be told. The command line's options are these fields, with these words as their help.
 
-    A number that is 0 means no limit, except where it says otherwise.
+    A number that is 0 means no limit, except where it says otherwise. Raises ConfigError, naming the field, for a value
+    that cannot be used.
     """
 
+    # which of the targets
+    ports: Annotated[str, Meta(description="Ports of targets without one: `22,80,1000-2000,U:53,T:443`, `-100`.")] = ""
+    blocklist: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Never contact these: a network, an address, a range, or a file of them, one a line; "
+            "`#` begins a comment. A list that cannot be read stops the run."
+        ),
+    ] = ()
+    allowlist: Annotated[tuple[str, ...], Meta(description="Contact only these; written as a blocklist is.")] = ()
+    exclude_reserved: Annotated[
+        bool, Meta(description="Never contact private, loopback, multicast and other special-purpose addresses.")
+    ] = False
+    shard: Annotated[
+        str,
+        Meta(
+            description="Scan the I-th of N equal shares, `I/N`. Hosts stay whole, so machines that share nothing can "
+            "each take one."
+        ),
+    ] = ""
+    seed: Annotated[
+        int | None,
+        Meta(
+            description="Visit the addresses and ports of each network in a pseudo-random order; nothing is stored "
+            "for it."
+        ),
+    ] = None
+
     # what to ask, and how the answers are read
-    probes: tuple[str, ...] = ()  # databases, merged in order: paths, `nmap`, `builtin`; empty: the first that is found
-    recog: str = ""  # folder of Recog's XML fingerprints, for a second opinion; empty: none
-    matcher: str = "auto"  # or `hyperscan`, `re2`, `reference`
-    intensity: int = 7
-    allports: bool = False  # scan what the database excludes, too
-    timing: Literal["nmap", "adaptive"] = "nmap"
-    spare_fragile: bool = False  # printers and industrial controllers: listen only, send nothing
-    post: tuple[str, ...] = ("default",)  # post-processing modules, or groups of them: `default`, `all`; () for none
-    trace: bool = False  # tell every step on stderr
+    probes: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The probe database: a file, `nmap` (the installed one) or `builtin`. Several, also as "
+            "`nmap,builtin`, are merged, the first counting first. Default: `$PROBEMILL_PROBES`, else an installed "
+            "Nmap's, else the built-in one."
+        ),
+    ] = ()
+    recog: Annotated[
+        str,
+        Meta(
+            description="Folder of Recog's XML fingerprints, for a second opinion: product and CPE where the "
+            "database has none; see docs/recog.md."
+        ),
+    ] = ""
+    matcher: Annotated[
+        Literal["auto", "hyperscan", "re2", "reference"],
+        Meta(description="`auto` is hyperscan where it is installed, else re2. All give the same answers."),
+    ] = "auto"
+    intensity: Annotated[
+        int, Meta(ge=0, le=9, description="From 0, the banner and probes that name the port, to 9, every probe.")
+    ] = 7
+    allports: Annotated[bool, Meta(description="Scan ports that the database excludes (printers), too.")] = False
+    spare_fragile: Annotated[
+        bool, Meta(description="Listen only on printer and industrial control ports: nothing is sent there.")
+    ] = False
+    timing: Annotated[
+        Literal["nmap", "adaptive"],
+        Meta(
+            description="How long to wait for answers: exactly Nmap's windows, or windows from measured round trips; "
+            "see docs/timing.md."
+        ),
+    ] = "nmap"
+    post: Annotated[
+        tuple[str, ...],
+        Meta(description="Post-processing modules, or groups of them: `default`, `all`; none for none."),
+    ] = ("default",)
+    trace: Annotated[
+        bool, Meta(description="Tell every step of every conversation on standard error, in Nmap's words.")
+    ] = False
 
     # where the work is done
-    workers: int = 0  # processes; 0: inside the caller
-    batch_rows: int = 256
-    batch_s: float = 0.2
+    workers: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Processes; 0 scans inside the caller's own, and is what the Python API does by itself. The "
+            "command starts one a core.",
+        ),
+    ] = 0
+    batch_rows: Annotated[int, Meta(ge=1)] = 256
+    batch_s: Annotated[float, Meta(ge=0)] = 0.2
 
     # how hard; over all workers
-    max_inflight: int = 0  # conversations at once; 0: as many as descriptors allow, at most 20,000
-    rate: float = 0.0  # connections per second
-    per_host: int = 16  # conversations at once with one address
-    per_prefix: int = 0  # with one /24 or /64
-    host_delay_s: float = 0.0  # between two connections to one address
-    sources: tuple[str, ...] = ()  # local addresses to connect from, in turn
-    reset: bool = False  # end connections with RST instead of FIN
+    max_inflight: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Conversations at once. 0: what the file descriptor limit allows, at most 20,000.",
+        ),
+    ] = 0
+    rate: Annotated[float, Meta(ge=0, description="Connections per second.")] = 0.0
+    per_host: Annotated[int, Meta(ge=0, description="Conversations at once with one address.")] = 16
+    per_prefix: Annotated[int, Meta(ge=0, description="Conversations at once with one /24 (IPv6: /64).")] = 0
+    host_delay_s: Annotated[float, Meta(ge=0, description="From one connection to an address to the next.")] = 0.0
+    sources: Annotated[
+        tuple[str, ...],
+        Meta(description="Local addresses to connect from, in turn: each adds its own ephemeral ports."),
+    ] = ()
+    reset: Annotated[
+        bool, Meta(description="End connections with RST instead of FIN, which leaves no TIME_WAIT behind.")
+    ] = False
+    pseudo_ports: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="So many equal answers of one address make it a pseudo service: rows are labelled, further "
+            "ports get a short conversation. 0: never.",
+        ),
+    ] = 30
 
     # how long
-    connect_timeout_s: float = 5.0
-    tls_timeout_s: float = 8.0  # connect and handshake together
-    service_timeout_s: float = 600.0
-    host_timeout_s: float = 0.0  # from the first service of an address begun to the last one done
-    max_bytes: int = 1 << 23  # received per service
+    connect_timeout_s: Annotated[float, Meta(gt=0, description="For a TCP connection.")] = 5.0
+    tls_timeout_s: Annotated[float, Meta(gt=0, description="For a TCP connection and its TLS handshake together.")] = (
+        8.0
+    )
+    service_timeout_s: Annotated[float, Meta(ge=0, description="For all probes of one service.")] = 600.0
+    host_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="For all services of an address, from the first one begun. What was found is kept; the rest "
+            "is marked `incomplete`, reason `budget`.",
+        ),
+    ] = 0.0
+    deadline_s: Annotated[
+        float, Meta(ge=0, description="For the run; what is in flight is then marked `incomplete`, reason `budget`.")
+    ] = 0.0
+    max_bytes: Annotated[int, Meta(ge=1, description="Received per service.")] = 1 << 23
 
-    # hosts that answer alike on many ports
-    pseudo_ports: int = 30  # so many equal answers of one address make it a pseudo service; 0: never
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            try:
+                checked = convert(value, _field_types()[field.name])
+                if checked == inf:
+                    raise ValidationError
+            except ValidationError:
+                raise ConfigError(f"{field.name}: {value!r} cannot be used; expected {allowed(field.name)}") from None
+            force_setattr(self, field.name, checked)
+
+
+@cache
+def _field_types() -> dict[str, Any]:
+    return get_type_hints(ScanConfig, include_extras=True)
+
+
+def field_meta(name: str) -> Meta:
+    """A field of ScanConfig: `description`, the words of its option, and its bounds `ge`, `le`, `gt`."""
+    meta: Meta = get_args(_field_types()[name])[1]
+    return meta
+
+
+def field_choices(name: str) -> tuple[str, ...]:
+    """The words that a field of ScanConfig takes; empty where it is not a choice."""
+    kind = get_args(_field_types()[name])[0]
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def allowed(name: str) -> str:
+    """What values a field of ScanConfig takes, in words."""
+    kind, meta = get_args(_field_types()[name])[0], field_meta(name)
+    if choices := field_choices(name):
+        return "one of " + ", ".join(choices)
+    words = _KINDS[kind]
+    if meta.ge is not None and meta.le is not None:
+        return f"{words} from {meta.ge} to {meta.le}"
+    if meta.ge is not None:
+        return f"{words} of at least {meta.ge}"
+    return f"{words} above {meta.gt}" if meta.gt is not None else words
+
+
+_KINDS = {
+    str: "a text",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    int | None: "a whole number, or None",
+    tuple[str, ...]: "a tuple of texts",
+}

@@ -7,61 +7,59 @@ The command line and anything else that wants files in and files out stands on `
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from msgspec import Struct
 
 from engine.errors import EngineError, InputError, OutputError
 from engine.model import Reason, ScanConfig, Target
-from engine.pool.runners import Runner
+from engine.pool.runners import Runner, deadline
 from engine.results.collector import Collector
 from engine.results.sinks import Sink, SinkClosed, Summary
 from engine.state.digest import InputDigest
 from engine.state.journal import Plan
 from engine.state.ordinals import OrdinalSet, Range
 from engine.state.segments import SegmentSink
-from engine.targets import Item, PlainReader, PortSpec, TargetSpec, target_reader
+from engine.targets import Item, PlainReader, TargetSpec, target_reader
+from engine.targets.selection import Selection
 from engine.targets.source import Report, TargetSource, read_items
 
 ROTATE_S = 1.0  # between two looks at the age of a segment
 
 
 class Inputs(Struct, frozen=True):
-    """Where targets come from: texts given directly, then files (`-` is standard input).
-
-    ports: for bare hosts. admit, seed: as in TargetSource.
-    """
+    """Where targets come from: texts given directly, then files (`-` is standard input), and which of them count."""
 
     texts: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     form: str = "auto"
-    ports: PortSpec | None = None
-    admit: Callable[[Target], bool] | None = None
-    seed: int | None = None
+    selection: Selection = Selection()
 
     def plan(self) -> Plan:
         """What decides the ordinals, apart from the bytes of the files."""
         numbers = OrdinalSet()  # of ports, UDP behind TCP
-        if self.ports is not None:
-            pairs = map(self.ports.at, range(len(self.ports)))
+        ports = self.selection.ports
+        if ports is not None:
+            pairs = map(ports.at, range(len(ports)))
             numbers.update(port + (0 if proto == "tcp" else 1 << 16) for port, proto in pairs)
         return {
             "targets": self.texts,
             "ports": list(numbers.ranges()),
             "input format": self.form,
-            "seed": self.seed,
+            "seed": self.selection.seed,
         }
 
     async def items(self, digest: InputDigest | None = None) -> AsyncIterator[list[Item]]:
         """In order. digest: sees the bytes of all files. Raises InputError, and ConfigError as the digest does."""
         digest = digest or InputDigest()
-        reader = PlainReader("argument", self.ports)
+        reader = PlainReader("argument", self.selection.ports)
         for text in self.texts:
             reader.line += 1
             yield reader.read_line(text)
         ordinal = reader.ordinal
         for path in self.files:
-            file_reader = target_reader("standard input" if path == "-" else path, self.form, self.ports, ordinal)
+            source = "standard input" if path == "-" else path
+            file_reader = target_reader(source, self.form, self.selection.ports, ordinal)
             digest.begin_input()
             async for items in read_items(path, file_reader, digest.feed):
                 yield items
@@ -138,7 +136,8 @@ class Run:
         rotating = asyncio.create_task(self._rotate())
         try:
             async with contextlib.aclosing(self._targets()) as source:
-                await self._runner.run(source, self.collector.deliver)
+                with deadline(self.config, self.cancel):
+                    await self._runner.run(source, self.collector.deliver)
         except asyncio.CancelledError:
             if not self.cancelled:
                 raise
@@ -187,13 +186,13 @@ class Run:
                 held = []
 
     async def _targets(self) -> AsyncGenerator[list[Target], None]:
-        inputs = self._inputs
+        selection = self._inputs.selection
         pass_over = self._segments.pass_over if self._segments is not None else lambda _: None
         self._source = TargetSource(
             self._items(),
             self._report,
-            admit=inputs.admit,
-            seed=inputs.seed,
+            admit=selection.admit,
+            seed=selection.seed,
             done=self.done_before,
             pass_over=pass_over,
         )

@@ -11,7 +11,7 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 
 # The house, wing by wing: what each may import beside its own rooms and the ground floor. Top floor first, and a wing
 # names only wings that stand below it in this table. docs/design.md has the drawing, made by docs/generate.py.
-GROUND = {"errors": "", "model": "", "signals": "", "services": "errors", "databases": "services"}
+GROUND = {"errors": "", "model": "errors", "signals": "", "services": "errors", "databases": "services"}
 WINGS = {
     "cli": "api run offline targets state results post conversation",
     "api": "pool targets results post conversation transports",
@@ -40,7 +40,7 @@ HOUSES = {"engine": (WINGS, GROUND), "matcher": (MATCHER_WINGS, MATCHER_GROUND)}
 # Rooms of one kind, which never import each other, and what of their folder they share.
 SIBLINGS = {
     "engine/transports": {"base", "reactor"},
-    "engine/targets": {"base", "base_hosts", "base_ports", "permutation"},
+    "engine/targets": {"base", "base_hosts", "base_ports", "permutation", "prefixes"},
     "engine/results/sinks": {"base", "output"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},

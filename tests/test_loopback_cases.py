@@ -15,13 +15,13 @@ from conformance import check_bare_stream, check_datagrams, check_sink, check_st
 from msgspec.structs import replace
 from scripted import ScriptedServer, serve
 
-from engine import ScanConfig, ServiceResult, Target, scan, scan_sync
 from engine.results.sinks import SINKS, Run, open_sink
 from engine.transports import Receiver, Transport
 from engine.transports.reactor import Reactor
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport, client_context
 from engine.transports.udp import UdpHub
+from probemill import ScanConfig, ServiceResult, Target, scan, scan_sync
 
 SETTLING_S = 0.5
 AT_ONCE = 24  # scans; more would make two cores late for the cases with short waits

@@ -154,7 +154,7 @@ def test_watching_a_command(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "engine.cli",
+        "probemill",
         "scan",
         "-q",
         "--probes",

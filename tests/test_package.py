@@ -24,9 +24,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return zipfile.ZipFile(next(folder.glob("*.whl"))).namelist()
 
 
-def test_the_wheel_holds_two_packages_and_nothing_else(wheel: list[str]) -> None:
+def test_the_wheel_holds_three_names_and_nothing_else(wheel: list[str]) -> None:
     tops = {name.partition("/")[0] for name in wheel}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"engine", "matcher"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"engine", "matcher", "probemill.py"}
 
 
 def test_the_wheel_carries_our_database_and_licence(wheel: list[str]) -> None:

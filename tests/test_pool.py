@@ -42,7 +42,7 @@ def addresses(count: int) -> list[str]:
 @contextlib.contextmanager
 def command(database: str, *arguments: str, **options: object) -> "Iterator[subprocess.Popen[bytes]]":
     """A running `probemill scan` with two workers; killed at the end of the block if it has not ended."""
-    line = [sys.executable, "-m", "engine.cli", "scan", "-q", "--no-post", "--probes", database, "--workers", "2"]
+    line = [sys.executable, "-m", "probemill", "scan", "-q", "--no-post", "--probes", database, "--workers", "2"]
     given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     with subprocess.Popen([*line, "--matcher", "reference", *arguments], **given) as process:  # type: ignore[call-overload]
         try:
@@ -126,7 +126,7 @@ def test_a_bad_database_is_one_line(tmp_path: Path, text: bytes) -> None:
 
 def test_too_few_descriptors(database: str) -> None:
     """One line says so, before anything is started."""
-    line = f"ulimit -n 12; {sys.executable} -m engine.cli scan -q --probes {database} 127.0.0.1:9"
+    line = f"ulimit -n 12; {sys.executable} -m probemill scan -q --probes {database} 127.0.0.1:9"
     ended = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr.count(b"\n") == 1
@@ -136,7 +136,7 @@ def test_too_few_descriptors(database: str) -> None:
 @pytest.mark.parametrize("arguments", [["schema"], ["--help"], ["db", "stats", "builtin"]])
 @pytest.mark.parametrize("redirection", ["> /dev/full", ">&-"])
 def test_standard_output_fails(arguments: list[str], redirection: str) -> None:
-    line = " ".join([sys.executable, "-m", "engine.cli", *arguments, redirection])
+    line = " ".join([sys.executable, "-m", "probemill", *arguments, redirection])
     ended = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=False)
     assert ended.returncode == 1
     assert ended.stderr.startswith(b"probemill: ")
@@ -148,7 +148,7 @@ def test_standard_streams_are_closed(database: str, tmp_path: Path) -> None:
     with Farm(greeting_after(0.0)) as open_:
         out = tmp_path / "rows.ndjson"
         scan = f"scan {open_.targets(*addresses(1))[0]} --no-post --probes {database} -o {out}"
-        line = f"{sys.executable} -m engine.cli {scan} <&- >&- 2>&-"
+        line = f"{sys.executable} -m probemill {scan} <&- >&- 2>&-"
         assert subprocess.run(["/bin/sh", "-c", line], check=False).returncode == 0
     assert json.loads(out.read_text())["verdict"] == "hardmatched"
 

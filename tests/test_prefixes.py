@@ -11,7 +11,6 @@ from engine.errors import ConfigError, InputError
 from engine.targets.prefixes import (
     AddressFilter,
     PrefixSet,
-    load_allowlist,
     load_prefixes,
     parse_prefixes,
     reserved_networks,
@@ -100,15 +99,6 @@ def test_a_wrong_line_stops_the_run(line: str, reason: str, tmp_path: Path) -> N
 def test_a_list_that_cannot_be_read_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere: cannot be read: No such file"):
         load_prefixes(tmp_path / "nowhere")
-
-
-def test_an_allowlist_without_entries_stops_the_run(tmp_path: Path) -> None:
-    """A blocklist may be empty; an allowlist that allows nothing is a mistake."""
-    path = tmp_path / "list"
-    path.write_text("# nothing yet\n")
-    assert len(load_prefixes(path)) == 0
-    with pytest.raises(ConfigError, match="allows nothing"):
-        load_allowlist(path)
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_what_a_folder_holds(port: int, tmp_path: Path) -> None:
     """Said by a command of its own, as JSON."""
     arena = Arena.build(tmp_path, port, 100)
     assert arena.finish(tmp_path / "state")[0] == 0
-    command = [sys.executable, "-m", "engine.cli", "state"]
+    command = [sys.executable, "-m", "probemill", "state"]
     told = subprocess.run([*command, str(tmp_path / "state")], check=True, capture_output=True)
     facts = json.loads(told.stdout)
     assert (facts["targets_done"], facts["all_done_below"], facts["rows"]) == (100, 100, 100)

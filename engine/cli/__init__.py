@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import click
 
+from engine import __version__
 from engine.cli.db import db_group
 from engine.cli.match import match_command
 from engine.cli.scan import scan_command, schema_command
@@ -22,7 +23,7 @@ STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRON
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="probemill")
+@click.version_option(__version__, prog_name="probemill")
 def cli() -> None:
     """Identify the services behind open ports, with Nmap's answers.
 
@@ -41,7 +42,7 @@ def main() -> None:
     """Run the command line; errors that we know become one line and an exit code."""
     try:
         _open_standard_streams()
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="probemill", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

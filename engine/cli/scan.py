@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import PurePath
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.logging import RichHandler
 
+from engine import __version__
 from engine.api import make_runner
 from engine.cli import options as groups
 from engine.cli.metrics import serve_metrics, snapshot
@@ -23,7 +23,7 @@ from engine.cli.progress import LiveLine, summary_table
 from engine.conversation.plan import Planner
 from engine.databases import open_database
 from engine.errors import ConfigError, InputError
-from engine.model import Reason, ScanConfig, Target
+from engine.model import ScanConfig, Target
 from engine.results.schema import result_schema
 from engine.results.sinks import STDOUT, Sink, open_sink
 from engine.results.sinks import Run as RunFacts
@@ -47,15 +47,7 @@ COUNTED_HOSTS = 1_000_000  # addresses that a dry run tells apart; beyond it hos
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
-@click.command("scan")
-@click.argument("targets", nargs=-1, metavar="[TARGET]...")
-@groups.input_options
-@groups.output_options
-@groups.state_options
-@groups.question_options
-@groups.speed_options
-@groups.budget_options
-@groups.report_options
+@click.command("scan", params=[click.Argument(["targets"], nargs=-1, metavar="[TARGET]..."), *groups.ALL_OPTIONS])
 def scan_command(**options: Any) -> None:
     """Identify the services on each TARGET and on the targets of the input files.
 
@@ -74,7 +66,7 @@ def scan_command(**options: Any) -> None:
     Scan only hosts that you own or may scan.
     """
     config = groups.scan_config(options)
-    inputs = groups.inputs(options)
+    inputs = groups.inputs(options, config)
     console = Console(stderr=True)
     _log_to(console, LEVELS[min(options["verbose"], len(LEVELS) - 1)])
     errors = _InputErrors()
@@ -109,7 +101,7 @@ def _log_to(console: Console, level: int) -> None:
 
 def _open_sinks(options: groups.Options) -> list[Sink]:
     streaming = "-" in options["inputs"]
-    facts = RunFacts(version("probemill"), " ".join(sys.argv), time.time(), streaming)
+    facts = RunFacts(__version__, " ".join(sys.argv), time.time(), streaming)
     default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
     paths = options["outputs"] or (() if options["state"] else (STDOUT,))
     outputs = [(SUFFIXES.get(PurePath(path).suffix, default), path) for path in paths]
@@ -127,7 +119,7 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
         if (options["segment_size"], options["segment_seconds"]) != (SEGMENT_SIZE, SEGMENT_S):
             raise ConfigError("--segment-size and --segment-seconds need --state DIR: the folder of the segments")
         return None
-    plan = {**inputs.plan(), "shard": options["shard"]}
+    plan = {**inputs.plan(), "shard": options["shard"] or None}
     journal = Journal.open(folder, plan, resume=options["resume"])
     if options["resume"] and not options["quiet"]:
         done, segments = len(journal.committed), len(journal.records)
@@ -153,8 +145,6 @@ async def _follow(run: Run, console: Console, options: groups.Options) -> None:
         watchers.append(asyncio.create_task(LiveLine(console).follow(run)))
     if options["stats_every"]:
         watchers.append(asyncio.create_task(_print_stats(run, options["stats_every"])))
-    if options["deadline"]:
-        loop.call_later(options["deadline"], run.cancel, Reason.BUDGET)
     server = serve_metrics(run, options["metrics"]) if options["metrics"] else None
     try:
         await running
@@ -209,7 +199,7 @@ async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -
 def _kinds(item: Target | TargetSpec, inputs: Inputs) -> Iterable[tuple[Target, int]]:
     """The kinds of targets of an item, and how many of each. Lists apply to single addresses, not inside networks."""
     if isinstance(item, Target):
-        return [(item, 1)] if inputs.admit is None or inputs.admit(item) else []
+        return [(item, 1)] if inputs.selection.admit is None or inputs.selection.admit(item) else []
     numbered = (item.ports.at(index) for index in range(len(item.ports)))
     return ((Target(item.ordinal, item.host, port, proto), item.hosts) for port, proto in numbered)
 

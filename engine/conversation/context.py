@@ -8,8 +8,8 @@ import platform
 import sysconfig
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 
+from engine import __version__
 from engine.conversation.scan import ScanContext
 from engine.conversation.timing import TIMINGS
 from engine.databases import open_matcher, service_table
@@ -30,10 +30,6 @@ def scan_context(config: ScanConfig) -> ScanContext:
     matcher = open_matcher(config.probes, config.matcher)
     if not matcher.database.probes:
         log.warning("%s has no Probe line: nothing is asked, every port is called tcpwrapped", matcher.database.name)
-    try:
-        program = version("probemill")
-    except PackageNotFoundError:
-        program = "0"
     return ScanContext(
         matcher.database,
         remembered(matcher.match),
@@ -46,7 +42,7 @@ def scan_context(config: ScanConfig) -> ScanContext:
         tls_connect_s=config.tls_timeout_s,
         max_bytes=config.max_bytes,
         wall_offset=time.time() - time.monotonic(),
-        version=program,
+        version=__version__,
         platform=sysconfig.get_config_var("HOST_GNU_TYPE") or f"{platform.machine()}-{platform.system().lower()}",
     )
 

@@ -32,7 +32,7 @@ class CommittingSink(Protocol):
 
 
 class Collector:
-    """rows: delivered so far. tally: what the workers counted, summed (metrics.py has the names)."""
+    """rows: delivered so far. tally: what the workers counted, summed (cli/metrics.py has the names)."""
 
     def __init__(self, sinks: Sequence[Sink], committing: CommittingSink | None = None) -> None:
         self._sinks = sinks

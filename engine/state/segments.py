@@ -1,6 +1,6 @@
 """Rows into rotated segments: `part-000001.ndjson.zst`, `part-000002.ndjson.zst`, ... in a state folder.
 
-A segment is closed when it is large or old enough, and committed with the ordinals of its rows (engine/journal.py). So
+A segment is closed when it is large or old enough, and committed with the ordinals of its rows (journal.py). So
 every target has one row across all segments, whatever happens to the run; what was in the open segment when a run was
 killed is scanned again by the one that goes on. Read them all with `zstdcat DIR/part-*.zst`.
 """

@@ -104,14 +104,6 @@ def load_prefixes(path: Path) -> PrefixSet:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def load_allowlist(path: Path) -> PrefixSet:
-    """Read a list that says what may be scanned. Raises as `load_prefixes`, and ConfigError for an empty list."""
-    prefixes = load_prefixes(path)
-    if not len(prefixes):
-        raise ConfigError(f"{path}: an allowlist without an entry allows nothing")
-    return prefixes
-
-
 def parse_prefixes(lines: Iterable[str], source: str) -> PrefixSet:
     """The set of a list's lines. Raises InputError `source:line: reason`."""
     v4, v6 = array("Q"), list[int]()

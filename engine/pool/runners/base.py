@@ -1,9 +1,11 @@
 """The seam between the flow of targets and the places where they are scanned."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from engine.model import Batch, Reason, Target
+from engine.model import Batch, Reason, ScanConfig, Target
 
 Source = AsyncIterator[Sequence[Target]]
 """Targets in small lists, as they become known."""
@@ -28,3 +30,16 @@ class Runner(Protocol):
     def outstanding(self) -> list[int]:
         """Per worker, the targets it was given and has not done."""
         ...
+
+
+@contextmanager
+def deadline(config: ScanConfig, cancel: Callable[[Reason], None]) -> Iterator[None]:
+    """Inside, `cancel(BUDGET)` is called once the config's deadline for the whole run, counted from now, is over."""
+    if not config.deadline_s:
+        yield
+        return
+    handle = asyncio.get_running_loop().call_later(config.deadline_s, cancel, Reason.BUDGET)
+    try:
+        yield
+    finally:
+        handle.cancel()

@@ -1,0 +1,72 @@
+"""Which of the targets a config asks for: ports for hosts without one, who may be contacted, whose share it is.
+
+One place for the command line and for Python, so that a scan from either is equally polite.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from operator import or_
+from pathlib import Path
+
+from msgspec import Struct
+
+from engine.errors import ConfigError, InputError
+from engine.model import ScanConfig, Target
+from engine.targets.base_ports import PortSpec, Unreadable, parse_ports
+from engine.targets.permutation import Shard, parse_shard
+from engine.targets.prefixes import AddressFilter, PrefixSet, load_prefixes, parse_prefixes, reserved_networks
+
+
+class Selection(Struct, frozen=True):
+    """ports: for bare hosts. admit: which targets may be contacted at all, None: all. seed: as in TargetSource."""
+
+    ports: PortSpec | None = None
+    admit: Callable[[Target], bool] | None = None
+    seed: int | None = None
+
+
+def select(config: ScanConfig) -> Selection:
+    """What `config` says of targets. Raises ConfigError, and InputError for a line of a list that cannot be used."""
+    try:
+        ports = parse_ports(config.ports) if config.ports else None
+    except Unreadable as error:
+        raise ConfigError(f"ports: {error}") from error
+    return Selection(ports, admission(config), config.seed)
+
+
+def admission(config: ScanConfig) -> Callable[[Target], bool] | None:
+    """Who may be contacted, by lists, reserved networks and shard. Raises ConfigError, InputError."""
+    blocked = [prefixes_of("blocklist", entry) for entry in config.blocklist]
+    if config.exclude_reserved:
+        blocked.append(reserved_networks())
+    allowed = [prefixes_of("allowlist", entry) for entry in config.allowlist]
+    for entry, prefixes in zip(config.allowlist, allowed, strict=True):
+        if not len(prefixes):
+            raise ConfigError(f"{entry}: an allowlist without an entry allows nothing")
+    shard = parse_shard(config.shard) if config.shard else Shard()
+    if not blocked and not allowed:
+        return None if shard.count == 1 else lambda target: shard.keeps(target.name or target.host)
+    permits = AddressFilter(_union(blocked), _union(allowed)).permits
+    if shard.count == 1:
+        return lambda target: permits(target.host)
+    return lambda target: shard.keeps(target.name or target.host) and permits(target.host)
+
+
+def prefixes_of(field: str, entry: str) -> PrefixSet:
+    """The addresses of a network, or of a file of them; what is both is the network, `./192.0.2.0` the file.
+
+    Raises ConfigError for what is neither, InputError for a line of a file that is no network.
+    """
+    try:
+        network = parse_prefixes([entry], field)
+    except InputError as error:
+        if not Path(entry).exists():
+            raise ConfigError(f"{field}: no file {entry!r}, and no network: {error.reason}") from None
+    else:
+        if len(network):
+            return network
+    return load_prefixes(Path(entry))
+
+
+def _union(sets: list[PrefixSet]) -> PrefixSet | None:
+    return reduce(or_, sets) if sets else None
