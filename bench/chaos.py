@@ -40,6 +40,7 @@ class Row(Struct):
     port: int
     verdict: str
     reason: str = ""
+    host: str = ""
 
 
 class Audit(Struct):

@@ -2,9 +2,10 @@
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from engine.services import ServiceTable
-from matcher import Matcher, ProbeDatabase, compile_matcher, find_database, load_databases
+from engine.services import FILE_NAME, SYSTEM_FILE, ServiceTable
+from matcher import Matcher, ProbeDatabase, compile_matcher, find_database, load_databases, nmap_file
 
 
 class _ServiceRows:
@@ -26,6 +27,13 @@ def service_table(probes: Sequence[str]) -> ServiceTable:
     """What ports are called; a table beside the first database counts first."""
     chosen = choices(probes)
     return ServiceTable.load(find_database(chosen[0] if chosen else None))
+
+
+def database_files(probes: Sequence[str]) -> list[Path]:
+    """The files that the databases chosen, and the table of services beside them, are read from."""
+    chosen = choices(probes)
+    files = [find_database(choice) for choice in chosen] if chosen else [find_database()]
+    return [*files, *(path for path in (nmap_file(FILE_NAME), SYSTEM_FILE) if path is not None)]
 
 
 def open_database(probes: Sequence[str]) -> ProbeDatabase:

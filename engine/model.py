@@ -23,7 +23,8 @@ class Target(Struct, frozen=True, array_like=True):
     """One port to identify.
 
     ordinal: position in the input, 0-based; sharding, resuming and exactly-once are arithmetic on it.
-    host: the literal IPv4 or IPv6 address. name: the host name the user gave, if any (used for SNI).
+    host: the literal IPv4 or IPv6 address, empty where `name` could not be resolved: then the row says just that.
+    name: the host name the user gave, if any (used for SNI).
     state: what a port scan said of the port, if anybody did.
     """
 
@@ -56,6 +57,8 @@ class Reason(Enum):
     TLS = "tls"
     BUDGET = "budget"
     CANCELLED = "cancelled"
+    UNRESOLVED = "unresolved"
+    CRASHED = "crashed"
 
 
 class Tunnel(Enum):

@@ -7,12 +7,13 @@ The command line and anything else that wants files in and files out stands on `
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from functools import partial
 
 from msgspec import Struct
 
 from engine.errors import EngineError, InputError, OutputError
-from engine.model import Reason, ScanConfig, Target
+from engine.model import Batch, Reason, ScanConfig, Target
 from engine.pool.runners import Runner, deadline
 from engine.results.collector import Collector
 from engine.results.sinks import Sink, SinkClosed, Summary
@@ -23,8 +24,11 @@ from engine.state.segments import SegmentSink
 from engine.targets import Item, PlainReader, TargetSpec, target_reader
 from engine.targets.selection import Selection
 from engine.targets.source import Report, TargetSource, read_items
+from engine.threads import Desk
 
 ROTATE_S = 1.0  # between two looks at the age of a segment
+STUCK_S = 10.0  # after the deadline of the run, for an output that takes nothing
+LAST_S = 1.0  # for the outputs of a run that is given up
 
 
 class Inputs(Struct, frozen=True):
@@ -90,6 +94,7 @@ class Run:
         self.input_ended = False
         self.cancelled = False
         self.interrupted = False
+        self.given_up = False
         self.started = time.monotonic()
         self._inputs = inputs
         self._runner = runner
@@ -97,6 +102,9 @@ class Run:
         self._segments = segments
         self._report = report
         self._source: TargetSource | None = None
+        self._desk = Desk()  # where outputs are written: a slow one does not make the run deaf
+        self._unheard = False  # whoever read our output has gone
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
@@ -130,30 +138,87 @@ class Run:
         self.cancelled = True
         self._runner.cancel(reason)
 
+    def give_up(self) -> None:
+        """Do not wait for anything any more, neither for workers nor for an output that takes nothing."""
+        self.given_up = True
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def unfinished(self) -> int:
+        """Targets that were read and not scanned: without a row, or with one that says `cancelled`."""
+        return self.read - self.collector.rows + self.collector.tally["reason:" + Reason.CANCELLED.value]
+
+    def stopped(self) -> str:
+        """Why the run did not go to its end and what is missing, as one line; empty where nothing is."""
+        if self._unheard:
+            return ""
+        missing = f"{self.unfinished:,} of {self.read:,} targets were not scanned" if self.unfinished else ""
+        if not self.cancelled:
+            return missing and f"{missing}; this is a fault of ours"
+        unread = "" if self.input_ended else "the input was not read to its end"
+        said = " and ".join(filter(None, (missing, unread)))
+        why = "interrupted" if self.interrupted else "the deadline has passed"
+        return f"{why}: {said}" if said else why if self.interrupted else ""
+
     async def run(self) -> None:
         """To the end. Closes the sinks whatever happens. Raises EngineError, MatcherError."""
         failure = ""
         rotating = asyncio.create_task(self._rotate())
+        scanning = asyncio.create_task(self._scan())
+        self._tasks = {scanning}
         try:
-            async with contextlib.aclosing(self._targets()) as source:
-                with deadline(self.config, self.cancel):
-                    await self._runner.run(source, self.collector.deliver)
+            await scanning
         except asyncio.CancelledError:
-            if not self.cancelled:
+            if not self.given_up:
                 raise
         except SinkClosed:
-            pass
+            self._unheard = True
         except EngineError as error:
             failure = str(error)
             raise
         finally:
+            scanning.cancel()
             rotating.cancel()
-            with contextlib.ExitStack() as closing:
-                summary = Summary(time.time(), failure)
-                for sink in self._sinks:
-                    closing.callback(sink.close, summary)
-                if self._segments is not None:
-                    closing.callback(self._segments.close, summary)
+            await self._end(Summary(time.time(), failure, self.stopped()))
+
+    async def _scan(self) -> None:
+        async with contextlib.aclosing(self._targets()) as source:
+            with deadline(self.config, self._expire):
+                await self._runner.run(source, self._deliver)
+
+    def _expire(self, reason: Reason) -> None:
+        """The deadline of the run has passed: soon this ends, even if nobody takes its rows."""
+        self.cancel(reason)
+        self._tasks.add(asyncio.create_task(self._give_up_when_stuck()))
+
+    async def _give_up_when_stuck(self) -> None:
+        while self._desk.stuck_s() < STUCK_S:
+            await asyncio.sleep(STUCK_S / 10)
+        self.give_up()
+
+    async def _end(self, summary: Summary) -> None:
+        """Close the sinks, for which a run that is given up takes little time. Raises OutputError, SinkClosed."""
+        closing = asyncio.create_task(self._desk.do(partial(self._close, summary)))
+        self._tasks = {task for task in self._tasks if not task.done()}
+        if not self.given_up:
+            self._tasks.add(closing)
+        done, _ = await asyncio.wait({closing}, timeout=LAST_S if self.given_up else None)
+        if closing in done and not closing.cancelled():
+            closing.result()
+        elif self.given_up:
+            closing.cancel()
+            raise OutputError("an output takes nothing; what was not written to it is lost")
+
+    async def _deliver(self, batch: Batch) -> None:
+        await self._desk.do(partial(self.collector.take, batch))
+
+    def _close(self, summary: Summary) -> None:
+        with contextlib.ExitStack() as closing:
+            for sink in self._sinks:
+                closing.callback(sink.close, summary)
+            if self._segments is not None:
+                closing.callback(self._segments.close, summary)
 
     async def _rotate(self) -> None:
         """Commit what is due even while no rows come. What fails here is told with the next rows, or at the end."""
@@ -161,7 +226,7 @@ class Run:
             with contextlib.suppress(OutputError):
                 while True:
                     await asyncio.sleep(ROTATE_S)
-                    self._segments.rotate_if_due()
+                    await self._desk.do(self._segments.rotate_if_due)
 
     async def _items(self) -> AsyncIterator[list[Item]]:
         """What the inputs say and is not done; held back until they are seen to be those of the run before.
@@ -187,19 +252,27 @@ class Run:
 
     async def _targets(self) -> AsyncGenerator[list[Target], None]:
         selection = self._inputs.selection
-        pass_over = self._segments.pass_over if self._segments is not None else lambda _: None
         self._source = TargetSource(
             self._items(),
             self._report,
             admit=selection.admit,
             seed=selection.seed,
             done=self.done_before,
-            pass_over=pass_over,
+            pass_over=self._pass_over,
+            put_off=self._put_off,
         )
         async for targets in self._source:
             self.read += len(targets)
             yield targets
         self.input_ended = True
+
+    def _pass_over(self, ordinals: Iterable[int]) -> None:
+        if self._segments is not None:
+            self._desk.post(partial(self._segments.pass_over, list(ordinals)))
+
+    def _put_off(self, ordinals: Iterable[int]) -> None:
+        if self._segments is not None:
+            self._desk.post(partial(self._segments.put_off, list(ordinals)))
 
 
 def _ordinals(item: Target | TargetSpec) -> Range:

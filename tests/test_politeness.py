@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import struct
 import tempfile
@@ -235,9 +236,10 @@ def test_deadline(database: str) -> None:
     with Farm(silent) as farm:
         began = time.monotonic()
         targets = farm.targets(*neighbours(30))
-        code, rows, _ = command(*targets, "--probes", slow, "--deadline", "500ms", "--max-inflight", "10")
+        code, rows, said = command(*targets, "--probes", slow, "--deadline", "500ms", "--max-inflight", "10")
     assert time.monotonic() - began < 15
-    assert code == 0
+    assert code == 1
+    assert re.search(r"the deadline has passed: \d+ of \d+ targets were not scanned", said)
     assert [(row["verdict"], row["reason"]) for row in rows] == [("incomplete", "budget")] * 10
     assert len(farm.visits) == 10
 

@@ -14,7 +14,8 @@ from engine.model import Batch
 from engine.results.sinks import Summary
 from engine.state import segments as segments_module
 from engine.state.journal import Journal
-from engine.state.segments import SegmentSink, SegmentWriter, without_cancelled
+from engine.state.ordinals import OrdinalSet
+from engine.state.segments import SegmentSink, SegmentWriter, without_unfinished
 
 SUMMARY = Summary(0.0)
 
@@ -109,7 +110,18 @@ def test_cancelled_rows_are_not_done(tmp_path: Path, clock: Clock) -> None:
     assert ports(tmp_path) == [0, 3]
     assert committed(tmp_path) == [(0, 1), (3, 4)]
     untouched = batch(0, 1)
-    assert without_cancelled(untouched) is untouched
+    assert without_unfinished(untouched, OrdinalSet()) is untouched
+
+
+def test_targets_put_off_are_not_done(tmp_path: Path, clock: Clock) -> None:
+    """Their rows are left out, whenever they come."""
+    sink = opened(tmp_path, clock)
+    sink.put_off([1, 5])
+    sink.take(batch(0, 1, 2))
+    sink.take(batch(5))
+    sink.close(SUMMARY)
+    assert committed(tmp_path) == [(0, 1), (2, 3)]
+    assert ports(tmp_path) == [0, 2]
 
 
 def test_targets_without_a_row_are_done(tmp_path: Path, clock: Clock) -> None:

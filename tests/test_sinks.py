@@ -16,7 +16,7 @@ import pytest
 from nmap_loopback import listening, run_nmap, speaking
 
 from engine.errors import OutputError
-from engine.model import DatabaseRef, ServiceResult, Tunnel, Verdict
+from engine.model import DatabaseRef, Reason, ServiceResult, Tunnel, Verdict
 from engine.results.sinks import BUFFERED_ROWS, SINKS, STDOUT, Run, SinkClosed, Summary, open_sink
 from engine.results.sinks.base import HostBuffer
 from engine.results.sinks.nmap_xml import quote
@@ -254,7 +254,7 @@ def test_text_as_it_comes(tmp_path: Path) -> None:
     sink = open_sink("text", str(tmp_path / "out"), streaming)
     sink.write(blob([NAMED, SSH]), 2)
     assert (tmp_path / "out").read_text() == (
-        "[2001:db8::1]:80/tcp open http\n192.0.2.1:22/tcp open ssh OpenSSH 9.2p1 (protocol 2.0)\n"
+        "[2001:db8::1]:80/tcp [example.org] open http\n192.0.2.1:22/tcp open ssh OpenSSH 9.2p1 (protocol 2.0)\n"
     )
     sink.close(SUMMARY)
 
@@ -267,7 +267,10 @@ def test_text_of_a_huge_run_turns_into_lines(tmp_path: Path) -> None:
     sink.write(blob([NAMED]), 1)
     lines = (tmp_path / "out").read_text().splitlines()
     assert len(lines) == BUFFERED_ROWS + 1
-    assert lines[-2:] == ["192.0.2.1:22/tcp open ssh OpenSSH 9.2p1 (protocol 2.0)", "[2001:db8::1]:80/tcp open http"]
+    assert lines[-2:] == [
+        "192.0.2.1:22/tcp open ssh OpenSSH 9.2p1 (protocol 2.0)",
+        "[2001:db8::1]:80/tcp [example.org] open http",
+    ]
     sink.close(SUMMARY)
     assert len((tmp_path / "out").read_text().splitlines()) == BUFFERED_ROWS + 1
 
@@ -310,6 +313,60 @@ def test_xml_ports(tmp_path: Path) -> None:
 def test_xml_keeps_an_empty_name(tmp_path: Path) -> None:
     """G-90: a database may call a service nothing at all; it is a service nevertheless."""
     assert '<service name="" product="x" method="probed"' in written("xml", tmp_path / "out", [row(product="x")])
+
+
+STOPPED = Summary(finished=SUMMARY.finished, stopped="interrupted: 2 of 3 targets were not scanned")
+
+
+@pytest.mark.parametrize("form", ["text", "xml", "grepable", "fingerprints"])
+def test_every_form_says_that_the_run_was_stopped(form: str, tmp_path: Path) -> None:
+    assert STOPPED.stopped not in written(form, tmp_path / "whole", [SSH])
+    last = written(form, tmp_path / "part", [SSH], STOPPED).rstrip("\n").splitlines()[-4:]
+    assert any(STOPPED.stopped in line for line in last)
+
+
+EXCLUDED = {"port": 9100, "verdict": Verdict.EXCLUDED, "name": "jetdirect", "method": "table", "conf": 3}
+
+
+@pytest.mark.parametrize(
+    ("state", "text", "xml", "grepable"),
+    [
+        ("open", "9100/tcp open  jetdirect? Excluded from version scan", 'state="open"', "9100/open/tcp//jetdirect?//"),
+        (
+            "",
+            "9100/tcp unknown jetdirect Excluded from version scan",
+            'state="unknown"',
+            "9100/unknown/tcp//jetdirect//",
+        ),
+    ],
+    ids=["called open", "never looked at"],
+)
+def test_an_excluded_port(state: str, text: str, xml: str, grepable: str, tmp_path: Path) -> None:
+    """In Nmap's words; no state is claimed of a port that neither the input nor anybody here has looked at."""
+    excluded = row(state=state, **EXCLUDED)
+    assert text.split() in [line.split() for line in written("text", tmp_path / "t", [excluded]).splitlines()]
+    document = written("xml", tmp_path / "x", [excluded])
+    assert f"<state {xml}" in document
+    assert 'name="jetdirect" product="Excluded from version scan" method="table" conf="3"' in document
+    assert f"{grepable}Excluded from version scan/" in written("grepable", tmp_path / "g", [excluded])
+    assert ('"state"' in written("ndjson", tmp_path / "n", [excluded])) == bool(state)
+
+
+UNRESOLVED = {"ip": "", "host": "no.example", "state": "", "verdict": Verdict.INCOMPLETE, "reason": Reason.UNRESOLVED}
+
+
+def test_a_name_without_an_address(tmp_path: Path) -> None:
+    """Said in Nmap's words where the form has any, behind the hosts that have one."""
+    rows = [row(**UNRESOLVED), SSH]
+    assert written("text", tmp_path / "t", rows).endswith('\nFailed to resolve "no.example".\n\n')
+    document = ET.fromstring(written("xml", tmp_path / "x", rows))
+    assert [target.attrib for target in document.findall("target")] == [
+        {"specification": "no.example", "status": "skipped", "reason": "invalid"}
+    ]
+    assert len(document.findall("host")) == 1
+    assert '\n# Failed to resolve "no.example".\n' in written("grepable", tmp_path / "g", rows)
+    streamed = written("text", tmp_path / "s", rows, run=msgspec.structs.replace(RUN, streaming=True))
+    assert streamed.startswith('no.example:23/tcp Failed to resolve "no.example".\n')
 
 
 def test_xml_of_an_interrupted_run(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -155,25 +156,60 @@ def test_order_and_ordinals() -> None:
     assert {target.host for target in found if target.port == 80} == {f"127.0.1.{last}" for last in range(4)}
 
 
-def test_names() -> None:
-    """Looked up; the name stays with the target. Those that nobody knows are reported and counted as passed over."""
-    passed: list[int] = []
+def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looked up; the name stays with the target. Those that nobody knows are targets without a host."""
+    monkeypatch.setattr(socket, "getaddrinfo", nobody_else(socket.EAI_NONAME))
+    put_off: list[int] = []
     items = items_of("localhost:80", "no-such-host.invalid", "127.0.0.9:9", ports="1-3")
-    found, errors, _ = gather(items, pass_over=passed.extend)
+    found, errors, _ = gather(items, put_off=put_off.extend)
     by_ordinal = {target.ordinal: target for target in found}
-    assert by_ordinal.keys() == {0, 4}
+    assert by_ordinal.keys() == {0, 1, 2, 3, 4}
     assert (by_ordinal[0].host in ("127.0.0.1", "::1"), by_ordinal[0].name) == (True, "localhost")
+    assert [(by_ordinal[n].host, by_ordinal[n].name, by_ordinal[n].port) for n in (1, 2, 3)] == [
+        ("", "no-such-host.invalid", port) for port in (1, 2, 3)
+    ]
     assert by_ordinal[4] == Target(4, "127.0.0.9", 9)
-    assert [str(error).split(":")[0] for error in errors] == ["no-such-host.invalid"]
-    assert passed == [1, 2, 3]
+    assert not errors
+    assert not put_off
+
+
+def nobody_else(fault: int) -> Callable[..., object]:
+    """A resolver that knows localhost, and says `fault` of every other name."""
+    known = socket.getaddrinfo
+
+    def look_up(host: str, port: None, **options: int) -> object:
+        if host != "localhost":
+            raise socket.gaierror(fault, "told so")
+        return known(host, port, **options)
+
+    return look_up
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_a_name_server_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch, recovers: bool) -> None:
+    """What stays unanswered is yielded without a host, and put off: it is not done for ever."""
+    asked = []
+    failing, known = nobody_else(socket.EAI_AGAIN), socket.getaddrinfo
+
+    def look_up(host: str, port: None, **options: int) -> object:
+        asked.append(host)
+        if recovers and len(asked) == 3:
+            return known("127.0.0.3", port, **options)
+        return failing(host, port, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr("engine.targets.source.RETRY_S", (0.0, 0.0, 0.0))
+    put_off: list[int] = []
+    found, _, _ = gather(items_of("slow.example:80"), put_off=put_off.extend)
+    assert [target.host for target in found] == ["127.0.0.3" if recovers else ""]
+    assert len(asked) == (3 if recovers else 4)
+    assert put_off == ([] if recovers else [0])
 
 
 def test_a_slow_name_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
     async def run() -> list[str]:
-        loop = asyncio.get_running_loop()
-        monkeypatch.setattr(loop, "getaddrinfo", slow_lookup)
         source = TargetSource(from_items(items_of("slow.example:80", "127.0.0.1:80")), lambda error: None)
         hosts = []
         async with asyncio.timeout(20):
@@ -182,11 +218,29 @@ def test_a_slow_name_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
                 release.set()
         return hosts
 
-    async def slow_lookup(host: str, port: None, **options: object) -> list[tuple[object, ...]]:
-        assert await asyncio.to_thread(release.wait, 10)
+    def slow_lookup(host: str, port: None, **options: object) -> list[tuple[object, ...]]:
+        assert release.wait(10)
         return [(0, 0, 0, "", ("192.0.2.9", 0))]
 
+    monkeypatch.setattr(socket, "getaddrinfo", slow_lookup)
     assert asyncio.run(run()) == ["127.0.0.1", "192.0.2.9"]
+
+
+def test_nobody_waits_for_a_resolver_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends leaves the look-up to its thread: neither the loop nor the program waits for it."""
+    release = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(30))
+
+    async def run() -> None:
+        source = aiter(TargetSource(from_items(items_of("silent.example:80")), lambda error: None))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await anext(source)
+
+    began = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - began < 20
+    release.set()
 
 
 def test_errors_are_reported_and_passed_over() -> None:

@@ -18,11 +18,12 @@ from rich.logging import RichHandler
 from engine import __version__
 from engine.api import make_runner
 from engine.cli import options as groups
+from engine.cli.files import check_outputs
 from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.progress import LiveLine, summary_table
 from engine.conversation.plan import Planner
-from engine.databases import open_database
-from engine.errors import ConfigError, InputError
+from engine.databases import database_files, open_database
+from engine.errors import ConfigError, InputError, OutputError
 from engine.model import ScanConfig, Target
 from engine.results.schema import result_schema
 from engine.results.sinks import STDOUT, Sink, open_sink
@@ -44,6 +45,7 @@ log = logging.getLogger("probemill")
 
 SHOWN_ERRORS = 20  # input errors printed one by one; the rest is counted
 COUNTED_HOSTS = 1_000_000  # addresses that a dry run tells apart; beyond it hosts are an upper bound
+NMAP_FORMS = {"X": "-o FILE.xml", "N": "-o FILE.nmap", "G": "-o FILE.gnmap", "A": "one -o for each form"}
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
@@ -67,6 +69,7 @@ def scan_command(**options: Any) -> None:
     """
     config = groups.scan_config(options)
     inputs = groups.inputs(options, config)
+    _check_files(options, config)
     console = Console(stderr=True)
     _log_to(console, LEVELS[min(options["verbose"], len(LEVELS) - 1)])
     errors = _InputErrors()
@@ -77,16 +80,25 @@ def scan_command(**options: Any) -> None:
     runner = make_runner(config)
     log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
     run = Run(config, inputs, runner, _open_sinks(options), errors.report, segments=segments)
-    asyncio.run(_follow(run, console, options))
+    try:
+        asyncio.run(_follow(run, console, options))
+    except OutputError as error:
+        if not run.interrupted:
+            raise
+        click.echo(f"probemill: {error}", err=True)
     errors.summarise()
     if run.blocked and not options["quiet"]:
         click.echo(f"probemill: {run.blocked:,} targets left out by lists or shard", err=True)
     if not options["quiet"] and console.is_terminal:
         console.print(summary_table(run))
-    if run.read == 0 and not run.blocked and not run.done_before:
-        raise InputError("input", 0, "no valid target")
+    if stopped := run.stopped():
+        click.echo(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}", err=True)
     if run.interrupted:
         sys.exit(130)
+    if run.read == 0 and not run.blocked and not run.done_before and (errors.count or options["inputs"] != ("-",)):
+        raise InputError("input", 0, "no valid target")
+    if stopped or errors.count:
+        sys.exit(1)
 
 
 def _log_to(console: Console, level: int) -> None:
@@ -99,15 +111,36 @@ def _log_to(console: Console, level: int) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
+def _outputs(options: groups.Options) -> list[tuple[str, str]]:
+    """What is written: (the option that said so, its path)."""
+    paths = options["outputs"] or (() if options["state"] else (STDOUT,))
+    outputs = [("-o", path) for path in paths]
+    return [*outputs, ("--fingerprints", options["fingerprints"])] if options["fingerprints"] else outputs
+
+
+def _check_files(options: groups.Options, config: ScanConfig) -> None:
+    """Raises ConfigError for an output that is an input or another output, and for Nmap's way to name one."""
+    for letter in NMAP_FORMS.keys() & set(options["outputs"]):
+        raise ConfigError(f"-o{letter} is Nmap's: write {NMAP_FORMS[letter]} (or -o ./{letter}, if that is the file)")
+    inputs = [
+        *(("-i", path) for path in options["inputs"]),
+        *(("--blocklist", entry) for entry in config.blocklist),
+        *(("--allowlist", entry) for entry in config.allowlist),
+        *(("--probes", str(path)) for path in database_files(config.probes)),
+        *(("--recog", path) for path in (config.recog,) if path),
+        *(("--state", path) for path in (options["state"],) if path),
+    ]
+    check_outputs(_outputs(options), inputs)
+
+
 def _open_sinks(options: groups.Options) -> list[Sink]:
     streaming = "-" in options["inputs"]
     facts = RunFacts(__version__, " ".join(sys.argv), time.time(), streaming)
     default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
-    paths = options["outputs"] or (() if options["state"] else (STDOUT,))
-    outputs = [(SUFFIXES.get(PurePath(path).suffix, default), path) for path in paths]
-    if options["fingerprints"]:
-        outputs.append(("fingerprints", options["fingerprints"]))
-    return [open_sink(form, path, facts) for form, path in outputs]
+    return [
+        open_sink("fingerprints" if option != "-o" else SUFFIXES.get(PurePath(path).suffix, default), path, facts)
+        for option, path in _outputs(options)
+    ]
 
 
 def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | None:
@@ -133,7 +166,7 @@ async def _follow(run: Run, console: Console, options: groups.Options) -> None:
 
     def stop() -> None:
         if run.interrupted:
-            running.cancel()  # asked twice: do not wait any longer
+            run.give_up()  # asked twice: do not wait any longer
         run.interrupt()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -191,9 +224,11 @@ async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -
             else:
                 hosts += 1
     errors.summarise()
-    if not ports:
+    if not ports and (errors.count or inputs.files != ("-",)):
         raise InputError("input", 0, "no valid target")
     click.echo(json.dumps({"hosts": hosts + len(addresses), "ports": ports, "connections_at_most": connections}))
+    if errors.count:
+        sys.exit(1)
 
 
 def _kinds(item: Target | TargetSpec, inputs: Inputs) -> Iterable[tuple[Target, int]]:
@@ -208,16 +243,16 @@ class _InputErrors:
     """Prints the first errors of the input as they come, and how many there were in all."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self.count = 0
 
     def report(self, error: InputError) -> None:
-        self._count += 1
-        if self._count <= SHOWN_ERRORS:
+        self.count += 1
+        if self.count <= SHOWN_ERRORS:
             click.echo(str(error), err=True)
 
     def summarise(self) -> None:
-        if self._count:
-            click.echo(f"probemill: {self._count} input line{'s' * (self._count != 1)} skipped", err=True)
+        if self.count:
+            click.echo(f"probemill: {self.count} input line{'s' * (self.count != 1)} skipped", err=True)
 
 
 @click.command("schema")

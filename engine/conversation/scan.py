@@ -27,7 +27,8 @@ The rules, each in exactly one method:
 
   Tcpwrapped (`_finish`). `_wrap_ok` is true until a byte, a read timeout or a match has been seen. A peer that hangs up
   on the NULL probe early is tcpwrapped, and so is, at the end, every port that never got that far. The first connect
-  failing on a port that no port scan called open is reported for what it is: closed or filtered.
+  failing on a port that no port scan called open is reported for what it is: closed or filtered. Of a port that was
+  never contacted (excluded, cancelled, a name without an address) no state is claimed beyond what the input said.
 
 Source: the behaviour observed on Nmap 7.93 and the 2026 development head; tests/cases has the observations as tables.
 """
@@ -150,6 +151,7 @@ class ServiceScan:
         "_buffer",
         "_bytes",
         "_connections",
+        "_contacted",
         "_context",
         "_cursor",
         "_evidence",
@@ -199,6 +201,7 @@ class ServiceScan:
         self._evidence: Evidence | None = None
         self._state: str = target.state
         self._started = 0.0
+        self._contacted = False
         self._connections = 0
         self._bytes = 0
 
@@ -219,6 +222,9 @@ class ServiceScan:
         self._expect(Stage.NEW, "started")
         self._started = now
         target = self.target
+        if not target.host:
+            self._wrap_ok = False
+            return self._finish(Verdict.INCOMPLETE, now, Reason.UNRESOLVED)
         excluded = self._context.excluded.get(target.proto)
         if (excluded and target.port in excluded) or (target.proto == "udp" and not self._probes_left):
             self._wrap_ok = False
@@ -352,6 +358,7 @@ class ServiceScan:
         if self._probe is None:
             return self._exhausted(now)
         self.stage = Stage.CONNECTING
+        self._contacted = True
         self._t0 = now
         context = self._context
         limit = context.connect_s if self._tunnel is Tunnel.NONE else context.tls_connect_s
@@ -453,8 +460,8 @@ class ServiceScan:
                 verdict, reason = Verdict.TCPWRAPPED, None
             else:
                 state = "closed" if reason is Reason.REFUSED else "filtered"
-        if not state:
-            state = "open|filtered" if target.proto == "udp" else "open"
+        if not state and target.proto == "udp" and self._contacted:
+            state = "open|filtered"
         name = self._name or ""
         method: Literal["probed", "table", ""] = "probed"
         conf = 10
@@ -470,8 +477,8 @@ class ServiceScan:
                 name = "unknown"
             else:
                 method, conf = "", 0
-        if state in ("closed", "filtered"):
-            name, method, conf = "", "", 0
+        if not state and verdict is Verdict.INCOMPLETE:
+            name, method, conf = "", "", 0  # nobody has looked, and the input did not say that it is open
         info = self._info
         return Finish(
             ServiceResult(

@@ -1,8 +1,8 @@
 """Batches in, rows out: hands every batch to every sink and keeps the tally of the run.
 
 The collector decodes nothing: rows arrive as the NDJSON lines that the workers made, and what is counted arrives
-counted. Because `deliver` returns only when the sinks have taken the batch, a slow sink slows down the runner, the
-runner its workers, and they the reader.
+counted. `take` blocks as long as a sink does, so it is called in a thread; the runner gets its answer only then, and a
+slow sink slows down the runner, the runner its workers, and they the reader.
 
 An ordinary sink takes rows. A committing sink takes the batch, because it records which targets its rows are of.
 """
@@ -22,7 +22,10 @@ class CommittingSink(Protocol):
         """Take rows with their ordinals. Raises OutputError."""
 
     def pass_over(self, ordinals: Iterable[int]) -> None:
-        """These targets will have no row and are done: they may not be contacted, or their name is not known."""
+        """These targets will have no row and are done: they may not be contacted."""
+
+    def put_off(self, ordinals: Iterable[int]) -> None:
+        """These targets will have a row that does not count: they are not done."""
 
     def rotate_if_due(self) -> None:
         """Called about once a second. Raises OutputError."""
@@ -40,7 +43,7 @@ class Collector:
         self.rows = 0
         self.tally: Counter[str] = Counter()
 
-    async def deliver(self, batch: Batch) -> None:
+    def take(self, batch: Batch) -> None:
         """Raises OutputError or SinkClosed as the sinks do."""
         if self._committing is not None:
             self._committing.take(batch)

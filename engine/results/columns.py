@@ -5,7 +5,7 @@ Pure, from rows to text, as `nmap -sV` prints them. Used by every sink whose for
 
 from collections.abc import Iterable
 
-from engine.model import ServiceResult, Tunnel
+from engine.model import Reason, ServiceResult, Tunnel, Verdict
 
 NAME_WIDTH = 63  # characters; a longer name leaves the column empty
 VERSION_WIDTH = 159  # characters of the version column
@@ -17,6 +17,18 @@ INFO_VALUES = 5  # distinct values of one kind in the `Service Info:` line; furt
 def has_service(row: ServiceResult) -> bool:
     """Whether anything is known or guessed about the service: a port without that has no method either."""
     return bool(row.method)
+
+
+def state_column(row: ServiceResult) -> str:
+    """The port's state; `unknown` where nobody has looked."""
+    return row.state or "unknown"
+
+
+def product_column(row: ServiceResult) -> str:
+    """The product, or why nobody has asked for it."""
+    if row.verdict is Verdict.EXCLUDED:
+        return row.product or "Excluded from version scan"
+    return row.product or ("Interrupted" if row.reason is Reason.CANCELLED else "")
 
 
 def service_column(row: ServiceResult) -> str:
@@ -33,7 +45,7 @@ def version_column(row: ServiceResult) -> str:
     """`product version (extrainfo)`, each part cut with `...` where the column ends."""
     parts: list[str] = []
     left = VERSION_WIDTH
-    for value, opening, closing in ((row.product, "", ""), (row.version, "", ""), (row.extrainfo, "(", ")")):
+    for value, opening, closing in ((product_column(row), "", ""), (row.version, "", ""), (row.extrainfo, "(", ")")):
         if not value or left < LEAST_ROOM:
             continue
         left -= bool(parts)  # the blank between two parts

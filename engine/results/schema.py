@@ -14,12 +14,12 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
     ServiceResult: {
-        "ip": "The address that was scanned, IPv4 or IPv6.",
+        "ip": "The address that was scanned, IPv4 or IPv6; empty where `host` could not be resolved.",
         "port": "The port, 0 to 65535.",
         "proto": "The transport protocol, `tcp` or `udp`.",
         "host": "The host name that the target was given with. One address under two names makes two rows.",
         "state": "The port's state after the scan: `open`, `open|filtered` (UDP that never answered), `closed`"
-        " or `filtered`.",
+        " or `filtered`. Absent where nobody has looked and the input did not say.",
         "name": "The service, in Nmap's words: `http`, `ssh`, `domain`. From the services table where `method` is"
         " `table`.",
         "product": "The product that answers, such as `OpenSSH`.",
@@ -36,8 +36,8 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "verdict": "How the conversation ended: `hardmatched` (recognised), `softmatched` (the service is known, the"
         " product is not), `nomatch`, `tcpwrapped` (the port accepts and hangs up), `excluded` (not contacted,"
         " because the database says so) or `incomplete`.",
-        "reason": "Why the verdict is `incomplete`: `refused`, `timeout`, `reset`, `unreachable`, `tls`, `budget` or"
-        " `cancelled`.",
+        "reason": "Why the verdict is `incomplete`: `refused`, `timeout`, `reset`, `unreachable`, `tls`, `budget`,"
+        " `cancelled`, `unresolved` or `crashed`.",
         "evidence": "What recognised the service: the line of the database, and a fingerprint where one helped.",
         "fingerprint": "What every probe got back, in Nmap's SF form with its line breaks, where the service was not"
         " recognised or only half.",

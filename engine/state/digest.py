@@ -5,6 +5,7 @@ taken while the inputs are read, works on pipes, and costs about a nanosecond a 
 """
 
 from hashlib import blake2b
+from threading import Lock
 
 from msgspec import Struct
 
@@ -19,13 +20,17 @@ class Position(Struct, frozen=True):
 
 
 class InputDigest:
-    """expected: how far the run before came; until these bytes have been seen again, `verified` is false."""
+    """expected: how far the run before came; until these bytes have been seen again, `verified` is false.
+
+    Fed where the inputs are read, and asked for its position where segments are written, which is another thread.
+    """
 
     def __init__(self, expected: Position | None = None) -> None:
         self._hash = blake2b(digest_size=16)
         self._length = 0
         self._expected = expected or Position()
         self.verified = not self._expected.bytes
+        self._lock = Lock()
 
     def begin_input(self) -> None:
         """Another input begins. Said at its begin, so that the last one may have grown since."""
@@ -43,7 +48,8 @@ class InputDigest:
         self._add(chunk)
 
     def position(self) -> Position:
-        return Position(self._length, self._hash.hexdigest())
+        with self._lock:
+            return Position(self._length, self._hash.hexdigest())
 
     def check_end(self) -> None:
         """The inputs have ended. Raises ConfigError when they are shorter than before."""
@@ -51,8 +57,9 @@ class InputDigest:
             raise ConfigError(self._differ())
 
     def _add(self, chunk: bytes) -> None:
-        self._hash.update(chunk)
-        self._length += len(chunk)
+        with self._lock:
+            self._hash.update(chunk)
+            self._length += len(chunk)
 
     def _differ(self) -> str:
         return (

@@ -80,7 +80,7 @@ class SegmentWriter:
 class SegmentSink:
     """The sink that commits. digest: over the inputs, fed by their reader.
 
-    A row that says `cancelled` is left out, because its target has not been scanned: the next run does it.
+    The rows of targets that are cancelled or put off are left out: they have not been scanned, the next run does it.
     """
 
     def __init__(
@@ -99,12 +99,17 @@ class SegmentSink:
         self._writer: SegmentWriter | None = None
         self._opened = 0.0
         self._failure: OutputError | None = None
+        self._put_off = OrdinalSet()
+
+    def put_off(self, ordinals: Iterable[int]) -> None:
+        """Whatever the rows of these targets say, they are not done: the next run asks again."""
+        self._put_off.update(ordinals)
 
     def take(self, batch: Batch) -> None:
         """Take rows with their ordinals. Raises OutputError: nothing more can be committed, what was is safe."""
         if self._failure is not None:
             raise self._failure
-        finished = without_cancelled(batch)
+        finished = without_unfinished(batch, self._put_off)
         if finished.count:
             writer = self._open()
             try:
@@ -170,10 +175,14 @@ class _Ending(Struct):
 _ending = msgspec.json.Decoder(_Ending)
 
 
-def without_cancelled(batch: Batch) -> Batch:
-    """The batch without the rows of cancelled targets; the n-th row is that of the n-th ordinal."""
-    if not batch.tally.get("reason:" + Reason.CANCELLED.value):
+def without_unfinished(batch: Batch, put_off: OrdinalSet) -> Batch:
+    """The batch without the rows of targets cancelled or put off; the n-th row is that of the n-th ordinal."""
+    if not batch.tally.get("reason:" + Reason.CANCELLED.value) and not put_off:
         return batch
     pairs = zip(batch.rows.splitlines(keepends=True), batch.done, strict=True)
-    kept = [(line, ordinal) for line, ordinal in pairs if _ending.decode(line).reason != Reason.CANCELLED.value]
+    kept = [
+        (line, ordinal)
+        for line, ordinal in pairs
+        if ordinal not in put_off and _ending.decode(line).reason != Reason.CANCELLED.value
+    ]
     return Batch(b"".join(line for line, _ in kept), len(kept), [ordinal for _, ordinal in kept], batch.tally)

@@ -47,9 +47,10 @@ def admission(config: ScanConfig) -> Callable[[Target], bool] | None:
     if not blocked and not allowed:
         return None if shard.count == 1 else lambda target: shard.keeps(target.name or target.host)
     permits = AddressFilter(_union(blocked), _union(allowed)).permits
+    # A name without an address concerns no list: its row says that it has none.
     if shard.count == 1:
-        return lambda target: permits(target.host)
-    return lambda target: shard.keeps(target.name or target.host) and permits(target.host)
+        return lambda target: not target.host or permits(target.host)
+    return lambda target: shard.keeps(target.name or target.host) and (not target.host or permits(target.host))
 
 
 def prefixes_of(field: str, entry: str) -> PrefixSet:

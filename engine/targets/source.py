@@ -1,7 +1,8 @@
 """From bytes to targets ready to scan: reads files and pipes as streams, resolves names, expands networks lazily.
 
 Contract: yields lists of at most `CHUNK` targets, as soon as they are known; holds a bounded number at any time. Lines
-that cannot be read, and names that cannot be resolved, go to `on_error` and are passed over.
+that cannot be read go to `on_error` and are passed over. The targets of a name that cannot be resolved are yielded
+without a host, so that each has a row. Nobody waits for a resolver that is silent: look-ups run in daemon threads.
 """
 
 import asyncio
@@ -20,11 +21,16 @@ from engine.model import Target
 from engine.state.ordinals import OrdinalSet
 from engine.targets import Item, TargetReader, TargetSpec
 from engine.targets.permutation import Permutation
+from engine.threads import in_thread
 
 CHUNK = 512  # targets in one list
 READ_SIZE = 1 << 16  # bytes of input at once
 RESOLVING = 64  # names looked up at the same time
 QUEUED = 4  # lists waiting to be taken
+RETRY_S = (1.0, 3.0, 9.0)  # pauses before a name is looked up again whose server did not answer
+PASSING = {socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_MEMORY}  # faults that say nothing of the name
+
+Ordinals = Callable[[Iterable[int]], None]
 
 Report = Callable[[InputError], None]
 
@@ -85,7 +91,8 @@ class TargetSource:
     network in a pseudo-random order instead of the spread one; the n-th visited has the n-th ordinal.
 
     done: ordinals that a run before has dealt with; networks and names are expanded without them, single targets are
-    the caller's to leave out. pass_over: told the ordinals that will never be yielded.
+    the caller's to leave out. pass_over: told the ordinals that will never be yielded. put_off: told those whose name
+    could not be resolved just now; they are yielded, and the next run may do better.
     """
 
     def __init__(
@@ -96,7 +103,8 @@ class TargetSource:
         admit: Callable[[Target], bool] | None = None,
         seed: int | None = None,
         done: OrdinalSet | None = None,
-        pass_over: Callable[[Iterable[int]], None] = lambda _: None,
+        pass_over: Ordinals = lambda _: None,
+        put_off: Ordinals = lambda _: None,
     ) -> None:
         self.blocked = 0
         self._items = items
@@ -105,6 +113,7 @@ class TargetSource:
         self._seed = seed
         self._done = done or OrdinalSet()
         self._pass_over = pass_over
+        self._put_off = put_off
         self._queue: asyncio.Queue[list[Target] | None] = asyncio.Queue(QUEUED)
         self._lookups: set[asyncio.Task[None]] = set()
         self._looking = asyncio.Semaphore(RESOLVING)
@@ -180,10 +189,26 @@ class TargetSource:
         self._looking.release()
 
     async def _resolve(self, spec: TargetSpec) -> None:
+        address = ""
         try:
-            answers = await asyncio.get_running_loop().getaddrinfo(spec.host, None, type=socket.SOCK_STREAM)
+            address = await look_up(spec.host)
         except OSError as error:
-            self._on_error(InputError(spec.host, 0, f"cannot be resolved: {error.strerror or error}"))
-            self._pass_over(self._left(spec))
-            return
-        await self._put(self._targets(spec.resolved(str(answers[0][4][0]))))
+            if error.errno in PASSING:
+                self._put_off(self._left(spec))
+        except UnicodeError:  # no name that a resolver could be asked for
+            pass
+        await self._put(self._targets(spec.resolved(address)))
+
+
+async def look_up(name: str) -> str:
+    """The first address of a host name. Raises OSError, after several tries where that may help, and UnicodeError."""
+    for pause_s in (*RETRY_S, None):
+        try:
+            answers = await in_thread(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+        except OSError as error:
+            if pause_s is None or error.errno not in PASSING:
+                raise
+            await asyncio.sleep(pause_s)
+        else:
+            return str(answers[0][4][0])
+    raise AssertionError("the last try raises or returns")

@@ -40,10 +40,19 @@ class Run(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """How the run ended. finished: seconds since the epoch; error: one line, empty when all went well."""
+    """How the run ended. finished: seconds since the epoch.
+
+    error: one line, what failed; stopped: one line, why it did not go to its end and what is missing. Empty otherwise.
+    """
 
     finished: float
     error: str = ""
+    stopped: str = ""
+
+    @property
+    def trouble(self) -> str:
+        """Why this is not the whole scan; empty where it is."""
+        return self.error or self.stopped
 
 
 class Sink(Protocol):
@@ -62,8 +71,13 @@ def decode_rows(blob: bytes) -> list[ServiceResult]:
 
 
 def host_label(row: ServiceResult) -> str:
-    """`name (address)`, or the address alone where the user gave no name."""
-    return f"{row.host} ({row.ip})" if row.host else row.ip
+    """`name (address)`, or what there is of the two."""
+    return f"{row.host} ({row.ip})" if row.host and row.ip else row.ip or row.host
+
+
+def unresolved(row: ServiceResult) -> str:
+    """What is said of a host name without an address, in Nmap's words; empty for a host that has one."""
+    return "" if row.ip else f'Failed to resolve "{row.host}".'
 
 
 def moment(epoch: float) -> str:
@@ -107,7 +121,7 @@ class HostBuffer:
                 self._emit_host(next(iter(self._hosts)))
 
     def drain(self) -> None:
-        """Emit all that is held, in order of address and name."""
+        """Emit all that is held, in order of address and name; what has no address comes last."""
         for key in sorted(self._hosts, key=_address_order):
             self._emit_host(key)
 
@@ -127,5 +141,7 @@ class HostBuffer:
 
 
 def _address_order(key: tuple[str, str]) -> tuple[int, int, str]:
+    if not key[0]:
+        return 9, 0, key[1]
     address = ipaddress.ip_address(key[0])
     return address.version, int(address), key[1]

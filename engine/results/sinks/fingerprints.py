@@ -3,6 +3,8 @@
 One SF-Port text after the other with an empty line between, each behind a comment that names the host.
 """
 
+import contextlib
+
 from engine.results.sinks.base import Run, Summary, decode_rows, host_label
 from engine.results.sinks.output import Output
 
@@ -16,4 +18,6 @@ class FingerprintsSink:
         self._output.write("".join(f"# {host_label(row)}\n{row.fingerprint}\n\n" for row in found).encode())
 
     def close(self, summary: Summary) -> None:
-        self._output.close()
+        with contextlib.closing(self._output):
+            if summary.trouble:
+                self._output.write(f"# not the whole scan: {summary.trouble}\n".encode(errors="backslashreplace"))

@@ -8,8 +8,8 @@ A `/` inside a field is written as `|`. Hosts are put together within bounds (`H
 import contextlib
 
 from engine.model import ServiceResult
-from engine.results.columns import has_service, service_column, version_column
-from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, scanned
+from engine.results.columns import has_service, service_column, state_column, version_column
+from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, scanned, unresolved
 from engine.results.sinks.output import Output
 
 
@@ -29,10 +29,13 @@ class GrepableSink:
         with contextlib.closing(self._output):
             self._hosts.drain()
             told = scanned(self._hosts_written, self._run, summary)
-            trouble = f" ({summary.error})" if summary.error else ""
+            trouble = f" ({summary.trouble})" if summary.trouble else ""
             self._write(f"# probemill done at {moment(summary.finished)} -- {told}{trouble}\n")
 
     def _write_host(self, rows: list[ServiceResult]) -> None:
+        if failure := unresolved(rows[0]):
+            self._write(f"# {failure}\n")
+            return
         host = f"Host: {rows[0].ip} ({rows[0].host})"
         self._write(f"{host}\tStatus: Up\n{host}\tPorts: {', '.join(map(port, rows))}\n")
         self._hosts_written += 1
@@ -44,5 +47,5 @@ class GrepableSink:
 def port(row: ServiceResult) -> str:
     """One port: number, state, protocol, owner, service, RPC information, version; owner and RPC are always empty."""
     service = service_column(row) if has_service(row) else ""
-    fields = (str(row.port), row.state, row.proto, "", service, "", version_column(row), "")
+    fields = (str(row.port), state_column(row), row.proto, "", service, "", version_column(row), "")
     return "/".join(field.replace("/", "|") for field in fields)

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from engine.conversation.fingerprint import unwrap
 from engine.model import ServiceResult, Tunnel
-from engine.results.columns import has_service
+from engine.results.columns import has_service, product_column, state_column
 from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, scanned
 from engine.results.sinks.output import Output
 
@@ -52,6 +52,9 @@ class NmapXmlSink:
                 self._write(tail(self._run, summary, self._hosts_written))
 
     def _write_host(self, rows: list[ServiceResult]) -> None:
+        if not rows[0].ip:
+            self._write(f"<target{_attributes(specification=rows[0].host, status='skipped', reason='invalid')}/>\n")
+            return
         self._write(host(rows))
         self._hosts_written += 1
 
@@ -74,7 +77,7 @@ def tail(run: Run, summary: Summary, hosts: int) -> str:
     """Everything behind the last host. hosts: how many were written."""
     ended = moment(summary.finished)
     elapsed = f"{summary.finished - run.started:.2f}"
-    ending = {"exit": "error", "errormsg": summary.error} if summary.error else {"exit": "success"}
+    ending = {"exit": "error", "errormsg": summary.trouble} if summary.trouble else {"exit": "success"}
     told = f"probemill done at {ended}; {scanned(hosts, run, summary)}"
     return (
         f"<runstats><finished{_attributes(time=int(summary.finished), timestr=ended, summary=told)}"
@@ -104,7 +107,7 @@ def port(row: ServiceResult) -> str:
     reason = _REASONS.get((row.proto, row.state), _NO_ANSWER)
     return (
         f"<port{_attributes(protocol=row.proto, portid=row.port)}>"
-        f"<state{_attributes(state=row.state, reason=reason, reason_ttl=0)}/>"
+        f"<state{_attributes(state=state_column(row), reason=reason, reason_ttl=0)}/>"
         f"{service(row) if has_service(row) else ''}</port>"
     )
 
@@ -112,7 +115,7 @@ def port(row: ServiceResult) -> str:
 def service(row: ServiceResult) -> str:
     """The `service` element, its attributes in Nmap's order."""
     texts = {
-        "product": row.product,
+        "product": product_column(row),
         "version": row.version,
         "extrainfo": row.extrainfo,
         "hostname": row.hostname,

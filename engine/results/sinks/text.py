@@ -1,15 +1,16 @@
 """The table that people read, per host as `nmap -sV` prints it: ports, fingerprints, the `Service Info:` line.
 
 A host is printed when all is known, so the table waits for `close`. A run of more than `BUFFERED_ROWS` rows, or one
-whose input may never end, is printed as it comes instead, one line a row: `address:port/proto state service version`.
+whose input may never end, is printed as it comes instead, one line a row:
+`address:port/proto [host name] state service version`.
 """
 
 import contextlib
 from collections.abc import Iterable
 
 from engine.model import ServiceResult
-from engine.results.columns import service_column, service_info, version_column
-from engine.results.sinks.base import BUFFERED_ROWS, HostBuffer, Run, Summary, decode_rows, host_label
+from engine.results.columns import service_column, service_info, state_column, version_column
+from engine.results.sinks.base import BUFFERED_ROWS, HostBuffer, Run, Summary, decode_rows, host_label, unresolved
 from engine.results.sinks.output import Output
 
 FINGERPRINTS_SHOWN = 9  # per host
@@ -36,8 +37,13 @@ class TextSink:
     def close(self, summary: Summary) -> None:
         with contextlib.closing(self._output):
             self._hosts.drain()
+            if summary.trouble:
+                self._print([f"Not the whole scan: {summary.trouble}"])
 
     def _print_host(self, rows: list[ServiceResult]) -> None:
+        if failure := unresolved(rows[0]):
+            self._print([failure, ""])
+            return
         self._print([*table(rows), *fingerprints(rows), *filter(None, [service_info(rows)]), ""])
 
     def _print(self, lines: Iterable[str]) -> None:
@@ -46,14 +52,18 @@ class TextSink:
 
 def line(row: ServiceResult) -> str:
     """One row as one line."""
+    if failure := unresolved(row):
+        return f"{row.host}:{row.port}/{row.proto} {failure}"
     address = f"[{row.ip}]" if ":" in row.ip else row.ip
-    return f"{address}:{row.port}/{row.proto} {row.state} {service_column(row)} {version_column(row)}".rstrip()
+    name = f" [{row.host}]" if row.host else ""
+    told = f"{state_column(row)} {service_column(row)} {version_column(row)}".rstrip()
+    return f"{address}:{row.port}/{row.proto}{name} {told}"
 
 
 def table(rows: list[ServiceResult]) -> list[str]:
     """The report line of a host and its port table; every column but the last as wide as its widest cell."""
     cells = [("PORT", "STATE", "SERVICE", "VERSION")]
-    cells += [(f"{row.port}/{row.proto}", row.state, service_column(row), version_column(row)) for row in rows]
+    cells += [(f"{row.port}/{row.proto}", state_column(row), service_column(row), version_column(row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
     return [
         f"Scan report for {host_label(rows[0])}",
