@@ -17,10 +17,10 @@ from msgspec.structs import replace
 from engine.conversation.context import scan_context
 from engine.errors import InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
+from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.runners import Runner
 from engine.pool.runners.inline import InlineRunner
 from engine.pool.runners.processes import ProcessRunner
-from engine.pool.worker import raise_descriptor_limit
 from engine.post.second_opinion import open_opinion
 from engine.results.sinks.base import decode_rows
 from engine.targets import Item

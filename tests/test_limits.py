@@ -107,6 +107,49 @@ def test_inflight_is_bounded_and_may_change() -> None:
     assert (ready(made, 0.0), made.inflight) == ([2], 1)
 
 
+def test_a_limit_lowered_for_want_of_sockets_recovers() -> None:
+    """A tenth less than there were; one more after as many releases as it has places, at the end as many as before."""
+    made, releases = gate([], max_inflight=12), []
+    made.starved(10)
+    assert made.max_inflight == 9
+    for number in range(100):
+        target = Target(number, "192.0.2.1", 80)
+        assert made.offer(target)
+        assert made.next_ready(0.0) is target
+        before = made.max_inflight
+        made.release(target, 0.0)
+        if made.max_inflight > before:
+            releases.append(number + 1)
+    assert releases == [9, 9 + 10, 9 + 10 + 11]
+    assert made.max_inflight == 12
+
+
+@pytest.mark.parametrize(("conversations", "left"), [(1, 1), (0, 1), (1000, 900)])
+def test_want_of_sockets_leaves_one_place(conversations: int, left: int) -> None:
+    """And however many there are, no more than 64 releases bring one back."""
+    made = gate([], max_inflight=2000)
+    made.starved(conversations)
+    assert made.max_inflight == left
+    for number in range(min(64, left)):
+        target = Target(number, "192.0.2.1", 80)
+        assert made.offer(target)
+        assert made.next_ready(0.0) is target
+        assert made.max_inflight == left
+        made.release(target, 0.0)
+    assert made.max_inflight == left + 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "paces"),
+    [({}, False), ({"per_host": 1}, False), ({"rate": RateLimiter(9)}, True), ({"host_delay_s": 1.0}, True)],
+)
+def test_a_gate_knows_whether_connections_wait_for_their_time(limits: dict[str, object], paces: bool) -> None:
+    made = gate([], **limits)
+    assert made.paces is paces
+    first, second = (made.reconnect_at("192.0.2.1", 5.0) for _ in range(2))
+    assert (first, second > 5.0) == (5.0, paces)
+
+
 @pytest.mark.parametrize(
     ("hosts", "order"),
     [
