@@ -173,7 +173,7 @@ class Gate:
         self._stalled.clear()
         self._parked.clear()
 
-    def release(self, target: Target, now: float) -> None:
+    def release(self, target: Target) -> None:
         """Give back a target that `next_ready` handed out, whatever became of it."""
         self.inflight -= 1
         if self.max_inflight < self._most_inflight:

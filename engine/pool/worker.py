@@ -226,6 +226,6 @@ class Worker:
 
     def _emit(self, target: Target, result: ServiceResult) -> None:
         """The target is done, this is its row."""
-        self._gate.release(target, time.monotonic())
+        self._gate.release(target)
         self._budgets.leave(target.host)
         self._outbox.put(target.ordinal, result)
