@@ -1,12 +1,16 @@
-"""What a worker counts beside its rows."""
+"""A worker as a whole: what it counts beside its rows, and that it always comes to an end."""
 
 import asyncio
+from errno import ENETUNREACH
 from pathlib import Path
 
-from loopback import Farm, collect, config, database_file, greeting_after
+import pytest
+from loopback import Farm, collect, config, database_file, greeting_after, scan, silent
 
 from engine.conversation.context import scan_context
+from engine.model import Reason
 from engine.pool.runners.inline import InlineRunner
+from engine.transports.tcp import TcpTransport
 from matcher import Match, Probe
 
 
@@ -28,3 +32,24 @@ def test_failures_of_compiled_sets_are_counted_once(tmp_path: Path) -> None:
     assert {row.name for row in rows} == {"hello"}
     assert (tally["engine:at the start"], tally["engine:later"]) == (2, failures["later"])
     assert failures["later"] >= len(targets)
+
+
+def test_a_connection_that_fails_after_waiting_for_its_time_ends_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else happens then: no socket is open, no deadline runs."""
+    whole = TcpTransport.__init__
+    attempts = 0
+
+    def failing(self: TcpTransport, *args: object, **options: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:
+            raise OSError(ENETUNREACH, "connect")
+        whole(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TcpTransport, "__init__", failing)
+    settings = config(database_file(tmp_path), rate=0.8, connect_timeout_s=0.1, service_timeout_s=0.0)
+    with Farm(silent) as farm:
+        (row,), _ = scan(farm.targets("127.3.0.1"), settings, limit_s=10)
+    assert (row.reason, row.connections) == (Reason.UNREACHABLE, 1)

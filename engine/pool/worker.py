@@ -135,9 +135,9 @@ class Worker:
             return None
         return self._connections.open(driver, target, tunnel)
 
-    @staticmethod
-    def _reopen(driver: Driver) -> None:
+    def _reopen(self, driver: Driver) -> None:
         driver.reopen(time.monotonic())
+        self._pump()  # it may have failed at once, and no turn of the reactor need follow
 
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
         self._handshakes.leave(driver)
