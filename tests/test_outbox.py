@@ -144,11 +144,15 @@ def test_flushing_an_empty_outbox_delivers_nothing() -> None:
     assert post.batches[0].tally["starved"] == 1
 
 
-def test_a_closed_outbox_does_not_wake_up() -> None:
-    post = Post()
+def test_a_closed_outbox_delivers_nothing() -> None:
+    post = Post(batch_rows=2)
     post.put(1)
     post.outbox.close()
     assert post.clock.pending == []
+    post.put(2, 3)
+    post.clock.move(9)
+    post.outbox.flush()
+    assert post.batches == []
 
 
 def test_what_a_row_counts() -> None:

@@ -1,15 +1,17 @@
 """A worker as a whole: what it counts beside its rows, and that it always comes to an end."""
 
 import asyncio
+from collections.abc import Callable
 from errno import ENETUNREACH
 from pathlib import Path
 
 import pytest
-from loopback import Farm, collect, config, database_file, greeting_after, scan, silent
+from loopback import DATABASE, Farm, Visit, collect, config, database_file, greeting_after, scan, silent
 
 from engine.conversation.context import scan_context
-from engine.model import Reason
+from engine.model import Batch, Reason, Target
 from engine.pool.runners.inline import InlineRunner
+from engine.pool.worker import Worker
 from engine.transports.tcp import TcpTransport
 from matcher import Match, Probe
 
@@ -53,3 +55,42 @@ def test_a_connection_that_fails_after_waiting_for_its_time_ends_the_scan(
     with Farm(silent) as farm:
         (row,), _ = scan(farm.targets("127.3.0.1"), settings, limit_s=10)
     assert (row.reason, row.connections) == (Reason.UNREACHABLE, 1)
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not reached():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("congested", [False, True])
+def test_a_closed_worker_is_still(tmp_path: Path, congested: bool) -> None:
+    """Connections end, further conversations too, those that wait are not begun, nothing is delivered or called."""
+
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if visit is farm.visits[0]:
+            writer.write(b"BROKER")
+        await silent(reader, writer, visit)
+
+    database = database_file(tmp_path, DATABASE.replace(b"softmatch maybe", b"match amqp m|^BROKER|\nsoftmatch maybe"))
+    settings = config(database, post=("amqp",), max_inflight=2, batch_rows=1)
+    delivered: list[Batch] = []
+    complaints: list[dict[str, object]] = []
+    closing = False
+
+    async def test() -> None:
+        nonlocal closing
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        worker = Worker(settings, scan_context(settings), delivered.append, lambda: closing and congested)
+        targets = [("127.3.0.1", farm.port), ("127.3.1.1", tarpit.port), ("127.3.2.1", tarpit.port)]
+        worker.submit([Target(ordinal, *target) for ordinal, target in enumerate(targets)])
+        await until(lambda: len(farm.visits) == 2 and bool(farm.visits[1].received) and len(tarpit.visits) == 1)
+        closing = True
+        worker.close()
+        await until(lambda: all(visit.busy_until for visit in farm.visits + tarpit.visits))
+        await asyncio.sleep(0.1)
+
+    with Farm(broker) as farm, Farm(silent) as tarpit:
+        asyncio.run(test())
+        assert (len(farm.visits), len(tarpit.visits)) == (2, 1)
+    assert (delivered, complaints) == ([], [])

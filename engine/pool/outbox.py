@@ -79,5 +79,7 @@ class Outbox:
         self._deliver(Batch(self._encoder.encode_lines(rows), len(rows), done, dict(tally)))
 
     def close(self) -> None:
-        """Deliver nothing further by itself."""
+        """Deliver nothing any more: what lies here and what still comes is dropped."""
         self._alarm.stop()
+        self._deliver = lambda batch: None
+        self.congested = lambda: False

@@ -115,9 +115,11 @@ class Worker:
         self._pump()
 
     def close(self) -> None:
+        """Let go of everything. What is not done is dropped, and nobody is contacted or called any more."""
+        self._outbox.close()
+        self.cancel()
         self._connections.close()
         self.reactor.close()
-        self._outbox.close()
         self._alarm.stop()
 
     # -- what drivers ask for
