@@ -33,6 +33,17 @@ def test_a_turn_is_taken_once() -> None:
     assert turns.take("b")
 
 
+def test_who_comes_later_does_not_go_first() -> None:
+    """A turn that has become free belongs to the first in line, even before it is called."""
+    turns: Turns[str] = Turns(1)
+    assert [turns.take(who) for who in "ab"] == [True, False]
+    turns.leave("a")
+    assert not turns.take("c")
+    assert (turns.call(), turns.call()) == ("b", None)
+    turns.leave("b")
+    assert turns.call() == "c"
+
+
 def test_who_gives_up_waiting_is_not_called() -> None:
     turns: Turns[str] = Turns(1)
     for who in "abc":

@@ -28,7 +28,7 @@ class Turns(Generic[_Who]):
         """Whether `who` has a turn, from now on or since before; if not, it waits."""
         if who in self._having:
             return True
-        if len(self._having) >= self._at_once:
+        if self._waiting or len(self._having) >= self._at_once:
             self._waiting[who] = None
             return False
         self._having.add(who)
