@@ -13,10 +13,10 @@ from engine.conversation.context import scan_context
 from engine.databases import open_matcher
 from engine.errors import ConfigError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
+from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.runners import Runner, deadline
 from engine.pool.runners.inline import InlineRunner
 from engine.pool.runners.processes import ProcessRunner
-from engine.pool.worker import raise_descriptor_limit
 from engine.post.second_opinion import open_opinion
 from engine.results.sinks.base import decode_rows
 from engine.targets import Item

@@ -52,7 +52,7 @@ WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subproce
 PURE = {
     "": "errors model",
     "conversation": "driver fingerprint plan scan timing trace",
-    "pool": "limits pseudo",
+    "pool": "alarm budgets limits outbox pseudo turns",
     "targets": "permutation prefixes",
     "results": "collector columns schema",
     "state": "ordinals",

@@ -101,10 +101,53 @@ def test_inflight_is_bounded_and_may_change() -> None:
     made = gate(waiting, max_inflight=2)
     assert (ready(made, 0.0), made.inflight, made.wake_at()) == ([0, 1], 2, None)
     made.max_inflight = 1
-    made.release(waiting[0], 0.0)
+    made.release(waiting[0])
     assert ready(made, 0.0) == []
-    made.release(waiting[1], 0.0)
+    made.release(waiting[1])
     assert (ready(made, 0.0), made.inflight) == ([2], 1)
+
+
+def test_a_limit_lowered_for_want_of_sockets_recovers() -> None:
+    """A tenth less than there were; one more after as many releases as it has places, at the end as many as before."""
+    made, releases = gate([], max_inflight=12), []
+    made.starved(10)
+    assert made.max_inflight == 9
+    for number in range(100):
+        target = Target(number, "192.0.2.1", 80)
+        assert made.offer(target)
+        assert made.next_ready(0.0) is target
+        before = made.max_inflight
+        made.release(target)
+        if made.max_inflight > before:
+            releases.append(number + 1)
+    assert releases == [9, 9 + 10, 9 + 10 + 11]
+    assert made.max_inflight == 12
+
+
+@pytest.mark.parametrize(("conversations", "left"), [(1, 1), (0, 1), (1000, 900)])
+def test_want_of_sockets_leaves_one_place(conversations: int, left: int) -> None:
+    """And however many there are, no more than 64 releases bring one back."""
+    made = gate([], max_inflight=2000)
+    made.starved(conversations)
+    assert made.max_inflight == left
+    for number in range(min(64, left)):
+        target = Target(number, "192.0.2.1", 80)
+        assert made.offer(target)
+        assert made.next_ready(0.0) is target
+        assert made.max_inflight == left
+        made.release(target)
+    assert made.max_inflight == left + 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "paces"),
+    [({}, False), ({"per_host": 1}, False), ({"rate": RateLimiter(9)}, True), ({"host_delay_s": 1.0}, True)],
+)
+def test_a_gate_knows_whether_connections_wait_for_their_time(limits: dict[str, object], paces: bool) -> None:
+    made = gate([], **limits)
+    assert made.paces is paces
+    first, second = (made.reconnect_at("192.0.2.1", 5.0) for _ in range(2))
+    assert (first, second > 5.0) == (5.0, paces)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +169,9 @@ def test_a_host_at_its_cap_does_not_hold_the_others() -> None:
     made = gate(waiting, per_host=1)
     assert ready(made, 0.0) == [0, 3]
     assert made.wake_at() is None  # only a release can help
-    made.release(waiting[3], 0.0)
+    made.release(waiting[3])
     assert ready(made, 0.0) == []
-    made.release(waiting[0], 0.0)
+    made.release(waiting[0])
     assert ready(made, 0.0) == [1]
 
 
@@ -137,9 +180,9 @@ def test_a_prefix_at_its_cap_does_not_hold_the_others() -> None:
     made = gate(waiting, per_prefix=2)
     assert ready(made, 0.0) == [0, 3, 1]
     assert made.offer(Target(4, "192.0.2.4", 80))
-    made.release(waiting[3], 0.0)
+    made.release(waiting[3])
     assert ready(made, 0.0) == []
-    made.release(waiting[1], 0.0)
+    made.release(waiting[1])
     assert ready(made, 0.0) == [2]
 
 
@@ -148,7 +191,7 @@ def test_a_host_rests_between_connections() -> None:
     made = gate(waiting, host_delay_s=2.0)
     assert ready(made, 10.0) == [0, 2]
     assert made.wake_at() == 12.0
-    made.release(waiting[0], 11.0)
+    made.release(waiting[0])
     assert ready(made, 11.9) == []
     assert ready(made, 12.0) == [1]
     assert made.wake_at() is None
@@ -179,16 +222,16 @@ def test_what_was_parked_goes_before_what_came_later() -> None:
     waiting = targets("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3")
     made = gate(waiting, per_host=1, max_inflight=2)
     assert ready(made, 0.0) == [0, 2]
-    made.release(waiting[0], 0.0)
+    made.release(waiting[0])
     assert ready(made, 0.0) == [1]
 
     waiting = targets("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2")
     made = gate(waiting, per_host=2, max_inflight=2, host_delay_s=1.0)
     assert ready(made, 0.0) == [0, 4]
     assert ready(made, 1.0) == []  # 1 is woken and finds no socket
-    made.release(waiting[0], 1.0)  # 2 is woken
+    made.release(waiting[0])  # 2 is woken
     assert ready(made, 1.0) == [2]
-    made.release(waiting[4], 1.0)
+    made.release(waiting[4])
     assert ready(made, 1.0) == []
     assert ready(made, 2.0) == [1]
 
@@ -199,7 +242,7 @@ def test_clearing_forgets_what_waits_and_counts_what_runs() -> None:
     assert ready(made, 0.0) == [0, 3]
     made.clear()
     assert (made.waiting, made.inflight, made.wake_at()) == (0, 2, None)
-    made.release(waiting[0], 0.0)
+    made.release(waiting[0])
     assert ready(made, 0.0) == []
     assert made.offer(waiting[2])
     assert ready(made, 0.0) == [2]
@@ -211,7 +254,7 @@ def test_a_late_comer_does_not_overtake_the_parked() -> None:
     assert ready(made, 0.0) == [0]
     for ordinal in range(3, 40):
         assert made.offer(Target(ordinal, "192.0.2.1", 80))
-        made.release(waiting[0], 0.0)
+        made.release(waiting[0])
         assert ready(made, 0.0) == [ordinal - 2]
 
 
@@ -262,7 +305,7 @@ def test_every_target_starts_once_and_no_limit_is_passed(
             now = wake
         else:
             assert live, "neither time nor a release can help: the gate has stalled"
-            made.release(live.pop(randomly.randrange(len(live))), now)
+            made.release(live.pop(randomly.randrange(len(live))))
     assert sorted(target.ordinal for _, target in started) == list(range(len(hosts)))
     if rate:
         assert all(later - sooner >= 1 / rate - 1e-9 for (sooner, _), (later, _) in pairwise(started))
@@ -281,7 +324,7 @@ def test_a_gate_remembers_only_what_is_in_flight() -> None:
         assert made.offer(Target(number, host, 80))
         target = made.next_ready(number * 0.01)
         assert target is not None
-        made.release(target, number * 0.01)
+        made.release(target)
         sizes.add(sum(len(value) for value in vars(made).values() if hasattr(value, "__len__")))
     assert max(sizes) <= 4
 

@@ -1,12 +1,18 @@
-"""What a worker counts beside its rows."""
+"""A worker as a whole: what it counts beside its rows, and that it always comes to an end."""
 
 import asyncio
+from collections.abc import Callable
+from errno import ENETUNREACH
 from pathlib import Path
 
-from loopback import Farm, collect, config, database_file, greeting_after
+import pytest
+from loopback import DATABASE, Farm, Visit, collect, config, database_file, greeting_after, scan, silent
 
 from engine.conversation.context import scan_context
+from engine.model import Batch, Reason, Target
 from engine.pool.runners.inline import InlineRunner
+from engine.pool.worker import Worker
+from engine.transports.tcp import TcpTransport
 from matcher import Match, Probe
 
 
@@ -28,3 +34,63 @@ def test_failures_of_compiled_sets_are_counted_once(tmp_path: Path) -> None:
     assert {row.name for row in rows} == {"hello"}
     assert (tally["engine:at the start"], tally["engine:later"]) == (2, failures["later"])
     assert failures["later"] >= len(targets)
+
+
+def test_a_connection_that_fails_after_waiting_for_its_time_ends_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else happens then: no socket is open, no deadline runs."""
+    whole = TcpTransport.__init__
+    attempts = 0
+
+    def failing(self: TcpTransport, *args: object, **options: object) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:
+            raise OSError(ENETUNREACH, "connect")
+        whole(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TcpTransport, "__init__", failing)
+    settings = config(database_file(tmp_path), rate=0.8, connect_timeout_s=0.1, service_timeout_s=0.0)
+    with Farm(silent) as farm:
+        (row,), _ = scan(farm.targets("127.3.0.1"), settings, limit_s=10)
+    assert (row.reason, row.connections) == (Reason.UNREACHABLE, 1)
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not reached():
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("congested", [False, True])
+def test_a_closed_worker_is_still(tmp_path: Path, congested: bool) -> None:
+    """Connections end, further conversations too, those that wait are not begun, nothing is delivered or called."""
+
+    async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if visit is farm.visits[0]:
+            writer.write(b"BROKER")
+        await silent(reader, writer, visit)
+
+    database = database_file(tmp_path, DATABASE.replace(b"softmatch maybe", b"match amqp m|^BROKER|\nsoftmatch maybe"))
+    settings = config(database, post=("amqp",), max_inflight=2, batch_rows=1)
+    delivered: list[Batch] = []
+    complaints: list[dict[str, object]] = []
+    closing = False
+
+    async def test() -> None:
+        nonlocal closing
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        worker = Worker(settings, scan_context(settings), delivered.append, lambda: closing and congested)
+        targets = [("127.3.0.1", farm.port), ("127.3.1.1", tarpit.port), ("127.3.2.1", tarpit.port)]
+        worker.submit([Target(ordinal, *target) for ordinal, target in enumerate(targets)])
+        await until(lambda: len(farm.visits) == 2 and bool(farm.visits[1].received) and len(tarpit.visits) == 1)
+        closing = True
+        worker.close()
+        await until(lambda: all(visit.busy_until for visit in farm.visits + tarpit.visits))
+        await asyncio.sleep(0.1)
+
+    with Farm(broker) as farm, Farm(silent) as tarpit:
+        asyncio.run(test())
+        assert (len(farm.visits), len(tarpit.visits)) == (2, 1)
+    assert (delivered, complaints) == ([], [])

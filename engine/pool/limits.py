@@ -21,6 +21,7 @@ from engine.model import Target
 _Key = TypeVar("_Key")
 
 CAPACITY = 4096  # waiting targets; enough to find one of another prefix, little enough to hold back a reader at once
+RECOVERY = 64  # releases, at most, after which a limit lowered for want of sockets is raised by one again
 BURST_S = 0.05  # seconds of the rate that may go out at once: a worker wakes less often, a link does not notice
 
 # Ports whose devices act on whatever bytes arrive, or fall over: only the NULL probe, which sends nothing, may be used.
@@ -50,6 +51,11 @@ FRAGILE_TCP = frozenset(
     }
 )
 FRAGILE_UDP = FRAGILE_TCP | {2222}  # EtherNet/IP's implicit messages: live inputs and outputs
+
+
+def share(total: float, workers: int) -> float:
+    """One worker's part of a limit that is meant for all."""
+    return total / max(1, workers)
 
 
 def is_fragile(port: int, proto: str) -> bool:
@@ -88,9 +94,9 @@ class RateLimiter:
 class Gate:
     """Lets targets start as the limits allow. A limit of 0 is none.
 
-    max_inflight: targets started and not released; it may be lowered and raised while the scan runs. rate: of
-    connections. per_host, per_prefix: targets in flight at once. host_delay_s: from one connection to a host to the
-    next. capacity: targets that may wait inside.
+    max_inflight: targets started and not released; less for a while after `starved`. rate: of connections. per_host,
+    per_prefix: targets in flight at once. host_delay_s: from one connection to a host to the next. capacity: targets
+    that may wait inside. paces: whether a connection may have to wait for its time.
     """
 
     def __init__(
@@ -106,6 +112,9 @@ class Gate:
         self.max_inflight = max_inflight
         self.inflight = 0
         self.waiting = 0
+        self.paces = rate is not None or host_delay_s > 0
+        self._most_inflight = max_inflight  # what a lowered limit recovers to
+        self._recovery = RECOVERY  # releases until it is raised by one
         self._rate = rate
         self._per_host = per_host
         self._per_prefix = per_prefix
@@ -164,9 +173,11 @@ class Gate:
         self._stalled.clear()
         self._parked.clear()
 
-    def release(self, target: Target, now: float) -> None:
+    def release(self, target: Target) -> None:
         """Give back a target that `next_ready` handed out, whatever became of it."""
         self.inflight -= 1
+        if self.max_inflight < self._most_inflight:
+            self._recover()
         if self._per_host:
             host = target.host
             _decrement(self._host_load, host)
@@ -177,6 +188,11 @@ class Gate:
             if prefix in self._stalled:
                 self._stalled.remove(prefix)
                 self._turns.append(prefix)
+
+    def starved(self, conversations: int) -> None:
+        """The machine had no socket for one of so many conversations: fewer for a while, and slowly more again."""
+        self.max_inflight = max(1, conversations * 9 // 10)
+        self._recovery = min(RECOVERY, self.max_inflight)
 
     def reconnect_at(self, host: str, now: float) -> float:
         """When a conversation in flight may open its next connection; rate and host delay are charged for it."""
@@ -206,6 +222,12 @@ class Gate:
             self._prefix_load[prefix] = self._prefix_load.get(prefix, 0) + 1
         if self._host_delay_s:
             self._rest(target.host, now)
+
+    def _recover(self) -> None:
+        self._recovery -= 1
+        if not self._recovery:
+            self.max_inflight += 1
+            self._recovery = min(RECOVERY, self.max_inflight)
 
     def _line_up(self, target: Target, *, first: bool = False) -> None:
         prefix = prefix_of(target.host)

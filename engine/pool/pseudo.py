@@ -37,9 +37,9 @@ class PseudoServices:
             if len(self._answers) > HOSTS:
                 self._answers.popitem(last=False)
             return None
+        self._answers.move_to_end(host)
         ports = answers.get(digest)
         if ports is None:
-            self._answers.move_to_end(host)
             answers[digest] = {result.port}
             if len(answers) > self._threshold * 4:
                 del answers[min(answers, key=lambda answer: len(answers[answer]))]
@@ -48,6 +48,7 @@ class PseudoServices:
         if len(ports) < self._threshold:
             return None
         self._caught[host] = None
+        self._caught.move_to_end(host)
         if len(self._caught) > HOSTS:
             self._caught.popitem(last=False)
         return Pseudo(len(ports), hashlib.blake2b(response, digest_size=8).hexdigest())

@@ -15,8 +15,9 @@ import uvloop
 from engine.conversation.context import scan_context
 from engine.errors import EngineError
 from engine.model import Reason, ScanConfig, Target
+from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.wire import Kind, frame, receive
-from engine.pool.worker import Worker, raise_descriptor_limit
+from engine.pool.worker import Worker
 from matcher import MatcherError
 
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun

@@ -4,8 +4,9 @@ import asyncio
 
 from engine.conversation.scan import ScanContext
 from engine.model import Batch, Reason, ScanConfig
+from engine.pool.descriptors import inflight_limit
 from engine.pool.runners.base import Deliver, Source
-from engine.pool.worker import Worker, inflight_limit
+from engine.pool.worker import Worker
 
 QUEUED_BATCHES = 64  # beyond it no new target is begun
 

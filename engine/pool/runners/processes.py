@@ -17,9 +17,9 @@ import msgspec
 
 from engine.errors import ConfigError, EngineError
 from engine.model import Batch, Reason, ScanConfig, Target
+from engine.pool.descriptors import inflight_limit
 from engine.pool.runners.base import Deliver, Source
 from engine.pool.wire import Kind, frame, receive
-from engine.pool.worker import inflight_limit
 from engine.signals import held_back
 from engine.targets.permutation import route
 

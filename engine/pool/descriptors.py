@@ -1,0 +1,29 @@
+"""File descriptors, of which every conversation needs one: how many there are, and what that allows."""
+
+import resource
+
+from engine.errors import ConfigError
+from engine.model import ScanConfig
+from engine.pool.limits import share
+
+LEAST_DESCRIPTORS = 32  # for one conversation and everything around it
+SPARE_DESCRIPTORS = 64  # for the loop, logs, libraries
+MAX_INFLIGHT = 20_000  # over all workers, where the user did not say
+
+
+def inflight_limit(config: ScanConfig) -> int:
+    """Conversations at once in one worker: what was asked for, within what its descriptors allow.
+
+    Raises ConfigError where they do not allow a single one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < LEAST_DESCRIPTORS:
+        raise ConfigError(f"{hard} file descriptors are too few; let ulimit -n allow at least {LEAST_DESCRIPTORS}")
+    wanted = int(share(config.max_inflight or MAX_INFLIGHT, config.workers))
+    return max(1, min(wanted, soft - SPARE_DESCRIPTORS))
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many as the hard limit gives."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,103 @@
+"""What becomes of a result beyond the match: read further at once, and asked for in further conversations.
+
+`read` costs little and contacts nobody. Where a module wants to hold a conversation, `begin` takes the result over: so
+many are held at once, the others wait in line, and each result comes back through `done` in any case, enriched, or as
+it was where its conversations failed or were cancelled. docs/post.md has the modules.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from engine.model import ServiceResult, Target
+from engine.pool.turns import Turns
+from engine.post import LIMIT_S, PostProcessing
+from engine.post.second_opinion import SecondOpinion
+from engine.transports.dial import Dialler
+
+CONVERSATIONS = 100  # at once in one worker
+
+
+class _Asking(msgspec.Struct, eq=False):
+    """A result in its conversations, or waiting for them; the fields are what `begin` was given."""
+
+    target: Target
+    result: ServiceResult
+    response: bytes
+    budget_at: float
+
+
+class Enrichment:
+    """opinion: of Recog, or None.
+
+    dial: (result, deadline) -> what talks to this service until then, by the loop's clock.
+    done: takes a result back; called from the loop, for those who still wait from within `cancel`.
+    """
+
+    def __init__(
+        self,
+        post: PostProcessing,
+        opinion: SecondOpinion | None,
+        dial: Callable[[ServiceResult, float], Dialler],
+        done: Callable[[Target, ServiceResult], None],
+    ) -> None:
+        self._post = post
+        self._opinion = opinion
+        self._dial = dial
+        self._done = done
+        self._turns: Turns[_Asking] = Turns(CONVERSATIONS)
+        self._talking: set[asyncio.Task[ServiceResult]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether results are here that have not come back."""
+        return len(self._turns) > 0
+
+    def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
+        """The result with what can be told without contacting anybody."""
+        if self._opinion is not None:
+            result = self._opinion.on(result, response)
+        return self._post.read(result, response)
+
+    def wants(self, result: ServiceResult) -> bool:
+        """Whether there is something to ask the service for."""
+        return self._post.wants(result)
+
+    def begin(self, target: Target, result: ServiceResult, response: bytes, budget_at: float) -> None:
+        """Ask, now or in its turn, at most until the target's budget ends (monotonic seconds)."""
+        asking = _Asking(target, result, response, budget_at)
+        if self._turns.take(asking):
+            self._start(asking)
+
+    def cancel(self) -> None:
+        """Every result comes back as it was: at once if it still waits, otherwise in one of the loop's next turns."""
+        for asking in self._turns.dismiss():
+            self._done(asking.target, asking.result)
+        for task in self._talking:
+            task.cancel()
+
+    def _start(self, asking: _Asking) -> None:
+        task = asyncio.get_running_loop().create_task(self._ask(asking))
+        self._talking.add(task)
+        task.add_done_callback(partial(self._asked, asking))
+
+    async def _ask(self, asking: _Asking) -> ServiceResult:
+        left_s = asking.budget_at - time.monotonic()
+        deadline = asyncio.get_running_loop().time() + min(LIMIT_S, left_s)
+        dial = self._dial(asking.result, deadline)
+        return await self._post.enrich(asking.result, asking.response, dial)
+
+    def _asked(self, asking: _Asking, task: asyncio.Task[ServiceResult]) -> None:
+        self._talking.discard(task)
+        self._turns.leave(asking)
+        while (following := self._turns.call()) is not None:
+            self._start(following)
+        result = asking.result
+        if not task.cancelled():
+            result = task.result()
+            if self._opinion is not None:  # there may be a certificate or an icon now
+                result = self._opinion.on(result)
+        self._done(asking.target, result)

@@ -1,0 +1,85 @@
+"""Rows on their way out of a worker: counted, gathered, encoded, delivered in batches of N rows or T seconds.
+
+Pure: who takes a batch and the loop's timer are arguments. A row is counted in the same batch that carries it.
+docs/operations.md says which metrics are made of the tally.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from engine.model import Batch, ServiceResult
+from engine.pool.alarm import Alarm, CallLater
+
+
+class Outbox:
+    """deliver: takes a batch, at once. congested: whether batches pile up behind deliver.
+
+    failures: the matcher's counters (`ScanContext.failures`), live; what they grow by goes into the tally.
+    tally: counters since the last batch; others than this class may count there as well.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[Batch], None],
+        congested: Callable[[], bool],
+        call_later: CallLater,
+        *,
+        batch_rows: int,
+        batch_s: float,
+        failures: Mapping[str, int],
+    ) -> None:
+        self.congested = congested
+        self.tally: Counter[str] = Counter()
+        self._deliver = deliver
+        self._batch_rows = batch_rows
+        self._batch_s = batch_s
+        self._failures = failures
+        self._failures_told: Counter[str] = Counter()  # as far as they are in a tally
+        self._rows: list[ServiceResult] = []
+        self._done: list[int] = []
+        self._encoder = msgspec.json.Encoder()
+        self._alarm = Alarm(call_later, self.flush)
+
+    def put(self, ordinal: int, result: ServiceResult) -> None:
+        """The row of a target that is done."""
+        tally = self.tally
+        tally["bytes"] += result.bytes
+        tally["connections"] += result.connections
+        tally["waited_ms"] += result.elapsed_ms
+        tally["verdict:" + result.verdict.value] += 1
+        if result.reason is not None:
+            tally["reason:" + result.reason.value] += 1
+        if result.evidence is not None and result.evidence.line:
+            tally["service:" + result.name] += 1
+            tally["hit:" + (result.evidence.sent or result.evidence.probe)] += 1
+        self._rows.append(result)
+        self._done.append(ordinal)
+        if len(self._rows) >= self._batch_rows:
+            self.flush()
+
+    def settle(self, now: float) -> None:
+        """After each turn: what lies here leaves within batch_s."""
+        if self._rows:
+            self._alarm.set(now + self._batch_s, now)
+
+    def flush(self) -> None:
+        """Deliver what lies here, if anything does."""
+        self._alarm.stop()
+        if not self._rows:
+            return
+        rows, self._rows = self._rows, []
+        done, self._done = self._done, []
+        failures = Counter(self._failures)
+        for cause, count in (failures - self._failures_told).items():
+            self.tally["engine:" + cause] += count
+        self._failures_told = failures
+        tally, self.tally = self.tally, Counter()
+        self._deliver(Batch(self._encoder.encode_lines(rows), len(rows), done, dict(tally)))
+
+    def close(self) -> None:
+        """Deliver nothing any more: what lies here and what still comes is dropped."""
+        self._alarm.stop()
+        self._deliver = lambda batch: None
+        self.congested = lambda: False
