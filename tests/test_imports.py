@@ -60,7 +60,7 @@ WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subproce
 PURE = {
     "": "errors model",
     "conversation": "driver fingerprint plan scan timing trace",
-    "pool": "alarm budgets limits outbox pseudo turns",
+    "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
     "results": "collector columns schema",
     "state": "ordinals",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from loopback import DATABASE, Farm, collect, config, database_file, greeting_after, scan, silent
+from loopback import DATABASE, Farm, Visit, collect, config, database_file, greeting_after, scan, silent
 
 from engine.conversation.context import scan_context
 from engine.errors import EngineError
@@ -99,9 +100,143 @@ def test_a_worker_is_killed(database: str, caplog: pytest.LogCaptureFixture) -> 
 @pytest.mark.parametrize("main", ["raise SystemExit(7)", "import os; os.kill(os.getpid(), 9)"])
 def test_workers_that_die_at_once(database: str, main: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are replaced a few times, then the run gives up with a word of why."""
-    monkeypatch.setattr(processes, "_MAIN", main)
-    with pytest.raises(EngineError, match=r"worker \d died 4 times"):
+    child = [sys.executable, "-c", main]
+    monkeypatch.setattr("engine.pool.process.command", lambda function, descriptor: child)
+    with pytest.raises(EngineError, match=r"worker \d dies again and again"):
         scan(["127.4.0.1:9"], config(database, workers=2))
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_a_target_that_kills_every_worker(database: str, count: int, caplog: pytest.LogCaptureFixture) -> None:
+    """It is narrowed down and has its row; everybody else is answered as if nothing had been."""
+    targets = addresses(count)
+    culprit = targets[count // 2]
+    runner = ProcessRunner(config(database, workers=1, max_inflight=50))
+
+    async def kill(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if visit.address == culprit:
+            for pid in runner.pids:
+                os.kill(pid, signal.SIGKILL)
+        else:
+            await greeting_after(0.0)(reader, writer, visit)
+
+    with caplog.at_level(logging.WARNING, "probemill.pool"), Farm(kill) as farm:
+        rows, tally = asyncio.run(collect(farm.targets(*targets), runner))
+    assert Counter(row.ip for row in rows) == dict.fromkeys(targets, 1)
+    (crashed,) = (row for row in rows if row.verdict is Verdict.INCOMPLETE)
+    assert (crashed.ip, crashed.reason, crashed.database.name) == (culprit, Reason.CRASHED, database)
+    assert tally["reason:crashed"] == 1
+    assert tally["verdict:hardmatched"] == count - 1
+    assert f"{culprit} port" in caplog.text
+
+
+def test_a_worker_that_hangs_is_replaced(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped for good, it gives no sign of life; its targets are scanned by another."""
+    monkeypatch.setattr(processes, "HANG_S", 2.0)
+    targets = addresses(100)
+
+    async def stop_one(runner: ProcessRunner, farm: Farm) -> None:
+        while len(farm.visits) < 30:
+            await asyncio.sleep(0.01)
+        os.kill(runner.pids[0], signal.SIGSTOP)
+
+    async def run(farm: Farm) -> list[str]:
+        runner = ProcessRunner(config(database, workers=2, max_inflight=20))
+        stopping = asyncio.create_task(stop_one(runner, farm))
+        rows, _ = await collect(farm.targets(*targets), runner)
+        await stopping
+        assert runner.restarts == 1
+        assert {row.verdict for row in rows} == {Verdict.HARDMATCHED}
+        return [row.ip for row in rows]
+
+    with Farm(greeting_after(0.05)) as farm:
+        assert Counter(asyncio.run(run(farm))) == dict.fromkeys(targets, 1)
+
+
+@pytest.mark.parametrize("how", ["deadline", "signal"])
+def test_workers_that_do_not_listen_do_not_keep_a_run_from_ending(database: str, how: str) -> None:
+    """Whatever hangs inside them, the run ends, and says what is missing."""
+    with Farm(silent) as tarpit:
+        targets = tarpit.targets(*addresses(4))
+        options = ["--deadline", "3s"] if how == "deadline" else []
+        with command(database, *targets, *options) as process:
+            until_visited(tarpit, 4)
+            for pid in children(process.pid):
+                os.kill(pid, signal.SIGSTOP)
+            if how == "signal":
+                process.send_signal(signal.SIGTERM)
+            rows, said = finish(process)
+    assert rows == []
+    assert process.returncode == (1 if how == "deadline" else 130)
+    assert "4 of 4 targets were not scanned" in said
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_output_that_nobody_reads(database: str, tmp_path: Path, signals: int) -> None:
+    """A pipe that is full holds the rows up and nothing else; who asks twice does not wait for it."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    with (
+        Farm(greeting_after(0.0)) as farm,
+        command(database, *farm.targets(*addresses(200)), "-o", str(path)) as process,
+    ):
+        until_visited(farm, 200)
+        time.sleep(1.0)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+        assert process.poll() is None
+        if signals == 1:  # it waits, and a reader that comes back gets the rows
+            os.set_blocking(reader, True)
+            read = b"".join(iter(lambda: os.read(reader, 65536), b""))
+            assert len(read.splitlines()) == 200
+        else:
+            process.send_signal(signal.SIGINT)
+        _, said = finish(process)
+        os.close(reader)
+    assert process.returncode == 130
+    assert ("an output takes nothing" in said) == (signals == 2)
+
+
+def test_a_deadline_with_an_output_that_nobody_reads(database: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    with Farm(greeting_after(0.0)) as farm:
+        targets = farm.targets(*addresses(200))
+        with command(database, *targets, "-o", str(path), "--deadline", "2s") as process:
+            _, said = finish(process)
+    os.close(reader)
+    assert process.returncode == 1
+    assert "an output takes nothing" in said
+
+
+# -- other people's code
+
+
+def test_nothing_of_the_working_folder_is_imported(database: str, tmp_path: Path) -> None:
+    """A file there that is named like a module of ours, of the standard library or of anybody else is left alone."""
+    names = {name.partition(".")[0] for name in sys.modules} | {"uvloop", "hyperscan", "re2", "pcre2", "zstandard"}
+    trap = tmp_path / "trap"
+    trap.mkdir()
+    for name in names - {"__main__"}:
+        (trap / f"{name}.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'a').write({name!r} + chr(10))\n")
+    script = Path(sys.executable).with_name("probemill")
+    with Farm(greeting_after(0.0)) as farm:
+        line = [str(script), "scan", "-q", "--no-post", "--probes", database, "--workers", "2"]
+        done = subprocess.run(
+            [*line, *farm.targets(*addresses(4))], cwd=trap, capture_output=True, text=True, check=False
+        )
+    assert not (tmp_path / "sprung").exists(), (tmp_path / "sprung").read_text()
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4
 
 
 def test_no_process_is_left_behind(database: str) -> None:

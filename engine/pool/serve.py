@@ -20,6 +20,7 @@ from engine.pool.wire import Kind, frame, receive
 from engine.pool.worker import Worker
 from matcher import MatcherError
 
+BEAT_S = 1.0  # from one sign of life to the next
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
 
 
@@ -27,6 +28,13 @@ async def _drain(worker: Worker, writer: asyncio.StreamWriter) -> None:
     """Say goodbye when all is done."""
     await worker.idle()
     writer.write(frame(Kind.BYE))
+
+
+async def _beat(writer: asyncio.StreamWriter) -> None:
+    """Say that the loop goes round: who is stuck is replaced."""
+    while True:
+        await asyncio.sleep(BEAT_S)
+        writer.write(frame(Kind.ALIVE))
 
 
 async def _serve(link: socket.socket) -> None:
@@ -37,9 +45,10 @@ async def _serve(link: socket.socket) -> None:
     config = msgspec.msgpack.decode(message[1], type=ScanConfig)
     encode = msgspec.msgpack.Encoder().encode
     try:
+        context = scan_context(config)
         worker = Worker(
             config,
-            scan_context(config),
+            context,
             lambda batch: writer.write(frame(Kind.BATCH, encode(batch))),
             lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
         )
@@ -49,7 +58,8 @@ async def _serve(link: socket.socket) -> None:
             await writer.drain()
         return
     decode = msgspec.msgpack.Decoder(list[Target]).decode
-    writer.write(frame(Kind.READY))
+    writer.write(frame(Kind.READY, encode(context.reference)))
+    beating = asyncio.create_task(_beat(writer))
     draining: asyncio.Task[None] | None = None
     while (message := await receive(reader)) is not None:
         kind, body = message
@@ -59,6 +69,7 @@ async def _serve(link: socket.socket) -> None:
             worker.cancel(Reason(body.decode()))
         elif kind is Kind.DRAIN:
             draining = asyncio.create_task(_drain(worker, writer))
+    beating.cancel()
     if draining is not None:
         draining.cancel()
     worker.close()

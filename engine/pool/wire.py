@@ -1,8 +1,9 @@
 """Messages between the collector and its workers over a Unix stream socket: a length, a kind, a msgpack body.
 
 Collector to worker: SETUP (once), TARGETS (many), DRAIN (no more targets will come), CANCEL (finish what is in flight
-now, as incomplete for the reason in the body). Worker to collector: READY, BATCH (many), BYE (after DRAIN, when all is
-done), FAULT (one line, then the end). A message that is cut off by a worker's death is never half read.
+now, as incomplete for the reason in the body). Worker to collector: READY (with the DatabaseRef), BATCH (many), ALIVE
+(every second), BYE (after DRAIN, when all is done), FAULT (one line, then the end). A message that is cut off by a
+worker's death is never half read.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ class Kind(IntEnum):
     BATCH = 6
     BYE = 7
     FAULT = 8
+    ALIVE = 9
 
 
 def frame(kind: Kind, body: bytes = b"") -> bytes:

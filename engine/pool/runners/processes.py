@@ -1,51 +1,57 @@
 """The default runner: a pool of worker processes, each on a core of its own, targets routed by a hash of their host.
 
-Exactly once, whatever happens to a worker: a target stays in its slot's `outstanding` until the message with its row
-has been received whole. When a worker dies, a new process takes over the slot and scans what is outstanding again; rows
-that were on their way in a broken message were never delivered, so nothing is lost and nothing doubled.
+Exactly once, whatever happens to a worker: a target is owed by its slot until the message with its row has been
+received whole. When a worker dies, a new process takes over the slot and scans what is owed again; rows that were on
+their way in a broken message were never delivered, so nothing is lost and nothing doubled. A target that kills every
+worker that touches it is found (pool/owed.py) and has a row that says so. A worker that gives no sign of life is
+killed, and so is one that does not end when it is told to: nothing inside a worker can keep the run from ending.
 """
 
 import asyncio
 import logging
-import signal
-import socket
-import subprocess
-import sys
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
 from engine.errors import ConfigError, EngineError
-from engine.model import Batch, Reason, ScanConfig, Target
+from engine.model import Batch, DatabaseRef, Reason, ScanConfig, ServiceResult, Target, Verdict
 from engine.pool.descriptors import inflight_limit
+from engine.pool.owed import Owed
+from engine.pool.process import WorkerProcess
 from engine.pool.runners.base import Deliver, Source
-from engine.pool.wire import Kind, frame, receive
-from engine.signals import held_back
+from engine.pool.wire import Kind
 from engine.targets.permutation import route
 
 log = logging.getLogger("probemill.pool")
 
-MAX_BARREN_DEATHS = 4  # of one slot in a row without a row delivered; then the run gives up
-_MAIN = "import sys; from engine.pool.serve import serve; serve(int(sys.argv[1]))"  # imports nothing of the caller
-COLLECTORS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # signals that are not a worker's business
-GRACE_S = 2.0  # for a worker to end by itself once its link is closed
+MAX_BARREN_DEATHS = 4  # of one slot in a row without a row and without a target to blame; then the run gives up
+MAX_CULPRITS = 20  # of one slot in a row without a row in between; then it is not the targets
 PATIENCE_S = 4.0  # before people are told what the workers are doing
-STREAM_LIMIT = 1 << 22  # bytes that are buffered of one worker's messages
+LOOK_S = 1.0  # from one look at the workers' signs of life to the next
+HANG_S = 20.0  # without a sign of life; a worker that was stopped for less goes on as if nothing had been
+ENDING_S = 5.0  # for workers to hand over what they have when the run is to end early
 
 
 class _Slot:
-    """One worker's place: its process, its link, and what it owes."""
+    """One worker's place: its process, and what it owes. heard_at: its last sign of life, monotonic."""
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.process: subprocess.Popen[bytes] | None = None
-        self.writer: asyncio.StreamWriter | None = None
-        self.reader: asyncio.StreamReader | None = None
-        self.outstanding: dict[int, Target] = {}
+        self.process: WorkerProcess | None = None
+        self.owed = Owed()
         self.room = asyncio.Event()
         self.barren_deaths = 0
-        self.draining = False
+        self.culprits = 0
         self.ready = False
+        self.draining = False
+        self.delivering = False
+        self.heard_at = 0.0
+
+    def write(self, kind: Kind, body: bytes = b"") -> None:
+        if self.process is not None:
+            self.process.write(kind, body)
 
 
 class ProcessRunner:
@@ -58,7 +64,9 @@ class ProcessRunner:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Batch).decode
         self._feeder: asyncio.Task[None] | None = None
+        self._fed = False
         self._cancelled: Reason | None = None
+        self._database = DatabaseRef("", "")
         self.restarts = 0
 
     @property
@@ -66,29 +74,31 @@ class ProcessRunner:
         return [slot.process.pid for slot in self._slots if slot.process is not None]
 
     def cancel(self, reason: Reason = Reason.CANCELLED) -> None:
+        if self._cancelled is None:
+            asyncio.get_running_loop().call_later(ENDING_S, self._enforce)
         self._cancelled = reason
         if self._feeder is not None:
             self._feeder.cancel()
         for slot in self._slots:
-            self._write(slot, frame(Kind.CANCEL, reason.value.encode()))
+            slot.write(Kind.CANCEL, reason.value.encode())
 
     def outstanding(self) -> list[int]:
-        return [len(slot.outstanding) for slot in self._slots]
+        return [len(slot.owed) for slot in self._slots]
 
     async def run(self, source: Source, deliver: Deliver) -> None:
+        patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._explain_waiting)
+        watching = asyncio.create_task(self._watch())
         try:
             for slot in self._slots:
                 await self._launch(slot)
-            patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._explain_waiting)
             readers = [asyncio.create_task(self._attend(slot, deliver)) for slot in self._slots]
             self._feeder = asyncio.create_task(self._feed(source))
             if self._cancelled is not None:  # while the workers were starting
                 self._feeder.cancel()
-            try:
-                await self._until_done(self._feeder, readers)
-            finally:
-                patience.cancel()
+            await self._until_done(self._feeder, readers)
         finally:
+            patience.cancel()
+            watching.cancel()
             if self._feeder is not None:
                 self._feeder.cancel()
             await self._discard(self._slots)
@@ -107,9 +117,9 @@ class ProcessRunner:
                     if not task.cancelled():
                         task.result()
                 if feeder in done:
+                    self._fed = True
                     for slot in self._slots:
-                        slot.draining = True
-                        self._write(slot, frame(Kind.DRAIN))
+                        self._give_due(slot)
         finally:
             for task in (feeder, *readers):
                 task.cancel()
@@ -127,93 +137,128 @@ class ProcessRunner:
                     await self._give(slot, share)
 
     async def _give(self, slot: _Slot, targets: Sequence[Target]) -> None:
-        while len(slot.outstanding) >= self._window:
+        while len(slot.owed) >= self._window or slot.owed.is_narrowing:
             slot.room.clear()
             await slot.room.wait()
-        for target in targets:
-            slot.outstanding[target.ordinal] = target
-        self._write(slot, frame(Kind.TARGETS, self._encode(targets)))
+        slot.owed.add(targets)
+        self._give_due(slot)
+
+    def _give_due(self, slot: _Slot) -> None:
+        """What the worker may have now, and when that was all there will be, the word that it was."""
+        if self._cancelled is None:
+            while due := slot.owed.due():
+                slot.write(Kind.TARGETS, self._encode(due))
+            if slot.owed.is_narrowing:
+                return
+        slot.room.set()
+        if self._fed and not slot.draining:
+            slot.draining = True
+            slot.write(Kind.DRAIN)
 
     async def _attend(self, slot: _Slot, deliver: Deliver) -> None:
         """Take in what a worker sends until it says goodbye; replace it when it dies."""
         while True:
-            assert slot.reader is not None
-            message = await receive(slot.reader)
+            assert slot.process is not None
+            message = await slot.process.receive()
+            slot.heard_at = time.monotonic()
             if message is None:
-                await self._replace(slot)
+                if self._cancelled is not None:
+                    return
+                await self._replace(slot, deliver)
                 continue
             kind, body = message
             if kind is Kind.BATCH:
                 batch = self._decode(body)
-                for ordinal in batch.done:
-                    del slot.outstanding[ordinal]
-                slot.barren_deaths = 0
-                slot.room.set()
-                await deliver(batch)
+                slot.owed.done(batch.done)
+                slot.barren_deaths = slot.culprits = 0
+                self._give_due(slot)
+                await self._deliver(slot, batch, deliver)
             elif kind is Kind.READY:
+                self._database = msgspec.msgpack.decode(body, type=DatabaseRef)
                 slot.ready = True
             elif kind is Kind.FAULT:
                 raise ConfigError(body.decode())
             elif kind is Kind.BYE:
                 return
 
-    async def _launch(self, slot: _Slot) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            descriptor = theirs.fileno()
-            with held_back(*COLLECTORS):
-                slot.process = subprocess.Popen([sys.executable, "-c", _MAIN, str(descriptor)], pass_fds=[descriptor])
-        slot.reader, slot.writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
-        self._write(slot, frame(Kind.SETUP, self._encode(self._config)))
+    @staticmethod
+    async def _deliver(slot: _Slot, batch: Batch, deliver: Deliver) -> None:
+        """A worker that is not read, because whoever takes its rows is slow, is not silent."""
+        slot.delivering = True
+        await deliver(batch)
+        slot.delivering = False
+        slot.heard_at = time.monotonic()
 
-    async def _replace(self, slot: _Slot) -> None:
+    async def _launch(self, slot: _Slot) -> None:
+        slot.ready = slot.draining = False
+        slot.process = await WorkerProcess.start()
+        slot.write(Kind.SETUP, self._encode(self._config))
+
+    async def _replace(self, slot: _Slot, deliver: Deliver) -> None:
+        """A new process for a slot whose worker has died, and the verdict on what it had. Raises EngineError."""
         assert slot.process is not None
-        pid = slot.process.pid
-        status = await asyncio.to_thread(slot.process.wait)
-        slot.barren_deaths += 1
+        status = await slot.process.status()
         self.restarts += 1
+        owed = len(slot.owed)
+        culprit = slot.owed.died()
+        slot.barren_deaths += not slot.ready or not owed
+        slot.culprits += culprit is not None
         log.warning(
             "worker %d (pid %d) died with status %d; its %d unfinished targets are scanned again",
             slot.index,
-            pid,
+            slot.process.pid,
             status,
-            len(slot.outstanding),
+            owed,
         )
-        if slot.barren_deaths >= MAX_BARREN_DEATHS:
-            raise EngineError(f"worker {slot.index} died {slot.barren_deaths} times without a result; giving up")
+        if slot.barren_deaths >= MAX_BARREN_DEATHS or slot.culprits >= MAX_CULPRITS:
+            raise EngineError(f"worker {slot.index} dies again and again, with status {status}; giving up")
+        if culprit is not None:
+            log.warning("%s port %d/%s kills our workers; given up", culprit.host, culprit.port, culprit.proto)
+            await self._deliver(slot, self._obituary(culprit), deliver)
         await self._discard([slot])
         await self._launch(slot)
-        if slot.outstanding:
-            self._write(slot, frame(Kind.TARGETS, self._encode(list(slot.outstanding.values()))))
-        if self._cancelled is not None:
-            self._write(slot, frame(Kind.CANCEL, self._cancelled.value.encode()))
-        if slot.draining:
-            self._write(slot, frame(Kind.DRAIN))
+        self._give_due(slot)
 
-    @staticmethod
-    def _write(slot: _Slot, data: bytes) -> None:
-        """Send if there is somebody to send to; a dead worker is noticed, and mended, where it is read."""
-        if slot.writer is not None and not slot.writer.is_closing():
-            slot.writer.write(data)
+    def _obituary(self, target: Target) -> Batch:
+        """The row of a target that no worker survives."""
+        row = ServiceResult(
+            ip=target.host,
+            port=target.port,
+            proto=target.proto,
+            host=target.name,
+            state=target.state,
+            verdict=Verdict.INCOMPLETE,
+            reason=Reason.CRASHED,
+            database=self._database,
+            started=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        )
+        tally = {f"verdict:{row.verdict.value}": 1, f"reason:{Reason.CRASHED.value}": 1}
+        return Batch(msgspec.json.encode(row) + b"\n", 1, [target.ordinal], tally)
+
+    async def _watch(self) -> None:
+        """Kill workers that give no sign of life. Time in which this process itself stood still does not count."""
+        looked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            paused_s = max(0.0, now - looked_at - 2 * LOOK_S)
+            looked_at = now
+            for slot in self._slots:
+                slot.heard_at += paused_s
+                if slot.ready and not slot.delivering and now - slot.heard_at > HANG_S and slot.process is not None:
+                    log.warning("worker %d (pid %d) is stuck", slot.index, slot.process.pid)
+                    slot.process.kill()
+
+    def _enforce(self) -> None:
+        """The run was to end some time ago: workers that have not handed over what they have do so no more."""
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.kill()
 
     @staticmethod
     async def _discard(slots: Sequence[_Slot]) -> None:
-        """Let go of workers: their links first, which ends them, then their processes."""
-        for slot in slots:
-            if slot.writer is not None:
-                slot.writer.close()
-                slot.writer = slot.reader = None
+        """Let go of workers, all at the same time."""
         processes = [slot.process for slot in slots if slot.process is not None]
         for slot in slots:
             slot.process = None
-        await asyncio.sleep(0)  # the links close on the loop's next turn
-        for process in processes:
-            await asyncio.to_thread(_end, process)
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    try:
-        process.wait(timeout=GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        await asyncio.gather(*(process.end() for process in processes))

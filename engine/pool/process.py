@@ -1,0 +1,72 @@
+"""One worker process, seen from outside: how it is started, how one talks with it, how it ends.
+
+Contract: a process is started by exec and sees neither the caller's signals nor the caller's working folder as a place
+to import from; it ends when its link closes. Writing to a dead one is harmless: its death is noticed where it is read.
+"""
+
+import asyncio
+import signal
+import socket
+import subprocess
+
+from engine.isolated import command
+from engine.pool.wire import Kind, frame, receive
+from engine.signals import held_back
+from engine.threads import in_thread
+
+COLLECTORS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # signals that are not a worker's business
+GRACE_S = 2.0  # for a worker to end by itself once its link is closed
+STREAM_LIMIT = 1 << 22  # bytes that are buffered of a worker's messages
+
+
+class WorkerProcess:
+    """Made by `start`."""
+
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def start(cls) -> "WorkerProcess":
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptor = theirs.fileno()
+            with held_back(*COLLECTORS):
+                process = subprocess.Popen(command("engine.pool.serve:serve", descriptor), pass_fds=[descriptor])
+        return cls(process, *await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def write(self, kind: Kind, body: bytes = b"") -> None:
+        if not self._writer.is_closing():
+            self._writer.write(frame(kind, body))
+
+    async def receive(self) -> tuple[Kind, bytes] | None:
+        """Its next message, or None when it is gone."""
+        return await receive(self._reader)
+
+    def kill(self) -> None:
+        """For a worker that no longer does what it is told. It is read to its end as any other."""
+        self._process.kill()
+
+    async def status(self) -> int:
+        """How a process that is gone has ended, as subprocess says it."""
+        return await in_thread(self._process.wait)
+
+    async def end(self) -> None:
+        """Close the link, which ends the process; if it does not, kill it."""
+        self._writer.close()
+        await asyncio.sleep(0)  # the link closes on the loop's next turn
+        await in_thread(self._reap)
+
+    def _reap(self) -> None:
+        try:
+            self._process.wait(timeout=GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
