@@ -9,6 +9,11 @@
 not named here may move.
 """
 
+if __name__ == "__main__":  # before all else is imported: Ctrl-C is heard from the first instruction on
+    from engine.cli.start import main
+
+    main()
+
 from engine import __version__
 from engine.api import match, scan, scan_sync
 from engine.errors import ConfigError, EngineError, InputError
@@ -34,8 +39,3 @@ __all__ = [
     "scan",
     "scan_sync",
 ]
-
-if __name__ == "__main__":
-    from engine.cli import main
-
-    main()

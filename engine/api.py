@@ -3,20 +3,20 @@
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 
 from msgspec.structs import replace
 
-from engine.conversation.context import scan_context
 from engine.databases import open_matcher
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
 from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.runners import Runner, deadline
 from engine.pool.runners.inline import InlineRunner
 from engine.pool.runners.processes import ProcessRunner
+from engine.post import module_names
 from engine.post.second_opinion import open_opinion
 from engine.results.sinks.base import decode_rows
 from engine.targets import Item
@@ -32,14 +32,15 @@ Targets = Iterable[str | Target] | AsyncIterable[str | Target]
 def make_runner(config: ScanConfig) -> Runner:
     """The runner that `config.workers` asks for.
 
-    Raises ConfigError for a source address that is not this machine's, and, where there are no workers that would find
-    out, MatcherError for a database or engine that cannot be used; always for a folder of fingerprints that cannot.
+    Raises ConfigError for a source address that is not this machine's or a post-processing module that is not there,
+    MatcherError for a folder of fingerprints that cannot be used. A database that cannot be is found out when it runs.
     """
     check_sources(config.sources)
+    module_names(config.post)
     if config.recog:
         open_opinion(config.recog)  # what is wrong with the folder is said before anything begins
     raise_descriptor_limit()
-    return ProcessRunner(config) if config.workers else InlineRunner(config, scan_context(config))
+    return ProcessRunner(config) if config.workers else InlineRunner(config)
 
 
 async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncIterator[ServiceResult]:
@@ -50,12 +51,16 @@ async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncItera
     obeyed, MatcherError for an unusable database.
     """
     config = config or ScanConfig()
+    if isinstance(targets, str | bytes | Target):
+        raise ConfigError(f"targets: {targets!r} is one target; give a list of them")
     selection = select(config)
     runner = make_runner(config)
-    results: asyncio.Queue[list[ServiceResult] | None] = asyncio.Queue(8)
+    results: asyncio.Queue[list[ServiceResult] | None] = asyncio.Queue()
+    room = asyncio.Semaphore(8)  # batches that wait to be taken; the end always finds a place
 
     async def deliver(batch: Batch) -> None:
-        await results.put(decode_rows(batch.rows))
+        await room.acquire()
+        results.put_nowait(decode_rows(batch.rows))
 
     async def run() -> None:
         items = _items(targets, PlainReader("targets", selection.ports))
@@ -64,22 +69,30 @@ async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncItera
             with deadline(config, runner.cancel):
                 await runner.run(aiter(source), deliver)
         finally:
-            await results.put(None)
+            results.put_nowait(None)
 
     running = asyncio.create_task(run())
     try:
         while (rows := await results.get()) is not None:
+            room.release()
             for row in rows:
                 yield row
         await running
     finally:
         running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError):
             await running
 
 
 def scan_sync(targets: Targets, config: ScanConfig | None = None) -> Iterator[ServiceResult]:
-    """As `scan`, for code without an event loop."""
+    """As `scan`, for code without an event loop. Raises EngineError where there is one."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise EngineError("scan_sync: there is an event loop here; write `async for row in scan(...)`, or use a thread")
+    return _scan_sync(targets, config)
+
+
+def _scan_sync(targets: Targets, config: ScanConfig | None) -> Iterator[ServiceResult]:
     with asyncio.Runner() as runner:
         results = scan(targets, config)
         try:
@@ -130,6 +143,7 @@ async def _items(targets: Targets, reader: PlainReader) -> AsyncIterator[list[It
     """Numbered in the order in which they come, whatever ordinals the caller's own objects have."""
 
     def items(target: str | Target) -> list[Item]:
+        reader.line += 1
         if isinstance(target, str):
             return reader.read_line(target)
         reader.ordinal += 1

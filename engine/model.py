@@ -9,7 +9,8 @@ from functools import cache
 from math import inf
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from msgspec import Meta, Struct, ValidationError, convert
+from msgspec import Meta, Struct, ValidationError, convert, to_builtins
+from msgspec.json import encode
 from msgspec.structs import fields, force_setattr
 
 from engine.errors import ConfigError
@@ -147,6 +148,15 @@ class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     elapsed_ms: int = 0
     connections: int = 0
     bytes: int = 0
+
+    def to_dict(self) -> dict[str, Json]:
+        """The row as its NDJSON line has it: plain values, what is absent left out."""
+        row: dict[str, Json] = to_builtins(self)
+        return row
+
+    def to_json(self) -> str:
+        """The row as one line of JSON, without the line's end."""
+        return encode(self).decode()
 
 
 class Batch(Struct, frozen=True, array_like=True):

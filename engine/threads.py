@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -42,6 +42,18 @@ class Desk:
     def post(self, job: Callable[[], object]) -> None:
         """Do `job` when its turn has come, whatever it raises."""
         self._put((job, lambda _result, _error: None))
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return self._jobs.qsize()
+
+    def settle(self, limit_s: float) -> bool:
+        """Wait, but no longer than that, until everything posted so far is done; whether it is."""
+        if not self._thread.ident:
+            return True
+        done = Event()
+        self.post(done.set)
+        return done.wait(limit_s)
 
     def stuck_s(self) -> float:
         """How long the present job has taken so far, in seconds."""

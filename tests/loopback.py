@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
-from engine.conversation.context import scan_context
 from engine.errors import InputError
 from engine.model import Batch, ScanConfig, ServiceResult
 from engine.pool.runners import Runner
@@ -181,7 +180,7 @@ def config(database: str, **options: object) -> ScanConfig:
 
 def scan(targets: Iterable[str], settings: ScanConfig, limit_s: float = 30.0) -> Outcome:
     """Through the runner that the settings ask for. -> rows, tally. Fails when it takes longer than the limit."""
-    runner = ProcessRunner(settings) if settings.workers else InlineRunner(settings, scan_context(settings))
+    runner = ProcessRunner(settings) if settings.workers else InlineRunner(settings)
     return asyncio.run(collect(targets, runner, limit_s))
 
 

@@ -1,14 +1,18 @@
 """`probemill` from Python: the same politeness as the command, one family of errors, and one response by itself."""
 
 import asyncio
+import gc
+import json
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import GREETING, Farm, config, database_file, greeting_after
+from loopback import GREETING, Farm, Visit, config, database_file, greeting_after
 
 import probemill
 from probemill import ConfigError, EngineError, Reason, ScanConfig, Target, Verdict, match, scan, scan_sync
@@ -136,6 +140,112 @@ def test_an_allowlist_without_entries_is_a_mistake(database: str, tmp_path: Path
         unheard.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{unheard.getsockname()[1]}"
         assert list(scan_sync([target], config(database, blocklist=(str(path),))))
+
+
+@pytest.mark.parametrize("targets", ["127.0.0.1:80", b"127.0.0.1:80", Target(0, "127.0.0.1", 80)], ids=repr)
+def test_one_target_is_no_list_of_targets(database: str, targets: Any) -> None:
+    """A text would be read letter by letter."""
+    with pytest.raises(ConfigError, match="is one target; give a list of them"):
+        list(scan_sync(targets, config(database)))
+
+
+def test_a_text_that_is_no_target(database: str) -> None:
+    with pytest.raises(EngineError, match="targets:2: "):
+        list(scan_sync(["127.0.0.1:1", "nonsense"], config(database)))
+
+
+def test_scan_sync_inside_a_loop_says_what_to_write(database: str) -> None:
+    async def run() -> None:
+        with pytest.raises(EngineError, match="async for row in scan"):
+            scan_sync(["127.0.0.1:1"], config(database))
+
+    asyncio.run(run())
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("how", ["break", "timeout", "cancel"])
+def test_leaving_early_lets_go_of_everything(database: str, how: str, workers: int) -> None:
+    """No socket, no process and no task is left, however the scan is left."""
+
+    async def scan_some(port: int, farm: Farm) -> None:
+        targets = [f"127.5.7.{number}:{port}" for number in range(1, 60)]
+        async for _ in scan(targets, config(database, workers=workers, batch_rows=1)):
+            if how == "break":
+                break
+
+    async def run(farm: Farm) -> None:
+        before, tasks = descriptors(), len(asyncio.all_tasks())
+        if how == "timeout":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.6):
+                    await scan_some(farm.port, farm)
+        else:
+            scanning = asyncio.create_task(scan_some(farm.port, farm))
+            if how == "cancel":
+                while not farm.visits:
+                    await asyncio.sleep(0.01)
+                scanning.cancel()
+            await asyncio.gather(scanning, return_exceptions=True)
+        for _ in range(200):
+            if descriptors() <= before and len(asyncio.all_tasks()) <= tasks:
+                break
+            await asyncio.sleep(0.02)
+        assert len(asyncio.all_tasks()) <= tasks
+        assert descriptors() <= before
+
+    async def half_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if how == "break" and int(visit.address.rpartition(".")[2]) % 2:
+            writer.write(GREETING)
+        await reader.read()
+
+    gc.collect()
+    with Farm(half_silent) as farm:
+        asyncio.run(run(farm))
+
+
+def test_leaving_while_the_database_is_made_ready(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has enough of waiting does not wait."""
+    release = threading.Event()
+
+    def slow(*_: object) -> None:
+        release.wait(30)
+
+    monkeypatch.setattr("engine.conversation.context.open_matcher", slow)
+
+    async def run() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                async for _ in scan(["127.0.0.1:1"], config(database)):
+                    pass
+
+    began = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - began < 20
+    release.set()
+
+
+def test_a_name_without_an_address_has_a_row(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "told so")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+    (row,) = scan_sync(["no.example:80"], config(database, allowlist=("192.0.2.0/24",)))
+    assert (row.ip, row.host, row.state, row.name) == ("", "no.example", "", "")
+    assert (row.verdict, row.reason) == (Verdict.INCOMPLETE, Reason.UNRESOLVED)
+
+
+def test_rows_as_plain_values(database: str) -> None:
+    """The same as the line of NDJSON."""
+    with Farm(greeting_after(0.0)) as farm:
+        (row,) = scan_sync(farm.targets("127.5.8.1"), config(database))
+    assert json.loads(row.to_json()) == row.to_dict()
+    assert row.to_dict()["verdict"] == "hardmatched"
+    assert "fingerprint" not in row.to_dict()
+    assert "\n" not in row.to_json()
 
 
 def test_targets_may_come_asynchronously(database: str) -> None:

@@ -41,6 +41,24 @@ class Post:
         return [batch.done for batch in self.batches]
 
 
+def test_a_row_that_cannot_be_written_takes_no_other_with_it() -> None:
+    """Its target leaves as crashed, in its place, and is counted as that."""
+    post = Post(batch_rows=4)
+    huge = replace(ROW, post={"snmp": {"boots": 10**5000}})
+    torn = replace(ROW, host="\ud800", verdict=Verdict.INCOMPLETE, reason=Reason.RESET)
+    post.put(0)
+    post.put(1, result=huge)
+    post.put(2, result=torn)
+    post.put(3)
+    (batch,) = post.batches
+    rows = decode_rows(batch.rows)
+    assert batch.done == [0, 1, 2, 3]
+    assert [row.reason for row in rows] == [None, Reason.CRASHED, Reason.CRASHED, None]
+    assert (rows[2].host, rows[1].ip, rows[1].post) == ("\\ud800", ROW.ip, None)
+    tally = {name: count for name, count in batch.tally.items() if name[:7] in ("verdict", "reason:") and count}
+    assert tally == {"verdict:hardmatched": 2, "verdict:incomplete": 2, "reason:crashed": 2}
+
+
 # --- alarm ----------------------------------------------------------------------------------------------------------
 
 

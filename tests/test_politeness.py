@@ -17,8 +17,7 @@ from click.testing import CliRunner
 from loopback import DATABASE, Farm, Visit, collect, config, database_file, greeting_after, most_at_once, scan, silent
 from peers import speak_tls
 
-from engine.cli import cli
-from engine.conversation.context import scan_context
+from engine.cli.main import cli
 from engine.model import Reason, Tunnel, Verdict
 from engine.pool.limits import BURST_S
 from engine.pool.runners.inline import InlineRunner
@@ -203,7 +202,7 @@ def test_spare_fragile(database: str) -> None:
 
             async def serve_and_scan() -> None:
                 settings = config(database, spare_fragile=fragile)  # noqa: B023
-                runner = InlineRunner(settings, scan_context(settings))
+                runner = InlineRunner(settings)
                 scanning = asyncio.create_task(collect([f"127.3.77.1:{printer}"], runner))
                 peer, _ = await asyncio.to_thread(listener.accept)
                 with peer:

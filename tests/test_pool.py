@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 from loopback import DATABASE, Farm, Visit, collect, config, database_file, greeting_after, scan, silent
 
-from engine.conversation.context import scan_context
 from engine.errors import EngineError
 from engine.model import Batch, Reason, Target, Verdict
 from engine.pool.runners import processes
@@ -317,6 +316,31 @@ def test_asked_to_end(tmp_path: Path, number: signal.Signals, input_has_ended: b
     assert {row.get("reason") for row in rows} == {None, "cancelled"}
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_asked_to_end_while_it_starts(database: str, number: signal.Signals, workers: str, tmp_path: Path) -> None:
+    """From our first instruction on: one line, the exit code, and no output without its tail."""
+    script = Path(sys.executable).with_name("probemill")
+    out = tmp_path / "rows.xml"
+    with Farm(silent) as tarpit:
+        line = [str(script), "scan", "-q", "--probes", database, "--workers", workers, "-o", str(out)]
+        line += tarpit.targets(*addresses(1))
+        for wait_s in (0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7):
+            out.unlink(missing_ok=True)
+            with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+                time.sleep(wait_s)
+                process.send_signal(number)
+                _, said = process.communicate(timeout=PATIENCE_S)
+            if said == "" and process.returncode == -number:
+                continue  # a busy machine: the interpreter itself was still starting
+            if "KeyboardInterrupt" in said and "engine/cli/start" not in said:
+                continue
+            assert process.returncode == 130, (wait_s, said)
+            assert said.startswith("probemill: interrupted")
+            assert said.count("\n") == 1
+            assert not out.exists() or out.read_text().endswith("</nmaprun>\n") or out.read_text() == ""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("wait_for_workers", [True, False])
 def test_the_whole_group_is_asked_to_end(database: str, number: signal.Signals, wait_for_workers: bool) -> None:
@@ -347,7 +371,7 @@ def test_asked_before_the_workers_are_up(database: str) -> None:
 
     for workers in (0, 2):
         settings = config(database, workers=workers, max_inflight=10)
-        runner = ProcessRunner(settings) if workers else InlineRunner(settings, scan_context(settings))
+        runner = ProcessRunner(settings) if workers else InlineRunner(settings)
         with Farm(greeting_after(0.0)) as farm:
             assert asyncio.run(run(farm, runner)) == 0
             assert not farm.visits
@@ -426,7 +450,7 @@ def test_a_slow_sink_holds_the_scan_back(database: str, workers: int, monkeypatc
     """Nothing is lost, nothing stands still, and what is read ahead is bounded."""
     monkeypatch.setattr("engine.pool.runners.inline.QUEUED_BATCHES", 2)
     settings = config(database, workers=workers, max_inflight=20, batch_rows=2, connect_timeout_s=0.3)
-    runner: Runner = ProcessRunner(settings) if workers else InlineRunner(settings, scan_context(settings))
+    runner: Runner = ProcessRunner(settings) if workers else InlineRunner(settings)
     rows: list[str] = []
     ahead: list[int] = []
     given = 0

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from engine.cli.progress import LiveLine, rate, status_line, summary_table
+from engine.cli.stderr import Stderr
 
 
 def run(read: int = 0, *, ended: bool = False, **tally: int) -> Any:
@@ -67,10 +68,13 @@ def test_summary_of_nothing() -> None:
 
 def follow(console: Console) -> str:
     async def for_a_moment() -> None:
-        following = asyncio.create_task(LiveLine(console).follow(run(7, verdict__hardmatched=2)))
+        stderr = Stderr()
+        stderr.console = console
+        following = asyncio.create_task(LiveLine(stderr).follow(run(7, verdict__hardmatched=2)))
         await asyncio.sleep(0.05)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+        stderr.settle()
 
     asyncio.run(for_a_moment())
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from peers import HOST, row, tcp_peer
 
 from engine.api import make_runner, scan
-from engine.cli import main
+from engine.cli.main import main
 from engine.conversation.fingerprint import Fingerprint
 from engine.model import Evidence, ScanConfig, ServiceResult, TlsFacts, Tunnel, Verdict
 from engine.post.second_opinion import KEYS, SecondOpinion, open_opinion, readings

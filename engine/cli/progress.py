@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from functools import partial
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.stderr import Stderr
 from engine.run import Run
 
 REFRESH_S = 0.25
@@ -17,8 +18,9 @@ FOUND = ("hardmatched", "softmatched")
 class LiveLine:
     """Redraws one line on stderr while the run goes on; on anything but a terminal it is silent."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, stderr: Stderr) -> None:
+        self._console = stderr.console
+        self._desk = stderr.desk
 
     async def follow(self, run: Run) -> None:
         """Until cancelled."""
@@ -29,7 +31,8 @@ class LiveLine:
             while True:
                 now = time.monotonic()
                 seen = [*seen, (now, run.collector.rows)][-20:]
-                live.update(Text(status_line(run, rate(seen))), refresh=True)
+                if not len(self._desk):  # a terminal that stands still is not filled up
+                    self._desk.post(partial(live.update, Text(status_line(run, rate(seen))), refresh=True))
                 await asyncio.sleep(REFRESH_S)
 
 

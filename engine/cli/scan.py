@@ -6,14 +6,12 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.logging import RichHandler
 
 from engine import __version__
 from engine.api import make_runner
@@ -21,12 +19,14 @@ from engine.cli import options as groups
 from engine.cli.files import check_outputs
 from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.progress import LiveLine, summary_table
+from engine.cli.start import INTERRUPTED, Interrupted
+from engine.cli.stderr import Stderr
 from engine.conversation.plan import Planner
 from engine.databases import database_files, open_database
 from engine.errors import ConfigError, InputError, OutputError
 from engine.model import ScanConfig, Target
 from engine.results.schema import result_schema
-from engine.results.sinks import STDOUT, Sink, open_sink
+from engine.results.sinks import STDOUT, Sink, Summary, open_sink
 from engine.results.sinks import Run as RunFacts
 from engine.run import Inputs, Run
 from engine.state.journal import Journal
@@ -70,45 +70,48 @@ def scan_command(**options: Any) -> None:
     config = groups.scan_config(options)
     inputs = groups.inputs(options, config)
     _check_files(options, config)
-    console = Console(stderr=True)
-    _log_to(console, LEVELS[min(options["verbose"], len(LEVELS) - 1)])
-    errors = _InputErrors()
+    stderr = Stderr()
+    click.get_current_context().call_on_close(stderr.settle)
+    stderr.take_logs(LEVELS[min(options["verbose"], len(LEVELS) - 1)])
+    errors = _InputErrors(stderr)
     if options["dry_run"]:
         asyncio.run(_dry_run(config, inputs, errors))
         return
-    segments = _open_segments(options, inputs)
     runner = make_runner(config)
     log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
-    run = Run(config, inputs, runner, _open_sinks(options), errors.report, segments=segments)
+    segments = _open_segments(options, inputs)
+    sinks: list[Sink] = []
     try:
-        asyncio.run(_follow(run, console, options))
+        for form, path, facts in _forms(options):
+            sinks.append(open_sink(form, path, facts))
+        run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
+        asyncio.run(_follow(run, stderr, options))
+    except Interrupted:  # before anything was begun
+        for sink in sinks:
+            sink.close(Summary(time.time(), stopped="interrupted before anything was scanned"))
+        raise
     except OutputError as error:
         if not run.interrupted:
             raise
-        click.echo(f"probemill: {error}", err=True)
+        stderr.say(f"probemill: {error}")
     errors.summarise()
+    sys.exit(_last_words(run, errors, stderr, options))
+
+
+def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: groups.Options) -> int:
+    """What is to be said of a run that has ended, and the exit code. Raises InputError where there was no target."""
     if run.blocked and not options["quiet"]:
-        click.echo(f"probemill: {run.blocked:,} targets left out by lists or shard", err=True)
-    if not options["quiet"] and console.is_terminal:
-        console.print(summary_table(run))
+        stderr.say(f"probemill: {run.blocked:,} targets left out by lists or shard")
     if stopped := run.stopped():
-        click.echo(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}", err=True)
+        stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
+    stderr.settle()
+    if not options["quiet"] and stderr.console.is_terminal:
+        stderr.console.print(summary_table(run))
     if run.interrupted:
-        sys.exit(130)
+        return INTERRUPTED
     if run.read == 0 and not run.blocked and not run.done_before and (errors.count or options["inputs"] != ("-",)):
         raise InputError("input", 0, "no valid target")
-    if stopped or errors.count:
-        sys.exit(1)
-
-
-def _log_to(console: Console, level: int) -> None:
-    """Above the live line on a terminal, else as plain lines."""
-    if console.is_terminal:
-        handler: logging.Handler = RichHandler(console=console, show_path=False, show_time=False)
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("probemill: %(levelname)s: %(message)s"))
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    return 1 if stopped or errors.count else 0
 
 
 def _outputs(options: groups.Options) -> list[tuple[str, str]]:
@@ -133,14 +136,12 @@ def _check_files(options: groups.Options, config: ScanConfig) -> None:
     check_outputs(_outputs(options), inputs)
 
 
-def _open_sinks(options: groups.Options) -> list[Sink]:
-    streaming = "-" in options["inputs"]
-    facts = RunFacts(__version__, " ".join(sys.argv), time.time(), streaming)
+def _forms(options: groups.Options) -> Iterator[tuple[str, str, RunFacts]]:
+    """The form of each output, its path, and what the output is told of the run."""
+    facts = RunFacts(__version__, " ".join(sys.argv), time.time(), streaming="-" in options["inputs"])
     default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
-    return [
-        open_sink("fingerprints" if option != "-o" else SUFFIXES.get(PurePath(path).suffix, default), path, facts)
-        for option, path in _outputs(options)
-    ]
+    for option, path in _outputs(options):
+        yield "fingerprints" if option != "-o" else SUFFIXES.get(PurePath(path).suffix, default), path, facts
 
 
 def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | None:
@@ -160,7 +161,7 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
     return SegmentSink(journal, size=options["segment_size"], seconds=options["segment_seconds"])
 
 
-async def _follow(run: Run, console: Console, options: groups.Options) -> None:
+async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(run.run())
 
@@ -172,12 +173,12 @@ async def _follow(run: Run, console: Console, options: groups.Options) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has its way
             loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGUSR1, _print_snapshot, run)
+    loop.add_signal_handler(signal.SIGUSR1, _print_snapshot, run, stderr)
     watchers = []
     if not options["quiet"]:
-        watchers.append(asyncio.create_task(LiveLine(console).follow(run)))
+        watchers.append(asyncio.create_task(LiveLine(stderr).follow(run)))
     if options["stats_every"]:
-        watchers.append(asyncio.create_task(_print_stats(run, options["stats_every"])))
+        watchers.append(asyncio.create_task(_print_stats(run, stderr, options["stats_every"])))
     server = serve_metrics(run, options["metrics"]) if options["metrics"] else None
     try:
         await running
@@ -191,17 +192,17 @@ async def _follow(run: Run, console: Console, options: groups.Options) -> None:
         if server is not None:
             server[0].shutdown()
         if options["stats_every"]:
-            _print_snapshot(run)
+            _print_snapshot(run, stderr)
 
 
-async def _print_stats(run: Run, every_s: float) -> None:
+async def _print_stats(run: Run, stderr: Stderr, every_s: float) -> None:
     while True:
         await asyncio.sleep(every_s)
-        _print_snapshot(run)
+        _print_snapshot(run, stderr)
 
 
-def _print_snapshot(run: Run) -> None:
-    click.echo(json.dumps(snapshot(run)), err=True)
+def _print_snapshot(run: Run, stderr: Stderr) -> None:
+    stderr.say(json.dumps(snapshot(run)))
 
 
 async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -> None:
@@ -242,17 +243,18 @@ def _kinds(item: Target | TargetSpec, inputs: Inputs) -> Iterable[tuple[Target, 
 class _InputErrors:
     """Prints the first errors of the input as they come, and how many there were in all."""
 
-    def __init__(self) -> None:
+    def __init__(self, stderr: Stderr) -> None:
         self.count = 0
+        self._stderr = stderr
 
     def report(self, error: InputError) -> None:
         self.count += 1
         if self.count <= SHOWN_ERRORS:
-            click.echo(str(error), err=True)
+            self._stderr.say(str(error))
 
     def summarise(self) -> None:
         if self.count:
-            click.echo(f"probemill: {self.count} input line{'s' * (self.count != 1)} skipped", err=True)
+            self._stderr.say(f"probemill: {self.count} input line{'s' * (self.count != 1)} skipped")
 
 
 @click.command("schema")

@@ -6,6 +6,7 @@ it was where its conversations failed or were cancelled. docs/post.md has the mo
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,8 @@ from engine.pool.turns import Turns
 from engine.post import LIMIT_S, PostProcessing
 from engine.post.second_opinion import SecondOpinion
 from engine.transports.dial import Dialler
+
+log = logging.getLogger("probemill.worker")
 
 CONVERSATIONS = 100  # at once in one worker
 
@@ -58,9 +61,17 @@ class Enrichment:
 
     def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
         """The result with what can be told without contacting anybody."""
-        if self._opinion is not None:
-            result = self._opinion.on(result, response)
-        return self._post.read(result, response)
+        return self._post.read(self._judged(result, response), response)
+
+    def _judged(self, result: ServiceResult, response: bytes = b"") -> ServiceResult:
+        """The result with the second opinion; as it was where that fails, whatever a peer has sent."""
+        if self._opinion is None:
+            return result
+        try:
+            return self._opinion.on(result, response)
+        except Exception:
+            log.warning("%s port %d: no second opinion", result.ip, result.port, exc_info=True)
+            return result
 
     def wants(self, result: ServiceResult) -> bool:
         """Whether there is something to ask the service for."""
@@ -96,8 +107,6 @@ class Enrichment:
         while (following := self._turns.call()) is not None:
             self._start(following)
         result = asking.result
-        if not task.cancelled():
-            result = task.result()
-            if self._opinion is not None:  # there may be a certificate or an icon now
-                result = self._opinion.on(result)
+        if not task.cancelled() and task.exception() is None:
+            result = self._judged(task.result())  # there may be a certificate or an icon now
         self._done(asking.target, result)

@@ -1,16 +1,20 @@
 """Rows on their way out of a worker: counted, gathered, encoded, delivered in batches of N rows or T seconds.
 
-Pure: who takes a batch and the loop's timer are arguments. A row is counted in the same batch that carries it.
+Pure: who takes a batch and the loop's timer are arguments. A row is counted in the same batch that carries it. A row
+that JSON cannot hold takes no other with it: its target leaves as incomplete, crashed.
 docs/operations.md says which metrics are made of the tally.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 
 import msgspec
 
-from engine.model import Batch, ServiceResult
+from engine.model import Batch, DatabaseRef, Reason, ServiceResult, Verdict
 from engine.pool.alarm import Alarm, CallLater
+
+log = logging.getLogger("probemill.worker")
 
 
 class Outbox:
@@ -75,11 +79,43 @@ class Outbox:
         for cause, count in (failures - self._failures_told).items():
             self.tally["engine:" + cause] += count
         self._failures_told = failures
+        try:
+            encoded = self._encoder.encode_lines(rows)
+        except Exception:  # whatever it is in one of the rows
+            encoded = b"".join(map(self._encode, rows))
         tally, self.tally = self.tally, Counter()
-        self._deliver(Batch(self._encoder.encode_lines(rows), len(rows), done, dict(tally)))
+        self._deliver(Batch(encoded, len(rows), done, dict(tally)))
+
+    def _encode(self, row: ServiceResult) -> bytes:
+        try:
+            return self._encoder.encode(row) + b"\n"
+        except Exception as error:
+            log.warning("the row of %s port %d/%s cannot be written: %s", row.ip, row.port, row.proto, error)
+        self.tally["verdict:" + row.verdict.value] -= 1
+        if row.reason is not None:
+            self.tally["reason:" + row.reason.value] -= 1
+        self.tally["verdict:" + Verdict.INCOMPLETE.value] += 1
+        self.tally["reason:" + Reason.CRASHED.value] += 1
+        plain = ServiceResult(
+            ip=_plain(row.ip),
+            port=row.port,
+            proto=row.proto,
+            host=_plain(row.host),
+            state=row.state,
+            verdict=Verdict.INCOMPLETE,
+            reason=Reason.CRASHED,
+            database=DatabaseRef(_plain(row.database.name), row.database.sha256),
+            started=row.started,
+        )
+        return self._encoder.encode(plain) + b"\n"
 
     def close(self) -> None:
         """Deliver nothing any more: what lies here and what still comes is dropped."""
         self._alarm.stop()
         self._deliver = lambda batch: None
         self.congested = lambda: False
+
+
+def _plain(text: str) -> str:
+    """A text that can be written: what is no Unicode character is spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()

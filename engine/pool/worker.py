@@ -10,7 +10,6 @@ Here is the flow, from target to row, and what drivers ask for; what it takes st
 """
 
 import asyncio
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
 from engine.pool.outbox import Outbox
 from engine.pool.pseudo import PseudoServices
+from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
 from engine.post import PostProcessing
 from engine.post.second_opinion import open_opinion
@@ -42,10 +42,6 @@ TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a pla
 BEGINS_PER_TURN = 64  # then sockets are served: fast services never pile up, silent ones still fill every slot
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line + "\n")
 
 
 class Worker:
@@ -62,7 +58,8 @@ class Worker:
         self.reactor = Reactor(loop, self._pump)
         self._config = config
         self._context = context
-        self._trace = Trace(_to_stderr, time.monotonic()) if config.trace else None
+        self._trace_lines = TraceLines()
+        self._trace = Trace(self._trace_lines.emit, time.monotonic()) if config.trace else None
         self._gate = Gate(
             max_inflight=inflight_limit(config),
             rate=RateLimiter(share(config.rate, config.workers)) if config.rate else None,
@@ -121,6 +118,7 @@ class Worker:
         self._connections.close()
         self.reactor.close()
         self._alarm.stop()
+        self._trace_lines.close()
 
     # -- what drivers ask for
 

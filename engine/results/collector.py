@@ -47,7 +47,7 @@ class Collector:
         """Raises OutputError or SinkClosed as the sinks do."""
         if self._committing is not None:
             self._committing.take(batch)
-        for sink in self._sinks:
-            sink.write(batch.rows, batch.count)
         self.rows += batch.count
         self.tally.update(batch.tally)
+        for sink in self._sinks:
+            sink.write(batch.rows, batch.count)

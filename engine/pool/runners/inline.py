@@ -1,20 +1,28 @@
 """The runner without processes: one worker on the caller's own event loop."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
+from engine.conversation.context import scan_context
 from engine.conversation.scan import ScanContext
 from engine.model import Batch, Reason, ScanConfig
 from engine.pool.descriptors import inflight_limit
 from engine.pool.runners.base import Deliver, Source
 from engine.pool.worker import Worker
+from engine.threads import in_thread
 
 QUEUED_BATCHES = 64  # beyond it no new target is begun
 
 
 class InlineRunner:
-    """For `workers=0`: nothing is started, and the caller's loop does the work. restarts stays 0."""
+    """For `workers=0`: nothing is started, and the caller's loop does the work. restarts stays 0.
 
-    def __init__(self, config: ScanConfig, context: ScanContext) -> None:
+    context: makes the database ready, in a thread, so that whoever cancels meanwhile does not wait. It raises
+    MatcherError, ConfigError.
+    """
+
+    def __init__(self, config: ScanConfig, context: Callable[[ScanConfig], ScanContext] = scan_context) -> None:
         self.restarts = 0
         self._config = config
         self._context = context
@@ -36,8 +44,9 @@ class InlineRunner:
 
     async def run(self, source: Source, deliver: Deliver) -> None:
         batches: asyncio.Queue[Batch | None] = asyncio.Queue()
+        context = await in_thread(partial(self._context, self._config))
         worker = self._worker = Worker(
-            self._config, self._context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES
+            self._config, context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES
         )
         feeder = self._feeder = asyncio.create_task(self._feed(source, worker))
         if self._cancelled:  # before it had begun

@@ -1,0 +1,48 @@
+"""The command's first instructions: from here on Ctrl-C ends it in one line, while the rest is still being imported.
+
+This file imports next to nothing, because only what comes after it is safe, and `main` ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all the rest here
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import NoReturn
+
+INTERRUPTED = 130  # the exit code: 128 and the number of SIGINT
+LINE = b"probemill: interrupted\n"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """Somebody wants the command to end. No KeyboardInterrupt, which other people's code has ideas about."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    listen(_leave)
+    from engine.cli.main import main as run
+
+    run()
+
+
+def listen(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Let `handler` hear the signals that end a command, but for those that the caller wants ignored (nohup)."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> None:
+    """For `listen`, once there may be something to put in order."""
+    raise Interrupted
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, LINE)
+    os._exit(INTERRUPTED)
