@@ -7,8 +7,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 
-from msgspec.structs import replace
-
 from engine.databases import open_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
@@ -19,7 +17,7 @@ from engine.pool.runners.processes import ProcessRunner
 from engine.post import module_names
 from engine.post.second_opinion import open_opinion
 from engine.results.sinks.base import decode_rows
-from engine.targets import Item
+from engine.targets import Item, Unreadable
 from engine.targets.plain import PlainReader
 from engine.targets.selection import select
 from engine.targets.source import TargetSource
@@ -146,8 +144,10 @@ async def _items(targets: Targets, reader: PlainReader) -> AsyncIterator[list[It
         reader.line += 1
         if isinstance(target, str):
             return reader.read_line(target)
-        reader.ordinal += 1
-        return [replace(target, ordinal=reader.ordinal - 1)]
+        try:
+            return [reader.item(target.host, target.port, target.proto, target.name, target.state)]
+        except Unreadable as reason:
+            return [reader.error(str(reason))]
 
     if isinstance(targets, AsyncIterable):
         async for target in targets:

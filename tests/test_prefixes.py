@@ -145,3 +145,51 @@ def test_what_is_not_global_is_reserved(address: ipaddress.IPv4Address | ipaddre
     host = getattr(address, "ipv4_mapped", None) or address
     if not host.is_global or host.is_multicast:
         assert str(address) in RESERVED
+
+
+def made(lines: str) -> PrefixSet:
+    return parse_prefixes(lines.splitlines(), "list")
+
+
+REACHED = [  # an address, what stands for it
+    ("127.0.0.1", ["0.0.0.0", "::ffff:127.0.0.1", "::ffff:0.0.0.0", "::127.0.0.1", "64:ff9b::127.0.0.1"]),
+    ("::1", ["::", "::1", "::1%1"]),
+    ("192.0.2.33", ["::ffff:192.0.2.33", "::192.0.2.33", "::ffff:0:192.0.2.33", "64:ff9b::192.0.2.33"]),
+    ("192.0.2.33", ["64:ff9b:1::192.0.2.33", "64:ff9b:1:c000:2:2100::", "2002:c000:221::1", "2002:c000:221:5::"]),
+    (
+        "192.0.2.33",
+        ["2001:0:c000:221::1", "2001:0:5efe::3fff:fdde", "fe80::5efe:192.0.2.33", "fe80::200:5efe:c000:221"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("address", "form"), [(address, form) for address, forms in REACHED for form in forms])
+def test_a_blocklist_reaches_every_form_of_its_addresses(address: str, form: str) -> None:
+    """And an allowlist does not: who may scan an address need not want its tunnels."""
+    assert not AddressFilter(block=made(address)).permits(form)
+    assert not AddressFilter(block=made(address)).permits(address)
+    other = made("198.51.100.0/24\n2001:db8::/32")
+    assert AddressFilter(block=other).permits(form)
+    literally = form.partition("%")[0] in (address, f"::ffff:{address}")
+    assert AddressFilter(allow=made(address)).permits(form) == literally
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "64:ff9b::8.8.8.8",
+        "2002:a00:1::",
+        "2001:0:a00:1::",
+        "::2",
+        "2a00::5efe:10.0.0.1",
+    ],
+)
+def test_reserved_networks_know_their_translations(host: str) -> None:
+    assert not AddressFilter(block=reserved_networks()).permits(host)
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "2a00:1450::1", "2a00::5efe:8.8.8.8", "::ffff:8.8.8.8"])
+def test_public_addresses_are_not_reserved(host: str) -> None:
+    assert AddressFilter(block=reserved_networks()).permits(host)

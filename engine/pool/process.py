@@ -8,6 +8,7 @@ import asyncio
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 
 from engine.isolated import command
 from engine.pool.wire import Kind, frame, receive
@@ -60,8 +61,9 @@ class WorkerProcess:
 
     async def end(self) -> None:
         """Close the link, which ends the process; if it does not, kill it."""
-        self._writer.close()
-        await asyncio.sleep(0)  # the link closes on the loop's next turn
+        self._writer.transport.abort()
+        with suppress(OSError):
+            await self._writer.wait_closed()
         await in_thread(self._reap)
 
     def _reap(self) -> None:

@@ -18,6 +18,8 @@ from socket import AF_INET, AF_INET6, inet_pton
 from engine.errors import ConfigError, InputError
 
 _LOW = (1 << 64) - 1
+_LOW4 = (1 << 32) - 1
+_LOOPBACK4 = 0x7F000001
 _MAPPED = 0xFFFF  # ::ffff:0:0/96, the upper 96 bits
 _PAGES = 12  # upper bits of an IPv4 address that an index of its own answers, so that bisection has few steps left
 
@@ -55,6 +57,24 @@ class PrefixSet:
             return False
         return self._has4(number & 0xFFFFFFFF) if number >> 32 == _MAPPED else self._has6(number)
 
+    def reaches(self, host: str) -> bool:
+        """Whether what is sent to `host` may arrive at an address of the set.
+
+        Beyond the set itself: `0.0.0.0` and `::` are this machine, as 127.0.0.1 and ::1 are, and IPv6 addresses that
+        carry an IPv4 address for a translator or a tunnel are that host, too.
+        """
+        if host in self:
+            return True
+        if ":" not in host:
+            return host == "0.0.0.0" and self._has4(_LOOPBACK4)
+        try:
+            number = int.from_bytes(inet_pton(AF_INET6, host.partition("%")[0]), "big")
+        except (OSError, ValueError):
+            return False
+        if not number:
+            return self._has6(1)
+        return any(map(self._has4, embedded(number)))
+
     def __or__(self, other: "PrefixSet") -> "PrefixSet":
         """The addresses of both."""
         return PrefixSet(chain(self._packed4(), other._packed4()), chain(self._packed6(), other._packed6()))
@@ -81,8 +101,29 @@ class PrefixSet:
         )
 
 
+def embedded(number: int) -> Iterator[int]:
+    """The IPv4 addresses that an IPv6 address stands for, both as numbers.
+
+    Source: RFC 4291 2.5.5 (compatible), RFC 2765 2.1 (translated), RFC 6052 and 8215 (NAT64), RFC 3056 (6to4), RFC 4380
+    (Teredo: its server, and its client in ones' complement), RFC 5214 6.1 (ISATAP).
+    """
+    upper, lower, last = number >> 64, number & _LOW, number & _LOW4
+    if number >> 32 in (0, 0xFFFF0000, 0x64FF9B << 64) and number > 1:
+        yield last
+    if number >> 80 == 0x64FF9B0001:
+        yield last
+        yield (number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF  # around the octet that RFC 6052 leaves empty
+    if upper >> 48 == 0x2002:
+        yield upper >> 16 & _LOW4
+    if upper >> 32 == 0x20010000:
+        yield upper & _LOW4
+        yield last ^ _LOW4
+    if lower >> 32 & ~0x02000000 == 0x00005EFE:
+        yield last
+
+
 class AddressFilter:
-    """Which hosts may be contacted at all: none of `block`, and of `allow` only, where there is one."""
+    """Which hosts may be contacted at all: nothing that reaches `block`, and of `allow` only, where there is one."""
 
     def __init__(self, block: PrefixSet | None = None, allow: PrefixSet | None = None) -> None:
         self._block = block
@@ -92,7 +133,7 @@ class AddressFilter:
         """host: a literal address. What is no address is permitted by no allowlist."""
         if self._allow is not None and host not in self._allow:
             return False
-        return self._block is None or host not in self._block
+        return self._block is None or not self._block.reaches(host)
 
 
 def load_prefixes(path: Path) -> PrefixSet:
@@ -145,8 +186,8 @@ RESERVED = (
     "203.0.113.0/24  # documentation",
     "224.0.0.0/4     # multicast",
     "240.0.0.0/4     # future use, and the broadcast address",
-    "::/128          # unspecified",
-    "::1/128         # loopback",
+    "::/96           # unspecified, loopback, and IPv4-compatible addresses",
+    "::ffff:0:0:0/96 # IPv4-translated addresses",
     "64:ff9b::/96    # translation to IPv4, any IPv4",
     "64:ff9b:1::/48  # the same, local use",
     "100::/64        # discard",

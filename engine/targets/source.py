@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from engine.errors import InputError
 from engine.model import Target
 from engine.state.ordinals import OrdinalSet
-from engine.targets import Item, TargetReader, TargetSpec
+from engine.targets import Item, TargetReader, TargetSpec, canonical_address
 from engine.targets.permutation import Permutation
 from engine.threads import in_thread
 
@@ -210,5 +210,5 @@ async def look_up(name: str) -> str:
                 raise
             await asyncio.sleep(pause_s)
         else:
-            return str(answers[0][4][0])
+            return canonical_address(str(answers[0][4][0]))
     raise AssertionError("the last try raises or returns")
