@@ -27,7 +27,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[Limits]:
         ((1 << 20, resource.RLIM_INFINITY), {"workers": 4}, MAX_INFLIGHT // 4),
         ((1 << 20, 1 << 20), {"max_inflight": 10, "workers": 3}, 3),
         ((1 << 20, 1 << 20), {"max_inflight": 2, "workers": 3}, 1),
-        ((1024, 1024), {}, 1024 - 64),
+        ((1024, 1024), {}, 1024 - 64 - 100),
         ((40, 40), {}, 1),
     ],
 )

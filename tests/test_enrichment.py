@@ -50,12 +50,17 @@ class Room:
     def __init__(self, opinion: Opinion | None = None) -> None:
         self.asker = Asker()
         self.back: list[tuple[int, ServiceResult]] = []
+        self.resumed = 0
         self.enrichment = Enrichment(
             self.asker,  # type: ignore[arg-type]
             opinion,  # type: ignore[arg-type]
             lambda result, deadline: deadline,  # type: ignore[arg-type, return-value]
+            self.count_resumed,
             lambda target, result: self.back.append((target.ordinal, result)),
         )
+
+    def count_resumed(self) -> None:
+        self.resumed += 1
 
     def begin(self, *ports: int, budget_at: float = inf) -> None:
         for port in ports:
@@ -85,7 +90,7 @@ def test_reading_contacts_nobody() -> None:
 
 
 def test_so_many_talk_at_once_and_the_others_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.pool.enrichment.CONVERSATIONS", 2)
+    monkeypatch.setattr("engine.pool.enrichment.POST_CONVERSATIONS", 2)
 
     async def test() -> None:
         room = Room()
@@ -109,9 +114,46 @@ def test_so_many_talk_at_once_and_the_others_in_their_order(monkeypatch: pytest.
     run(test())
 
 
+def test_those_who_had_to_wait_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`begin` says who waits, and every one of them resumes, to talk or because all is cancelled."""
+    monkeypatch.setattr("engine.pool.enrichment.POST_CONVERSATIONS", 1)
+
+    async def test() -> None:
+        room = Room()
+        begun = [room.enrichment.begin(Target(n, PLAIN.ip, n), replace(PLAIN, port=n), b"", inf) for n in range(4)]
+        assert begun == [True, False, False, False]
+        await turn()
+        assert room.resumed == 0
+        await room.answer(0)
+        assert room.resumed == 1
+        room.enrichment.cancel()
+        await turn()
+        assert room.resumed == 3
+        assert len(room.back) == 4
+
+    run(test())
+
+
+class Bad(Opinion):
+    def on(self, result: ServiceResult, response: bytes = b"") -> ServiceResult:
+        raise ValueError("whatever a peer has sent")
+
+
+def test_a_second_opinion_that_fails_costs_no_row() -> None:
+    async def test() -> None:
+        room = Room(Bad())
+        assert room.enrichment.read(PLAIN, b"x").product == " read"
+        room.begin(1)
+        await turn()
+        await room.answer(1)
+        assert [result.extrainfo for _, result in room.back] == ["told"]
+
+    run(test())
+
+
 def test_cancelled_results_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those in a conversation, those about to begin one and those in line; nobody is contacted any more."""
-    monkeypatch.setattr("engine.pool.enrichment.CONVERSATIONS", 2)
+    monkeypatch.setattr("engine.pool.enrichment.POST_CONVERSATIONS", 2)
 
     async def test() -> None:
         room = Room(Opinion())

@@ -23,6 +23,7 @@ from engine.pool.limits import BURST_S
 from engine.pool.runners.inline import InlineRunner
 from engine.targets.permutation import parse_shard
 from engine.transports.tcp import TcpTransport
+from probemill import scan_sync
 
 IP_LOCAL_PORT_RANGE = 51  # Linux 6.3
 PORTS = struct.pack("=I", 60_999 << 16 | 60_990)  # within the system's own range, else they are ignored
@@ -377,6 +378,29 @@ def test_tls_has_its_own_limit(tmp_path: Path, database: str, monkeypatch: pytes
     assert {row.reason for row in by_port[farm.port]} == {Reason.TIMEOUT, Reason.BUDGET}
     assert {row.tunnel for row in by_port[farm.port]} == {Tunnel.SSL}
     assert len(farm.visits) < 50
+
+
+def test_tarpits_of_post_processing_hold_no_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait to be asked further let others be scanned meanwhile."""
+    monkeypatch.setattr("engine.pool.enrichment.POST_CONVERSATIONS", 2)
+    database = database_file(
+        tmp_path, b"Probe TCP NULL q||\ntotalwaitms 400\nmatch ssh m|^SSH-|\nmatch hello m|^HELLO|\n"
+    )
+    seen: set[str] = set()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if visit.address.startswith("127.3.5.") or visit.address not in seen:
+            seen.add(visit.address)
+            writer.write(b"HELLO\r\n" if visit.address.startswith("127.3.5.") else b"SSH-2.0-tar\r\n")
+        else:
+            await reader.read()  # asked further, it is silent
+
+    with Farm(talk) as farm:
+        targets = farm.targets(*neighbours(40, "127.3.4"), *neighbours(40, "127.3.5"))
+        settings = config(database, post=("ssh",), max_inflight=4, deadline_s=4.0)
+        rows = list(scan_sync(targets, settings))
+    assert sum(row.name == "hello" for row in rows) == 40
+    assert len(rows) == 80
 
 
 def test_udp_counts_too(database: str, tmp_path: Path) -> None:

@@ -449,6 +449,7 @@ def test_few_descriptors(database: str) -> None:
 def test_a_slow_sink_holds_the_scan_back(database: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is lost, nothing stands still, and what is read ahead is bounded."""
     monkeypatch.setattr("engine.pool.runners.inline.QUEUED_BATCHES", 2)
+    monkeypatch.setattr("engine.pool.descriptors.WAITING_RESULTS", 0)
     settings = config(database, workers=workers, max_inflight=20, batch_rows=2, connect_timeout_s=0.3)
     runner: Runner = ProcessRunner(settings) if workers else InlineRunner(settings)
     rows: list[str] = []

@@ -7,7 +7,9 @@ from engine.model import ScanConfig
 from engine.pool.limits import share
 
 LEAST_DESCRIPTORS = 32  # for one conversation and everything around it
-SPARE_DESCRIPTORS = 64  # for the loop, logs, libraries
+POST_CONVERSATIONS = 100  # of post-processing, at once in one worker, beside the scan's
+SPARE_DESCRIPTORS = 64 + POST_CONVERSATIONS  # for the loop, logs, libraries
+WAITING_RESULTS = 4096
 MAX_INFLIGHT = 20_000  # over all workers, where the user did not say
 
 
@@ -21,6 +23,12 @@ def inflight_limit(config: ScanConfig) -> int:
         raise ConfigError(f"{hard} file descriptors are too few; let ulimit -n allow at least {LEAST_DESCRIPTORS}")
     wanted = int(share(config.max_inflight or MAX_INFLIGHT, config.workers))
     return max(1, min(wanted, soft - SPARE_DESCRIPTORS))
+
+
+def window(config: ScanConfig) -> int:
+    """Targets that a worker is given and has not done: enough for no slot to stay empty, and for a line of results
+    that wait to be asked further, which hold no slot."""
+    return 2 * inflight_limit(config) + WAITING_RESULTS
 
 
 def raise_descriptor_limit() -> None:

@@ -14,14 +14,13 @@ from functools import partial
 import msgspec
 
 from engine.model import ServiceResult, Target
+from engine.pool.descriptors import POST_CONVERSATIONS
 from engine.pool.turns import Turns
 from engine.post import LIMIT_S, PostProcessing
 from engine.post.second_opinion import SecondOpinion
 from engine.transports.dial import Dialler
 
 log = logging.getLogger("probemill.worker")
-
-CONVERSATIONS = 100  # at once in one worker
 
 
 class _Asking(msgspec.Struct, eq=False):
@@ -37,6 +36,7 @@ class Enrichment:
     """opinion: of Recog, or None.
 
     dial: (result, deadline) -> what talks to this service until then, by the loop's clock.
+    resumed: told of a target that had to wait and goes on now: with its conversations, or with `done` at once.
     done: takes a result back; called from the loop, for those who still wait from within `cancel`.
     """
 
@@ -45,13 +45,15 @@ class Enrichment:
         post: PostProcessing,
         opinion: SecondOpinion | None,
         dial: Callable[[ServiceResult, float], Dialler],
+        resumed: Callable[[], None],
         done: Callable[[Target, ServiceResult], None],
     ) -> None:
         self._post = post
         self._opinion = opinion
         self._dial = dial
+        self._resumed = resumed
         self._done = done
-        self._turns: Turns[_Asking] = Turns(CONVERSATIONS)
+        self._turns: Turns[_Asking] = Turns(POST_CONVERSATIONS)
         self._talking: set[asyncio.Task[ServiceResult]] = set()
 
     @property
@@ -77,15 +79,18 @@ class Enrichment:
         """Whether there is something to ask the service for."""
         return self._post.wants(result)
 
-    def begin(self, target: Target, result: ServiceResult, response: bytes, budget_at: float) -> None:
-        """Ask, now or in its turn, at most until the target's budget ends (monotonic seconds)."""
+    def begin(self, target: Target, result: ServiceResult, response: bytes, budget_at: float) -> bool:
+        """Ask, at most until the target's budget ends (monotonic seconds). Whether at once: else in its turn."""
         asking = _Asking(target, result, response, budget_at)
-        if self._turns.take(asking):
+        at_once = self._turns.take(asking)
+        if at_once:
             self._start(asking)
+        return at_once
 
     def cancel(self) -> None:
         """Every result comes back as it was: at once if it still waits, otherwise in one of the loop's next turns."""
         for asking in self._turns.dismiss():
+            self._resumed()
             self._done(asking.target, asking.result)
         for task in self._talking:
             task.cancel()
@@ -105,6 +110,7 @@ class Enrichment:
         self._talking.discard(task)
         self._turns.leave(asking)
         while (following := self._turns.call()) is not None:
+            self._resumed()
             self._start(following)
         result = asking.result
         if not task.cancelled() and task.exception() is None:

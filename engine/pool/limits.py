@@ -173,8 +173,19 @@ class Gate:
         self._stalled.clear()
         self._parked.clear()
 
+    def step_aside(self) -> None:
+        """A target in flight waits for something else than its peer: another may start in its place.
+
+        It still counts for its host and prefix, until it is given back.
+        """
+        self.inflight -= 1
+
+    def step_in(self) -> None:
+        """A target that stepped aside goes on, even where there is no place left."""
+        self.inflight += 1
+
     def release(self, target: Target) -> None:
-        """Give back a target that `next_ready` handed out, whatever became of it."""
+        """Give back a target that `next_ready` handed out and that has not stepped aside, whatever became of it."""
         self.inflight -= 1
         if self.max_inflight < self._most_inflight:
             self._recover()

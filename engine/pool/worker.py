@@ -75,6 +75,7 @@ class Worker:
             PostProcessing(config.post, intensity=config.intensity),
             open_opinion(config.recog) if config.recog else None,
             partial(self._connections.dial, wait_s=self._wait_s),
+            self._gate.step_in,
             self._enriched,
         )
         self._outbox = Outbox(
@@ -159,7 +160,8 @@ class Worker:
         if label := self._pseudo.label(result, response):
             self._emit(target, replace(result, pseudo=label))
         elif self._enrichment.wants(result) and not self._is_spared(target):
-            self._enrichment.begin(target, result, response, driver.budget_at)
+            if not self._enrichment.begin(target, result, response, driver.budget_at):
+                self._gate.step_aside()  # tarpits that wait to be asked further keep nobody else waiting
         else:
             self._emit(target, result)
 

@@ -73,6 +73,8 @@ class PrefixSet:
             return False
         if not number:
             return self._has6(1)
+        if number == _MAPPED << 32:
+            return self._has4(_LOOPBACK4)
         return any(map(self._has4, embedded(number)))
 
     def __or__(self, other: "PrefixSet") -> "PrefixSet":

@@ -7,7 +7,7 @@ from functools import partial
 from engine.conversation.context import scan_context
 from engine.conversation.scan import ScanContext
 from engine.model import Batch, Reason, ScanConfig
-from engine.pool.descriptors import inflight_limit
+from engine.pool.descriptors import window
 from engine.pool.runners.base import Deliver, Source
 from engine.pool.worker import Worker
 from engine.threads import in_thread
@@ -73,9 +73,9 @@ class InlineRunner:
             worker.close()
 
     async def _feed(self, source: Source, worker: Worker) -> None:
-        window = 2 * inflight_limit(self._config)
+        limit = window(self._config)
         async for targets in source:
-            while self._outstanding >= window:
+            while self._outstanding >= limit:
                 self._room.clear()
                 await self._room.wait()
             self._outstanding += len(targets)

@@ -17,7 +17,7 @@ import msgspec
 
 from engine.errors import ConfigError, EngineError
 from engine.model import Batch, DatabaseRef, Reason, ScanConfig, ServiceResult, Target, Verdict
-from engine.pool.descriptors import inflight_limit
+from engine.pool.descriptors import window
 from engine.pool.owed import Owed
 from engine.pool.process import WorkerProcess
 from engine.pool.runners.base import Deliver, Source
@@ -59,7 +59,7 @@ class ProcessRunner:
 
     def __init__(self, config: ScanConfig) -> None:
         self._config = config
-        self._window = 2 * inflight_limit(config)
+        self._window = window(config)
         self._slots = [_Slot(index) for index in range(max(1, config.workers))]
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Batch).decode
