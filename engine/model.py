@@ -9,9 +9,9 @@ from functools import cache
 from math import inf
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from msgspec import Meta, Struct, ValidationError, convert, to_builtins
+from msgspec import Meta, Struct, ValidationError, convert, field, to_builtins
 from msgspec.json import encode
-from msgspec.structs import fields, force_setattr
+from msgspec.structs import force_setattr
 
 from engine.errors import ConfigError
 from matcher import Proto
@@ -145,9 +145,9 @@ class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pseudo: Pseudo | None = None
     database: DatabaseRef
     started: str
-    elapsed_ms: int = 0
-    connections: int = 0
-    bytes: int = 0
+    elapsed_ms: int = field(default_factory=int)  # made, so that a zero is written: averages need it
+    connections: int = field(default_factory=int)
+    bytes: int = field(default_factory=int)
 
     def to_dict(self) -> dict[str, Json]:
         """The row as its NDJSON line has it: plain values, what is absent left out."""
@@ -309,15 +309,15 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
     max_bytes: Annotated[int, Meta(ge=1, description="Received per service.")] = 1 << 23
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
             try:
-                checked = convert(value, _field_types()[field.name])
+                checked = convert(value, _field_types()[name])
                 if checked == inf:
                     raise ValidationError
             except ValidationError:
-                raise ConfigError(f"{field.name}: {value!r} cannot be used; expected {allowed(field.name)}") from None
-            force_setattr(self, field.name, checked)
+                raise ConfigError(f"{name}: {value!r} cannot be used; expected {allowed(name)}") from None
+            force_setattr(self, name, checked)
 
 
 @cache

@@ -49,7 +49,7 @@ class Inputs(Struct, frozen=True):
         return {
             "targets": self.texts,
             "ports": list(numbers.ranges()),
-            "input format": self.form,
+            "input_format": self.form,
             "seed": self.selection.seed,
         }
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from engine.model import DatabaseRef, Reason, ServiceResult, TlsFacts, Verdict
-from engine.results.schema import ABOUT, result_schema
+from engine.results.schema import ABOUT, COUNTS, result_schema
 from engine.results.sinks import SINKS
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "result.md").read_text()
@@ -59,6 +59,12 @@ def test_every_reason_and_verdict_is_explained() -> None:
     """The words that a row may use stand in the document."""
     words = {word.value for word in (*Reason, *Verdict)}
     assert words <= set(re.findall(r"`(\w+)`", DOCUMENT))
+
+
+def test_a_count_of_nothing_is_written() -> None:
+    """An absent zero would be missing in every average."""
+    written = msgspec.json.decode(msgspec.json.encode(FULL))
+    assert [written[name] for name in COUNTS] == [0, 0, 0]
 
 
 def test_every_form_is_explained() -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from engine.model import DatabaseRef, Evidence, Pseudo, ServiceResult, TlsFacts
 
+COUNTS = ["elapsed_ms", "connections", "bytes"]  # written though they have defaults
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
@@ -85,6 +86,7 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
 def result_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one NDJSON row."""
     document: dict[str, Any] = {"$schema": DIALECT, **msgspec.json.schema(ServiceResult)}
+    document["$defs"]["ServiceResult"]["required"] += COUNTS
     for struct, fields in ABOUT.items():
         properties = document["$defs"][struct.__name__]["properties"]
         for name, text in fields.items():
