@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test check docs fuzz lab bench bench-match bench-scan dist clean
+.PHONY: help run test bindings check docs fuzz lab bench bench-match bench-scan dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,6 +17,7 @@ help:  ## show this list
 # hyperscan has wheels for common platforms only; without it the re2 engine does the work.
 .venv/run: .venv/created pyproject.toml constraints.txt
 	@echo "installing probemill into .venv"
+	@$(PIP) uninstall -qq -y google-re2  # an older .venv has it, and it hides pyre2: both are imported as re2
 	@$(PIP) install -c constraints.txt -e '.[fast]' || $(PIP) install -c constraints.txt -e .
 	@touch $@
 
@@ -34,6 +35,20 @@ endif
 
 test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
+
+# Two throwaway folders with nothing but pyre2 and pcre2, in front of what is in .venv.
+ALLOWED := $(shell sed -nE 's/^ *"((pyre2|pcre2)>=.*)",.*/"\1"/p' pyproject.toml)
+LOWEST := $(shell sed -nE 's/^ *"(pyre2|pcre2)>=([0-9.]+),.*/\1==\2/p' pyproject.toml)
+MATCHER_TESTS := $(patsubst %,tests/test_%.py,bindings patterns translate matcher regex_cases grammar_cases golden)
+
+bindings: .venv/dev  ## run the matcher's tests with the lowest and the newest pyre2 and pcre2 that are allowed
+	@rm -rf .bindings
+	@$(PIP) install --target .bindings/lowest $(LOWEST)
+	@$(PIP) install --target .bindings/newest $(ALLOWED)
+	@for folder in .bindings/lowest .bindings/newest; do \
+		(cd $$folder && echo "$$folder:" *.dist-info) && \
+		PYTHONPATH=$(CURDIR)/$$folder $(BIN)/python -m pytest -n 4 -rs $(MATCHER_TESTS) || exit 1; \
+	done
 
 check: .venv/dev  ## lint and types
 	@$(BIN)/ruff check .
@@ -61,4 +76,4 @@ dist: .venv/dev  ## build wheel and source archive into dist/
 	@$(BIN)/python -m build --no-isolation
 
 clean:  ## remove what make made
-	@rm -rf .venv dist build results.ndjson
+	@rm -rf .venv .bindings dist build results.ndjson

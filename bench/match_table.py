@@ -5,7 +5,6 @@ core for the whole classification: candidates, confirm, fields. Cases: the golde
 project's samples. Lines without a claim to exactness (Python's re, pyre2) say how many answers were right.
 """
 
-import json
 import os
 import platform
 import re
@@ -16,18 +15,19 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
-from pcre2 import __libpcre2_version__, _cy
+import re2
 
 from bench.corpora import Case, Corpus, golden, mutated, own
 from matcher import EngineUnavailable, Match, Matcher, ProbeDatabase, Signature
 from matcher.database.samples import Expected, answer
-from matcher.patterns import ENGINES, pcre
+from matcher.patterns import ENGINES, bindings, pcre
 
 FEW = 150  # cases for what takes milliseconds per response
 SOME = 600  # cases for the reference
 
-Ask = Callable[[Case], Match | None]
+Ask = Callable[[Case], object]
 
 
 def wrong_answers(answers: Sequence[Match | None], corpus: Corpus) -> int:
@@ -69,7 +69,7 @@ class LineByLine:
             ]
             if jit:
                 for code in codes:
-                    _cy.jit_compile(code)
+                    bindings.jit_compile(code)
             self.codes.append(codes)
 
     def __call__(self, case: Case) -> Match | None:
@@ -86,85 +86,42 @@ class LineByLine:
         return None
 
 
-class PythonRe:
-    """Python's re, line by line, without fields. Lines it cannot compile, or reads otherwise, are its own loss."""
+class Wrapped(Protocol):
+    """A compiled pattern of Python's re or pyre2."""
 
-    def __init__(self, database: ProbeDatabase) -> None:
-        self.lines = [[(line, self.compiled(line)) for line in probe.signatures] for probe in database.probes]
+    def search(self, response: bytes, /) -> object: ...
+
+
+def python_re(line: Signature) -> Wrapped | None:
+    try:
+        return re.compile(line.pattern, re.IGNORECASE * line.caseless | re.DOTALL * line.dotall)
+    except (re.error, OverflowError, RecursionError):
+        return None
+
+
+def pyre2(line: Signature) -> Wrapped | None:
+    """As its user would ask it, but without what it hands on to Python's re."""
+    try:
+        found = re2.compile(line.pattern, re.IGNORECASE * line.caseless | re.DOTALL * line.dotall)
+    except (re.error, OverflowError, RecursionError, ValueError):
+        return None
+    return found if isinstance(found, re2.Pattern) else None
+
+
+class Inexact:
+    """One line after another, without fields. Lines `compiled` cannot take, or reads otherwise, are its own loss."""
+
+    def __init__(self, database: ProbeDatabase, compiled: Callable[[Signature], Wrapped | None]) -> None:
+        self.lines = [[(line, compiled(line)) for line in probe.signatures] for probe in database.probes]
         self.refused = sum(pattern is None for lines in self.lines for _, pattern in lines)
 
-    @staticmethod
-    def compiled(line: Signature) -> "re.Pattern[bytes] | None":
-        try:
-            return re.compile(line.pattern, re.IGNORECASE * line.caseless | re.DOTALL * line.dotall)
-        except (re.error, OverflowError, RecursionError):
-            return None
-
-    def line(self, case: Case) -> int | None:
+    def __call__(self, case: Case) -> int | None:
         probe, response = case
         for index in probe.lists:
             for line, pattern in self.lines[index]:
                 if pattern is not None and pattern.search(response):
                     return line.line
         return None
-
-
-# Runs in an environment of its own, where `re2` is pyre2. Reads patterns and responses as JSON (Latin-1 texts).
-PYRE2 = """
-import json, sys, time, re2
-job = json.load(open(sys.argv[1]))
-re2.set_fallback_notification(re2.FALLBACK_EXCEPTION)
-lists, refused = [], 0
-for patterns in job["patterns"]:
-    compiled = []
-    for line, text, flags in patterns:
-        try:
-            compiled.append((line, re2.compile(text.encode("latin-1"), flags)))
-        except Exception:
-            refused += 1
-    lists.append(compiled)
-cases = [(order, text.encode("latin-1")) for order, text in job["cases"]]
-def ask(order, response):
-    for index in order:
-        for line, pattern in lists[index]:
-            if pattern.search(response):
-                return line
-for _ in range(2):
-    start = time.process_time()
-    lines = [ask(*case) for case in cases]
-    taken = time.process_time() - start
-print(json.dumps({"lines": lines, "refused": refused, "us": taken / len(cases) * 1e6}))
-"""
-
-
-def pyre2(corpus: Corpus, python: Path) -> dict[str, object]:
-    def flags(line: Signature) -> int:
-        return int(re.IGNORECASE * line.caseless | re.DOTALL * line.dotall)
-
-    patterns = [
-        [(line.line, line.pattern.decode("latin-1"), flags(line)) for line in probe.signatures]
-        for probe in corpus.database.probes
-    ]
-    cases = [(probe.lists, response.decode("latin-1")) for probe, response in corpus.cases]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as job:
-        json.dump({"patterns": patterns, "cases": cases}, job)
-        job.flush()
-        done = subprocess.run([python, "-c", PYRE2, job.name], capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    result: dict[str, object] = json.loads(done.stdout)
-    return result
-
-
-def pyre2_python(folder: Path) -> Path | str:
-    """A Python that has pyre2, or why there is none."""
-    python = folder / "bin" / "python"
-    commands = ([sys.executable, "-m", "venv", folder], [python, "-m", "pip", "install", "-q", "pyre2"])
-    for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            return (done.stderr.strip().splitlines() or ["failed"])[-1][:120]
-    return python
 
 
 class Table:
@@ -184,7 +141,7 @@ class Table:
         print(f"  {name:34}{micros:12,.1f}{1e6 / micros:13,.0f}{times:>13}  {note}", flush=True)
 
 
-def compare(corpus: Corpus, pyre2_at: Path | str) -> None:
+def compare(corpus: Corpus) -> None:
     table = Table(corpus)
     some, few = corpus.sample(SOME), corpus.sample(FEW)
     for name, jit in (("reference, PCRE2 without JIT", False), ("reference, PCRE2 with JIT", True)):
@@ -213,34 +170,13 @@ def compare(corpus: Corpus, pyre2_at: Path | str) -> None:
         table.row(f"{engine} cold, first pass", cold, note)
         table.row(f"{engine} never seen, automata warm", unseen, "responses with random changes")
         table.row(f"{engine} warm", timed(asking(matcher), corpus.cases, 3), note)
-    python_re = PythonRe(corpus.database)
     exact = Matcher(corpus.database, "re2")
     truth = [match and match.signature.line for match in (exact.match(*case) for case in few.cases)]
-    lines_found = [python_re.line(case) for case in few.cases]
-    wrong = sum(one != other for one, other in zip(lines_found, truth, strict=True))
-    start = time.process_time()
-    for case in few.cases:
-        python_re.line(case)
-    micros = (time.process_time() - start) / len(few.cases) * 1e6
-    table.row(
-        "Python re, line by line",
-        micros,
-        f"{wrong} of {len(truth)} wrong, {python_re.refused} lines refused, no fields",
-    )
-    if isinstance(pyre2_at, str):
-        print(f"  pyre2, line by line: skipped, cannot be installed ({pyre2_at})")
-        return
-    try:
-        result = pyre2(few, pyre2_at)
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
-        print(f"  pyre2, line by line: skipped, {error}")
-        return
-    wrong = sum(one != other for one, other in zip(result["lines"], truth, strict=True))
-    table.row(
-        "pyre2, line by line, warm",
-        result["us"],
-        f"{wrong} of {len(truth)} wrong, {result['refused']} lines refused, no fields",
-    )
+    for name, compiled in (("Python re, line by line", python_re), ("pyre2, line by line, warm", pyre2)):
+        inexact = Inexact(corpus.database, compiled)
+        wrong = sum(inexact(case) != line for case, line in zip(few.cases, truth, strict=True))
+        micros = timed(inexact, few.cases)
+        table.row(name, micros, f"{wrong} of {len(truth)} wrong, {inexact.refused} lines refused, no fields")
 
 
 STARTS = """
@@ -296,25 +232,23 @@ def main() -> None:
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?"
     )
-    names = ("google-re2", "hyperscan", "pcre2")
+    names = ("pyre2", "hyperscan", "pcre2")
     print(
         f"machine: {os.cpu_count()} x {cpu}, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}"
     )
-    print(f"versions: {', '.join(f'{name} {_version(name)}' for name in names)}, libpcre2 {__libpcre2_version__}")
+    print(f"versions: {', '.join(f'{name} {_version(name)}' for name in names)}, libpcre2 {bindings.LIBPCRE2}")
     lines = sum(len(probe.signatures) for probe in corpus.database.probes)
     print(f"database: {corpus.database.name}, {lines:,} lines, sha256 {corpus.database.sha256[:16]}")
-    with tempfile.TemporaryDirectory() as folder:
-        pyre2_at = pyre2_python(Path(folder))
-        parts = (
-            corpus.only("NULL", "NULL"),
-            corpus.only("GetRequest", "GetRequest"),
-            corpus.only("GetRequest 1-10 kB", "GetRequest", range(1000, 10_001)),
-            corpus,
-        )
-        for part in parts:
-            if part.cases:
-                compare(part, pyre2_at)
+    parts = (
+        corpus.only("NULL", "NULL"),
+        corpus.only("GetRequest", "GetRequest"),
+        corpus.only("GetRequest 1-10 kB", "GetRequest", range(1000, 10_001)),
+        corpus,
+    )
+    for part in parts:
+        if part.cases:
+            compare(part)
     starts(corpus.name)
 
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 from matcher.errors import DatabaseError, MatcherError, UnsupportedPattern
 from matcher.matcher import Matcher
 from matcher.model import Match, Probe, ProbeDatabase, Signature, SignatureId
-from matcher.patterns import cache, pcre
+from matcher.patterns import bindings, cache, pcre
 from matcher.regex.ruby import pcre_pattern
 
 FLAGS = {  # of a fingerprint: (caseless, a dot matches line ends); Recog gives the last three one meaning
@@ -35,7 +35,13 @@ MAX_TEXT = 8192  # bytes of a text that are looked at
 NOT_SAID = "-"  # a CPE's version where the text does not tell it
 
 _REFERENCE = re.compile(r"\{([^\s{}]+)\}")
-_SOURCES = ("recog.py", "regex/ruby.py", "regex/translate.py", "patterns/pcre.py")  # what parsed files depend on
+_SOURCES = (  # what parsed files depend on
+    "recog.py",
+    "regex/ruby.py",
+    "regex/translate.py",
+    "patterns/pcre.py",
+    "patterns/bindings.py",
+)
 
 
 class Parameter(Struct, frozen=True, array_like=True):
@@ -193,7 +199,7 @@ def load_recog(folder: Path, keys: Collection[str] | None = None) -> Recog:
 
 def _read(path: Path, data: bytes) -> _File:
     """A file, parsed once and then kept on disk: every worker reads the same ones."""
-    name = cache.key("recog", cache.code(*_SOURCES), path.name, data)
+    name = cache.key("recog", cache.code(*_SOURCES), bindings.LIBPCRE2, path.name, data)
     return cache.kept(name, lambda: msgspec.msgpack.encode(parse_recog(data, str(path))), _stored)
 
 

@@ -22,7 +22,7 @@ GROUND = {
 }
 WINGS = {
     "cli": "api run offline targets state results post conversation",
-    "api": "pool targets results post conversation transports",
+    "api": "pool targets results post transports",
     "run": "pool targets state results",
     "offline": "targets results conversation",
     "pool": "targets post conversation transports",
@@ -52,7 +52,7 @@ SIBLINGS = {
     "engine/results/sinks": {"base", "output"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
-    "matcher/patterns": {"cache", "pcre"},
+    "matcher/patterns": {"bindings", "cache", "pcre"},
 }
 
 # The pure rooms: time, bytes and results are arguments. sockets: inet_pton there is arithmetic.
@@ -69,9 +69,9 @@ ARITHMETIC_WITH_SOCKET = {"engine/pool/limits.py", "engine/targets/prefixes.py"}
 
 # Third-party modules and where they may appear.
 PLACES = {
-    "re2": ("matcher/patterns/",),
+    "re2": ("matcher/patterns/bindings.py",),
     "hyperscan": ("matcher/patterns/",),
-    "pcre2": ("matcher/patterns/",),
+    "pcre2": ("matcher/patterns/bindings.py",),
     "uvloop": ("engine/pool/serve.py",),
     "click": ("engine/cli/",),
     "rich": ("engine/cli/",),

@@ -116,6 +116,46 @@ def test_re2_finds_every_key_however_they_overlap() -> None:
         assert expected <= set(made.candidates(response))
 
 
+SMALL = b"aAbB\0\xff\xe9\xc9"  # the last two are one letter in two cases, to RE2 but not to PCRE2
+WORDS = st.lists(st.sampled_from(SMALL), min_size=3, max_size=7).map(bytes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    exact=st.lists(WORDS, max_size=8),
+    caseless=st.lists(WORDS, max_size=8),
+    responses=st.lists(st.lists(st.sampled_from(SMALL), max_size=40).map(bytes), min_size=1, max_size=6),
+)
+def test_keys_that_begin_alike_do_not_hide_each_other(
+    exact: list[bytes], caseless: list[bytes], responses: list[bytes]
+) -> None:
+    """One key begins, ends or holds another one, exact or caseless, with NUL and high bytes: each is found."""
+    texts = [b"".join(b"\\x%02x" % code for code in text) for text in exact + caseless]
+    made = make("re2", lines(*texts[: len(exact)]) + lines(*texts[len(exact) :], caseless=True))
+    spliced = [one[:-1] + other for one in exact for other in caseless]
+    for response in responses + exact + caseless + spliced:
+        expected = {at for at, text in enumerate(exact) if text in response}
+        folded = response.lower()  # bytes.lower() knows ASCII only, as PCRE2 does
+        expected |= {len(exact) + at for at, text in enumerate(caseless) if text.lower() in folded}
+        assert expected <= set(made.candidates(response))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_byte_can_stand_in_a_key(engine: str) -> None:
+    """NUL, line ends, what is special in a pattern, and what is no ASCII."""
+    made = make(engine, lines(*(b"key \\x%02x end" % code for code in range(256))))
+    for code in range(256):
+        assert code in made.candidates(b"\0key " + bytes((code,)) + b" end\xff")
+    everything = b"".join(b"key " + bytes((code,)) + b" end" for code in range(256))
+    assert list(made.candidates(everything)) == list(range(256))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_empty_response_fits_only_what_needs_nothing(engine: str) -> None:
+    made = make(engine, lines(rb"(?:)", rb"^$", rb"^\0*$", b"three", rb"^(?:abc)?$", rb"."))
+    assert {0, 1, 2, 4} <= set(made.candidates(b""))
+
+
 def test_a_flood_of_one_key_takes_linear_time() -> None:
     """The lines behind a key are tested once per response, however often it is found; else this takes a minute."""
     made = make("re2", lines(*[rb"^x*\xff{12}.*ab"] * 20))  # "ab" is too short for a key and is tested directly
@@ -125,12 +165,37 @@ def test_a_flood_of_one_key_takes_linear_time() -> None:
     assert process_time() - begin < 10
 
 
+def test_many_keys_take_linear_time() -> None:
+    """Each search goes on where the last one ended; if it copied or read the rest, this would take minutes."""
+    made = make("re2", lines(*(b"key number %03d" % number for number in range(500))))
+    response = b"".join(b"key number %03d, " % (number % 500) for number in range(100_000))
+    begin = process_time()
+    assert list(made.candidates(response)) == list(range(500))
+    assert process_time() - begin < 10
+
+
 def test_re2_without_memory_says_so() -> None:
     """A set that RE2 cannot build is a failure, never an empty answer."""
     re2 = import_module("matcher.patterns.re2")
     plan = re2.plan(lines(*(b"literal number %d" % number for number in range(300))))
     with pytest.raises(SetFailure, match="re2"):
         re2.Re2Set(plan, memory=1000)
+
+
+def test_re2_with_any_memory_misses_nothing() -> None:
+    """However little of it there is: a set finds its lines, or says that it cannot be made."""
+    re2 = import_module("matcher.patterns.re2")
+    plan = re2.plan(lines(*(b"literal number %d" % number for number in range(300))))
+    outcomes = set()
+    for power in range(80):
+        try:
+            found = re2.Re2Set(plan, memory=int(1.25**power)).candidates(b"a literal number 77, literal number 2")
+        except SetFailure:
+            outcomes.add("refused")
+            continue
+        assert {2, 7, 77} <= set(found)
+        outcomes.add("right")
+    assert outcomes == {"refused", "right"}
 
 
 @pytest.mark.parametrize("engine", ENGINES)

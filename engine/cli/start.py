@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 TYPE_CHECKING = False  # as in typing, which takes longer to import than all the rest here
 if TYPE_CHECKING:
@@ -26,8 +27,15 @@ class Interrupted(BaseException):
 def main() -> NoReturn:
     """Run the command line and exit."""
     listen(_leave)
-    from engine.cli.main import main as run
-
+    try:
+        from engine.cli.main import main as run
+    except Exception as error:
+        # A library that lacks what the matcher needs says so while it is imported: one line, as for all else.
+        matcher = sys.modules.get("matcher.errors")
+        if matcher is None or not isinstance(error, matcher.MatcherError):
+            raise
+        os.write(2, f"probemill: {error}\n".encode(errors="backslashreplace"))
+        sys.exit(2)
     run()
 
 

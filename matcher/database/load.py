@@ -17,7 +17,7 @@ from matcher.database.parser import ServiceRow
 from matcher.database.parser import parse_database as parse
 from matcher.errors import DatabaseError, MatcherError
 from matcher.model import ProbeDatabase
-from matcher.patterns import cache
+from matcher.patterns import bindings, cache
 from matcher.patterns.pcre import check_pattern
 
 FILE_NAME = "nmap-service-probes"
@@ -27,6 +27,7 @@ _SOURCES = (
     "model.py",
     "regex/translate.py",
     "patterns/pcre.py",
+    "patterns/bindings.py",
 )  # what a parsed database depends on
 ENVIRONMENT = "PROBEMILL_PROBES"
 NMAP_FOLDERS = (  # where packages and `make install` put Nmap's data files
@@ -97,7 +98,7 @@ def load_database(choice: str | Path | None = None, *, services: Iterable[Servic
     name = database_name(path)
     rows = list(services) if _NAMED_EXCLUDE.search(data) else []  # only names there depend on the services table
     return cache.kept(
-        cache.key("database", name, cache.code(*_SOURCES), data, repr(rows)),
+        cache.key("database", name, cache.code(*_SOURCES), bindings.LIBPCRE2, data, repr(rows)),
         lambda: msgspec.msgpack.encode(parse_database(data, name, services=rows)),
         _decode,
     )

@@ -13,12 +13,10 @@ Source: service-detection behaviour of Nmap 7.93; pcre2api(3); the bounds are ou
 """
 
 from functools import lru_cache
-from typing import Any
-
-from pcre2 import _cy
-from re2 import _re2
 
 from matcher.errors import UnsupportedPattern
+from matcher.patterns import bindings
+from matcher.patterns.bindings import Code, Expression
 from matcher.regex.translate import anchored, pcre2_text, superset
 from matcher.regex.tree import parse
 
@@ -28,35 +26,24 @@ QUICK_LIMIT = 2_000  # match calls of the first run; one response in 500 needs m
 LONG = 16 << 10  # bytes; longer responses get a smaller first limit, and the linear-time check beforehand
 FULL = 32 << 10  # bytes; in longer responses Nmap's limit shrinks in proportion
 MAX_PATIENCE = 4  # second runs per response; ordinary traffic needs two at most
-CHECK_MEMORY = 1 << 20  # bytes for the linear-time check of one line
+CHECK_MEMORY = 4 << 20  # bytes for the linear-time check of one line
 KEPT_CHECKS = 32  # checks that are kept; for every line of a database they would fill the memory
 
-CASELESS = int(_cy.CompileOption.CASELESS)
-DOTALL = int(_cy.CompileOption.DOTALL)
-CONTEXT = _cy.create_match_context()
-UNANCHORED = _re2.RE2.Anchor.UNANCHORED
-
-Code = Any  # the binding's compiled pattern
-Found = Any  # the binding's match data; what span() takes
-LibraryError = _cy.LibraryError
-span = _cy.match_substring_span_bynumber  # (match data, response, group) -> (start, end) or (-1, -1)
-match = _cy.match  # (code, response, length, offset, CONTEXT) -> (match data or None, ...)
+Found = bindings.Found
+CONTEXT = bindings.CONTEXT
+LibraryError = bindings.LibraryError
+span = bindings.span
+match = bindings.match
 
 
 @lru_cache(maxsize=KEPT_CHECKS)
-def _linear_check(text: bytes, caseless: bool, dotall: bool) -> tuple[Any, bool]:
+def _linear_check(text: bytes, caseless: bool, dotall: bool) -> tuple[Expression | None, bool]:
     """(an RE2 expression that matches wherever the pattern does, whether it is anchored); (None, False) without one."""
     try:
         tree = parse(text, caseless=caseless, dotall=dotall)
+        return bindings.linear(superset(tree), max_mem=CHECK_MEMORY), anchored(tree)
     except UnsupportedPattern:
         return None, False
-    options = _re2.RE2.Options()
-    options.encoding = _re2.RE2.Options.Encoding.LATIN1
-    options.never_capture = True
-    options.log_errors = False
-    options.max_mem = CHECK_MEMORY
-    check = _re2.RE2(superset(tree), options)
-    return (check, anchored(tree)) if check.ok() else (None, False)
 
 
 class Patience:
@@ -71,7 +58,11 @@ class Patience:
 def compile_pattern(pattern: bytes, *, caseless: bool, dotall: bool, limit: int = MATCH_LIMIT) -> Code:
     """The compiled pattern with its limits. Raises LibraryError, but never for a pattern check_pattern passed."""
     prefix = b"(*LIMIT_MATCH=%d)(*LIMIT_DEPTH=%d)" % (limit, DEPTH_LIMIT)
-    return _cy.compile(prefix + pcre2_text(pattern).text, CASELESS * caseless | DOTALL * dotall)
+    return bindings.compile_code(prefix + pcre2_text(pattern).text, _options(caseless, dotall))
+
+
+def _options(caseless: bool, dotall: bool) -> int:
+    return bindings.CASELESS * caseless | bindings.DOTALL * dotall
 
 
 class Pattern:
@@ -91,7 +82,7 @@ class Pattern:
 
     def groups(self) -> int:
         """How many groups the pattern has, group 0 not counted."""
-        return int(_cy.pattern_capture_count(self.code or self.compile()))
+        return int(bindings.capture_count(self.code or self.compile()))
 
     def search(self, response: bytes, patience: Patience) -> Found | None:
         """The leftmost match within the bounds of the module's docstring."""
@@ -123,10 +114,10 @@ class Pattern:
         check, is_anchored = _linear_check(self.text, self.caseless, self.dotall)
         if check is None:
             return 0
-        start: int = check.Match(UNANCHORED, response, 0, len(response))[0][0]
-        if start < 0:
+        found = check.search(response)
+        if found is None:
             return None
-        return 0 if is_anchored or rb"\G" in self.text else start
+        return 0 if is_anchored or rb"\G" in self.text else found.start()
 
     def _compiled(self, limit: int) -> Code:
         return compile_pattern(self.text, caseless=self.caseless, dotall=self.dotall, limit=limit)
@@ -138,7 +129,7 @@ def check_pattern(pattern: bytes, caseless: bool, dotall: bool) -> tuple[str, in
     if text.fault is not None:
         return text.fault
     try:
-        _cy.compile(text.text, CASELESS * caseless | DOTALL * dotall)
-    except _cy.PatternError as error:
+        bindings.compile_code(text.text, _options(caseless, dotall))
+    except bindings.PatternError as error:
         return str(error.msg).partition("; ")[2], text.origin(error.pos)
     return None

@@ -3,22 +3,19 @@
 A set of whole patterns would be exact, but its lazy automaton costs a millisecond on every HTTP response it has not
 seen. A set of one well-chosen literal per line is small, and the rest of what a line needs is tested directly: its
 first bytes and its other literals. Lines without a usable literal are found by the response's first byte.
-Contract: PatternSet. RE2 answers an empty list without an error when its memory runs out; a pattern that always
-matches stands in every set, so that this cannot pass for "no line".
+Contract: PatternSet. A set for which RE2 lacks the memory is a SetFailure when it is loaded; see bindings.linear.
 """
 
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 
 import msgspec
 from msgspec import Struct
-from re2 import _re2
 
 from matcher.errors import UnsupportedPattern
 from matcher.model import Signature
-from matcher.patterns import SetFailure
+from matcher.patterns import SetFailure, bindings
 from matcher.regex.literals import Literal, Requirement, requirements
 from matcher.regex.literals import prefix as required_prefix
 from matcher.regex.translate import anchored, first_bytes
@@ -96,7 +93,6 @@ def plan(lines: Sequence[Signature]) -> _Plan:
 
 _Entry = tuple[int, bytes, tuple[bytes, ...]]  # position, prefix, checks
 _Hit = tuple[tuple[_Entry, ...], int]  # see _Keys.resolve
-_UNANCHORED = _re2.RE2.Anchor.UNANCHORED
 
 
 class _Keys:
@@ -108,18 +104,13 @@ class _Keys:
     def __init__(self, exact: dict[bytes, list[_Entry]], caseless: dict[bytes, list[_Entry]], memory: int) -> None:
         self.tables = (exact, caseless)
         self.ordered = (sorted(exact), sorted(caseless))
-        options = _re2.RE2.Options()
-        options.encoding = _re2.RE2.Options.Encoding.LATIN1
-        options.never_capture = True
-        options.longest_match = True
-        options.log_errors = False
-        options.max_mem = memory
-        texts = [_re2.RE2.QuoteMeta(key) for key in self.ordered[0]]
-        texts += [b"(?i:%b)" % _re2.RE2.QuoteMeta(key) for key in self.ordered[1]]
-        expression = _re2.RE2(b"|".join(texts), options)
-        if not expression.ok():
-            raise SetFailure(f"re2: {expression.error().decode('latin-1')}")
-        self.search = expression.Match
+        keys = [(key, bindings.escape(key)) for key in self.ordered[0]]
+        keys += [(key, b"(?i:%b)" % bindings.escape(key)) for key in self.ordered[1]]
+        keys.sort(key=lambda key: -len(key[0]))  # of keys that begin at one place the first counts
+        try:
+            self.search = bindings.linear(b"|".join(pattern for _, pattern in keys), max_mem=memory).search
+        except UnsupportedPattern as error:
+            raise SetFailure(f"re2: {error.feature}") from error
         self.known: dict[bytes, _Hit] = {}
 
     def resolve(self, text: bytes) -> _Hit:
@@ -174,12 +165,12 @@ class Re2Set:
         groups = {b"": self._first[response[0]]}  # by the text that was found; a flood of one text counts once
         if self._keys is not None:
             search, known = self._keys.search, self._keys.known
-            size = len(response)
-            start, end = search(_UNANCHORED, response, 0, size)[0]
-            while start >= 0:
+            hit = search(response)
+            while hit is not None:
+                start, end = hit.span()
                 text = response[start:end]
                 groups[text], skip = known.get(text) or self._keys.resolve(text)
-                start, end = search(_UNANCHORED, response, start + skip, size)[0]
+                hit = search(response, start + skip)
         for entries in groups.values():
             for position, prefix, checks in entries:
                 if begins(prefix):
@@ -193,7 +184,7 @@ class Re2Set:
 
 class Re2Engine:
     name = "re2"
-    version = version("google-re2")
+    version = f"pyre2 {bindings.version('pyre2')}"
 
     def analyse(self, lines: Sequence[Signature]) -> bytes:
         return msgspec.msgpack.encode(plan(lines))
