@@ -11,7 +11,7 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 
 # The house, wing by wing: what each may import beside its own rooms and the ground floor. Top floor first, and a wing
 # names only wings that stand below it in this table. docs/design.md has the drawing, made by docs/generate.py.
-GROUND = {"errors": "", "model": "errors", "signals": "", "services": "errors", "databases": "services"}
+GROUND = {"errors": "", "text": "", "model": "errors", "signals": "", "services": "errors", "databases": "services"}
 WINGS = {
     "cli": "api run offline targets state results post conversation",
     "api": "pool targets results post conversation transports",
@@ -39,7 +39,7 @@ HOUSES = {"engine": (WINGS, GROUND), "matcher": (MATCHER_WINGS, MATCHER_GROUND)}
 
 # Rooms of one kind, which never import each other, and what of their folder they share.
 SIBLINGS = {
-    "engine/transports": {"base", "reactor"},
+    "engine/transports": {"base", "crashes", "reactor"},
     "engine/targets": {"base", "base_hosts", "base_ports", "permutation", "prefixes"},
     "engine/results/sinks": {"base", "output"},
     "engine/pool/runners": {"base"},
@@ -50,7 +50,7 @@ SIBLINGS = {
 # The pure rooms: time, bytes and results are arguments. sockets: inet_pton there is arithmetic.
 WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subprocess", "multiprocessing"}
 PURE = {
-    "": "errors model",
+    "": "errors model text",
     "conversation": "driver fingerprint plan scan timing trace",
     "pool": "limits pseudo",
     "targets": "permutation prefixes",
