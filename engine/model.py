@@ -56,6 +56,7 @@ class Reason(Enum):
     TLS = "tls"
     BUDGET = "budget"
     CANCELLED = "cancelled"
+    CRASHED = "crashed"
 
 
 class Tunnel(Enum):
