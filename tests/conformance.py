@@ -36,7 +36,7 @@ BIG = 300_000  # bytes; more than one read takes
 class Recorder:
     """A receiver that remembers, and hangs up at the end as the driver does.
 
-    Events: "connected", bytes, "ended", or the errno of what broke.
+    Events: "connected", bytes, "ended", the errno of what broke, or the name of what a report has raised.
     """
 
     def __init__(self, hang_up: Callable[[], None]) -> None:
@@ -59,6 +59,9 @@ class Recorder:
 
     def broken(self, error: OSError, now: float) -> None:
         self.events.append(error.errno or 0)
+
+    def crashed(self, error: Exception, now: float) -> None:
+        self.events.append(type(error).__name__)
 
     @property
     def data(self) -> bytes:
@@ -153,6 +156,15 @@ async def check_stream(make: MakeTransport, *, before: tuple[Word, ...] = ()) ->
         await record.until(lambda: bool(record.events))
         await record.stays(ECONNREFUSED)
 
+    with line(make, *before, {"send": "bye"}, "close") as (_, record):
+        record.received = _fail  # type: ignore[method-assign]
+        await record.until(lambda: len(record.events) == 2)
+        await record.stays("connected", "LookupError")  # who raises is told so, and nothing more
+
+
+def _fail(data: bytes, now: float) -> None:
+    raise LookupError
+
 
 async def check_bare_stream(make: MakeTransport) -> None:
     """Where the peer's end of the connection is TCP itself: a reset that was there before we looked."""
@@ -190,6 +202,12 @@ async def check_datagrams(make: MakeTransport) -> None:
         talk.send(b"x")
         await record.until(lambda: bool(record.events))
         assert record.events == [ECONNREFUSED]
+
+    with line(make, {"on": {"two": [{"send": "a"}, {"send": "b"}]}}, proto="udp") as (talk, record):
+        record.received = _fail  # type: ignore[method-assign]
+        talk.send(b"two")
+        await record.until(lambda: bool(record.events))
+        await record.stays("LookupError")
 
 
 def check_sink(make: Callable[[Path], Sink], path: Path, rows: Sequence[ServiceResult]) -> bytes:

@@ -54,10 +54,15 @@ async def tcp_peer(talk: Talk, tls: ssl.SSLContext | None = None) -> AsyncIterat
         await asyncio.sleep(0.01)  # the transports' last callbacks
 
 
-async def speak_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: bytes = b"") -> None:
+async def speak_tls(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    said: bytes = b"",
+    context: ssl.SSLContext | None = None,
+) -> None:
     """Shake hands in the middle of a conversation and say something. By hand: asyncio loses an early ClientHello."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    session = tls_context().wrap_bio(incoming, outgoing, server_side=True)
+    session = (context or tls_context()).wrap_bio(incoming, outgoing, server_side=True)
     while True:
         try:
             session.do_handshake()

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificates import certificate, context_with
+from cryptography.hazmat.primitives.asymmetric import ec
 from loopback import DATABASE, Farm, Talk, Visit, config, database_file, greeting_after, reset, scan, silent
 from peers import speak_tls
 
 from engine.model import Reason, ServiceResult, Tunnel, Verdict
+from engine.transports.tls import MAX_OVERHEAD
 
 ROWS = 5  # of each kind
 LIMIT_S = 20.0  # for what takes two seconds on a quiet machine
@@ -285,3 +288,34 @@ def test_endless_sender_inside_tls(database: str) -> None:
     assert row.bytes < 3 * 700_000
     assert row.tls is not None
     assert len(farm.visits) == ROWS * 3
+
+
+@pytest.mark.parametrize(("tickets", "name"), [(100, "hello"), (MAX_OVERHEAD // 150, "unknown")])
+def test_session_tickets(database: str, tickets: int, name: str) -> None:
+    """A server may send some before it speaks; whoever sends more than bytes of any use is hung up on."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    context = context_with(key, certificate(key))
+    context.num_tickets = tickets
+
+    async def shake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await speak_tls(reader, writer, b"HELLO 1.0\r\n", context)
+        await reader.read()
+
+    row, _ = attack(tls_peer(shake, reads_hello=False), database)
+    assert (row.name, row.tunnel) == (name, Tunnel.SSL)
+    assert row.bytes < 100
+    assert row.elapsed_ms < SLACK_MS
+
+
+def test_a_chain_of_certificates_without_end(database: str) -> None:
+    """OpenSSL takes 100 kB of them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    one = certificate(key)
+    context = context_with(key, one, *[one] * (MAX_OVERHEAD // len(one)))
+
+    async def shake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await speak_tls(reader, writer, b"HELLO 1.0\r\n", context)
+        await reader.read()
+
+    row, _ = attack(tls_peer(shake, reads_hello=False), database)
+    assert (row.verdict, row.reason, row.tls) == (Verdict.INCOMPLETE, Reason.TLS, None)

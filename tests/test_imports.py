@@ -13,6 +13,7 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 # names only wings that stand below it in this table. docs/design.md has the drawing, made by docs/generate.py.
 GROUND = {
     "errors": "",
+    "text": "",
     "model": "errors",
     "isolated": "",
     "signals": "",
@@ -47,7 +48,7 @@ HOUSES = {"engine": (WINGS, GROUND), "matcher": (MATCHER_WINGS, MATCHER_GROUND)}
 
 # Rooms of one kind, which never import each other, and what of their folder they share.
 SIBLINGS = {
-    "engine/transports": {"base", "reactor"},
+    "engine/transports": {"base", "crashes", "reactor"},
     "engine/targets": {"base", "base_hosts", "base_ports", "permutation", "prefixes"},
     "engine/results/sinks": {"base", "output"},
     "engine/pool/runners": {"base"},
@@ -58,7 +59,7 @@ SIBLINGS = {
 # The pure rooms: time, bytes and results are arguments. sockets: inet_pton there is arithmetic.
 WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subprocess", "multiprocessing"}
 PURE = {
-    "": "errors model",
+    "": "errors model text",
     "conversation": "driver fingerprint plan scan timing trace",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",

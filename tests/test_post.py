@@ -630,12 +630,12 @@ def test_a_cancelled_scan_gives_the_plain_rows(config: Callable[..., ScanConfig]
     async def test() -> None:
         talking = asyncio.Event()
 
-        async def talk(reader: StreamReader, writer: StreamWriter) -> None:
-            writer.write(b"broker\n")
-            if await reader.read(8):
-                talking.set()
-                await asyncio.sleep(60)
+        async def listens(reader: StreamReader, writer: StreamWriter) -> None:
+            assert await reader.read(8)
+            talking.set()
+            await asyncio.sleep(60)
 
+        talk, _ = banner_first(b"broker\n", listens)
         async with tcp_peer(talk) as port:
 
             async def source() -> Any:

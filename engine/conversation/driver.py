@@ -2,6 +2,9 @@
 
 The only place that knows what an OSError means for a scan. What a driver needs from its surroundings it asks of its
 `Host` (the worker): the reactor, a transport to talk through, and a place to hand the result to.
+
+What goes wrong in here goes wrong for one target. An exception that comes out of a report is told back as `crashed`,
+which ends with a row that says so; `begin`, `abort` and `reopen`, which the host calls, see to that themselves.
 """
 
 from errno import (
@@ -26,6 +29,7 @@ from typing import Protocol
 from engine.conversation.scan import Action, Connect, Listen, Send, ServiceScan, Stage
 from engine.model import Reason, ServiceResult, Tunnel
 from engine.transports.base import Transport
+from engine.transports.crashes import report
 from engine.transports.reactor import Reactor, Timed
 
 RETRY_S = 0.1  # how long to wait before asking again for a socket that the machine could not give
@@ -71,7 +75,9 @@ class Host(Protocol):
         """The machine had no socket to give; go slower."""
         ...
 
-    def finished(self, driver: "Driver", result: ServiceResult) -> None: ...
+    def finished(self, driver: "Driver", result: ServiceResult) -> None:
+        """The conversation is over, this is its row. Told once; what is made of the row must not raise."""
+        ...
 
 
 class Driver:
@@ -82,6 +88,7 @@ class Driver:
 
     __slots__ = (
         "_connect_s",
+        "_handed_over",
         "_host",
         "_retrying",
         "_transport",
@@ -106,21 +113,31 @@ class Driver:
         self._tunnel = Tunnel.NONE
         self._connect_s = 0.0
         self._retrying = False
+        self._handed_over = False  # the row, to the host
 
     def begin(self, now: float) -> None:
-        self._do(self.scan.start(now), now)
+        try:
+            self._do(self.scan.start(now), now)
+        except Exception as error:
+            self.crashed(error, now)
 
     def abort(self, reason: Reason, now: float) -> None:
         """End now with what is known. Harmless once finished."""
-        if self.scan.stage is not Stage.FINISHED:
-            self._do(self.scan.abort(reason, now), now)
+        try:
+            if self.scan.stage is not Stage.FINISHED:
+                self._do(self.scan.abort(reason, now), now)
+        except Exception as error:
+            self.crashed(error, now)
 
     def reopen(self, now: float) -> None:
         """A connection that had to wait for its turn may be opened now; its time to connect begins here."""
-        if self.scan.stage is Stage.CONNECTING:
-            self._open(now)
+        try:
+            if self.scan.stage is Stage.CONNECTING:
+                self._open(now)
+        except Exception as error:
+            self.crashed(error, now)
 
-    # -- reports of the transport and the reactor
+    # -- reports of the transport and the reactor, which tell us when one of them raises
 
     def opened(self) -> None:
         self.scan.opened()
@@ -148,6 +165,27 @@ class Driver:
         else:
             self._do(self.scan.timed_out(now), now)
 
+    def put_off(self, pause_s: float) -> None:
+        """Every moment that it waits for, its budget, too: that bounds what a service costs us, and a pause is free."""
+        self.deadline += pause_s
+        self.budget_at += pause_s
+        self.scan.put_off(pause_s)
+
+    def crashed(self, error: Exception, now: float) -> None:
+        """End with a row, whatever state this is in."""
+        target = self.scan.target
+        report(f"{target.host} port {target.port}/{target.proto}", error, now)
+        if self._handed_over:
+            return
+        try:
+            result = self.scan.abort(Reason.CRASHED, now).result
+        except Exception:
+            result = self.scan.crashed(now)
+        try:
+            self._drop()
+        finally:
+            self._hand_over(result)
+
     # -- actions
 
     def _do(self, action: Action, now: float) -> None:
@@ -162,8 +200,12 @@ class Driver:
             self._open(now)
         else:
             self._drop()
-            self._host.reactor.disarm(self)
-            self._host.finished(self, action.result)
+            self._hand_over(action.result)
+
+    def _hand_over(self, result: ServiceResult) -> None:
+        self._handed_over = True
+        self._host.reactor.disarm(self)
+        self._host.finished(self, result)
 
     def _wait_until(self, deadline: float) -> None:
         deadline = min(deadline, self.budget_at)

@@ -318,6 +318,30 @@ class ServiceScan:
         self._keep_fingerprint(now)
         return self._finish(Verdict.INCOMPLETE, now, reason)
 
+    def put_off(self, pause_s: float) -> None:
+        """We have not run for so long: what is being measured began later, and ends later, by that much."""
+        self._t0 += pause_s
+        self._window += pause_s
+
+    def crashed(self, now: float) -> ServiceResult:
+        """The least there is to say, where the state of the conversation can no longer be trusted."""
+        self.stage = Stage.FINISHED
+        target, context = self.target, self._context
+        return ServiceResult(
+            ip=target.host,
+            port=target.port,
+            proto=target.proto,
+            host=target.name,
+            state=self._state or ("open|filtered" if target.proto == "udp" else "open"),
+            verdict=Verdict.INCOMPLETE,
+            reason=Reason.CRASHED,
+            database=context.reference,
+            started=_rfc3339(self._started + context.wall_offset),
+            elapsed_ms=round((now - self._started) * 1000),
+            connections=self._connections,
+            bytes=self._bytes,
+        )
+
     # -- rules
 
     def _expect(self, stage: Stage, event: str) -> None:

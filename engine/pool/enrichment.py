@@ -6,7 +6,6 @@ it was where its conversations failed or were cancelled. docs/post.md has the mo
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +17,8 @@ from engine.pool.descriptors import POST_CONVERSATIONS
 from engine.pool.turns import Turns
 from engine.post import LIMIT_S, PostProcessing
 from engine.post.second_opinion import SecondOpinion
+from engine.transports.crashes import report
 from engine.transports.dial import Dialler
-
-log = logging.getLogger("probemill.worker")
 
 
 class _Asking(msgspec.Struct, eq=False):
@@ -71,8 +69,8 @@ class Enrichment:
             return result
         try:
             return self._opinion.on(result, response)
-        except Exception:
-            log.warning("%s port %d: no second opinion", result.ip, result.port, exc_info=True)
+        except Exception as error:
+            report(f"{result.ip} port {result.port}: second opinion", error, time.monotonic())
             return result
 
     def wants(self, result: ServiceResult) -> bool:

@@ -35,6 +35,7 @@ from engine.post import PostProcessing
 from engine.post.second_opinion import open_opinion
 from engine.transports.base import Transport
 from engine.transports.certificates import tls_facts
+from engine.transports.crashes import report
 from engine.transports.reactor import Reactor
 from engine.transports.tls import TlsTransport
 
@@ -156,8 +157,13 @@ class Worker:
         target, response = driver.scan.target, driver.scan.response
         self._inflight.discard(driver)
         self._handshakes.leave(driver)
-        result = self._enrichment.read(result, response)
-        if label := self._pseudo.label(result, response):
+        try:
+            result = self._enrichment.read(result, response)
+            label = self._pseudo.label(result, response)
+        except Exception as error:  # the scan is done: its row is not lost for what comes after
+            report(f"{target.host} port {target.port}/{target.proto}", error, time.monotonic())
+            label = None
+        if label is not None:
             self._emit(target, replace(result, pseudo=label))
         elif self._enrichment.wants(result) and not self._is_spared(target):
             if not self._enrichment.begin(target, result, response, driver.budget_at):
@@ -214,7 +220,8 @@ class Worker:
             scan = ServiceScan(target, self._context, max_probes=max_probes)
         else:
             scan = TracedScan(target, self._context, self._trace, max_probes=max_probes)
-        budget_at = self._budgets.enter(target.host, now)
+        paused_s = self.reactor.paused_s  # which no host is charged for
+        budget_at = self._budgets.enter(target.host, now - paused_s) + paused_s
         driver = Driver(scan, self, budget_at)
         self._inflight.add(driver)
         if budget_at <= now:

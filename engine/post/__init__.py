@@ -105,8 +105,7 @@ class PostProcessing:
             if not module.applies(result):
                 continue
             try:
-                async with asyncio.timeout_at(dial.deadline):
-                    result = await module.ask(result, response, dial)
+                result = await dial.within(module.ask(result, response, dial))
             except Exception:  # silent, refusing or hostile peers: the row goes on as it was
                 continue
         elapsed_s = asyncio.get_running_loop().time() - began

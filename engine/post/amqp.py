@@ -14,6 +14,7 @@ METHOD = 1
 START = (10, 10)
 FRAME = 1 << 17  # bytes
 KEPT = ("product", "version", "platform", "cluster_name", "copyright")
+ENTRIES = 64  # of a table that are looked at
 
 _FIXED = {  # field type: bytes of its value
     b"t": 1, b"b": 1, b"B": 1, b"s": 2, b"u": 2, b"U": 2, b"I": 4, b"i": 4, b"f": 4,
@@ -56,10 +57,12 @@ class Amqp:
 
 
 def strings(table: bytes) -> dict[str, bytes]:
-    """The string values of a field table. Raises struct.error, ValueError for what is no table."""
+    """The string values among a field table's first entries. Raises struct.error, ValueError for what is no table."""
     found: dict[str, bytes] = {}
     at = 0
-    while at < len(table):
+    for _ in range(ENTRIES):
+        if at >= len(table):
+            break
         end = at + 1 + table[at]
         key = text(table[at + 1 : end])
         kind, at = table[end : end + 1], end + 1

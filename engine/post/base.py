@@ -3,24 +3,34 @@
 A `Reader` looks at what the scan has received already and contacts nobody. An `Asker` holds one more short
 conversation. Either takes a result and gives it back, enriched or as it was; either may raise on whatever bytes a peer
 sends, and then the result stays as it was.
+
+Nothing gets into a row but through `noted` and `identified`, which let through only what every sink can write: text fit
+to be shown, numbers of 64 bits, and no more of it than a row can bear.
 """
 
+import codecs
 import re
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, Protocol
 
+import msgspec
 from msgspec.structs import replace
 
 from engine.model import Json, ServiceResult, Verdict
+from engine.text import one_line
 from engine.transports.dial import Dialler
 
 CAPACITY = {"product": 79, "version": 79, "hostname": 79, "extrainfo": 255, "ostype": 31, "devicetype": 31}  # Nmap's
 TEXT = 256  # characters of a text from the network that is kept under `post`
 HEAD = 16384  # bytes of an answer's header, and of its page, that are looked at
+LARGEST = 16384  # bytes of all that a row has under `post`, as JSON
+DEEPEST = 8  # lists and objects within each other
+INT64 = range(-(1 << 63), 1 << 63)
 
 _TITLE = re.compile(rb"<title\b[^>]{0,200}>([^<]{0,1000})<", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
-_BLANKS = re.compile(r"[\s\x00-\x1f\x7f]+")
+_encode = msgspec.json.Encoder().encode
 
 
 class Module(Protocol):
@@ -51,12 +61,33 @@ class Asker(Module, Protocol):
 
 
 def noted(result: ServiceResult, name: str, facts: Json) -> ServiceResult:
-    """The result with `facts` under `post`, added to what stands there under this name."""
+    """The result with `facts` under `post`, added to what stands there under this name.
+
+    Raises ValueError for what no row may hold, and for more than it may hold.
+    """
     post = dict(result.post or {})
+    facts = _fit(facts, DEEPEST)
     if isinstance(facts, Mapping):
         facts = {**post.get(name, {}), **facts}
     post[name] = facts
+    if len(_encode(post)) > LARGEST:
+        raise ValueError(f"more than {LARGEST} bytes under post")
     return replace(result, post=post)
+
+
+def _fit(value: Json, depth: int) -> Json:
+    """The value with its texts made fit to be shown. Raises ValueError for what has no place in a row."""
+    kind = type(value)
+    if kind is str:
+        return value if value.isprintable() else one_line(value, LARGEST)
+    if value is None or kind is bool or (kind is int and value in INT64) or (kind is float and isfinite(value)):
+        return value
+    if depth:
+        if kind is dict:
+            return {_fit(str(key), 0): _fit(item, depth - 1) for key, item in value.items()}
+        if kind is list:
+            return [_fit(item, depth - 1) for item in value]
+    raise ValueError(f"no {kind.__name__} like this in a row")
 
 
 def identified(result: ServiceResult, **fields: str) -> ServiceResult:
@@ -68,13 +99,13 @@ def identified(result: ServiceResult, **fields: str) -> ServiceResult:
 
 
 def text(data: bytes, limit: int = TEXT) -> str:
-    """Bytes of unknown encoding as one line of text: UTF-8 where it is, else Latin-1; blanks and controls folded."""
-    data = data[: 4 * limit]
+    """Bytes of unknown encoding as one line of printable text: UTF-8 where it is, else Latin-1."""
+    start = data[: 4 * limit]
     try:
-        decoded = data.decode()
+        decoded, _ = codecs.utf_8_decode(start, "strict", len(start) == len(data))  # a character may be cut
     except UnicodeDecodeError:
-        decoded = data.decode("latin-1")
-    return _BLANKS.sub(" ", decoded).strip()[:limit]
+        decoded = start.decode("latin-1")
+    return one_line(decoded, limit)
 
 
 def title(page: bytes) -> str:

@@ -51,7 +51,8 @@ SILENCE_S = 1.0
 UNLIKELY = (12345, 123456789)  # versions
 RECORD = 1 << 16  # bytes; longer replies are none of ours
 FRAGMENTS = 256  # of one record
-LISTED = 512  # entries of a portmapper that are taken
+LISTED = 256  # entries of a portmapper that are taken
+GROUPS = 96  # of program, protocol and port that are shown
 
 CALL, REPLY, RPC_VERSION, ACCEPTED, SUCCESS, PROG_MISMATCH = 0, 1, 2, 0, 0, 2
 NULL, DUMP = 0, 4  # procedures
@@ -198,7 +199,8 @@ def _listing(data: bytes) -> list[Json]:
         if not follows:
             break
         program, version, protocol, port = entry
-        groups.setdefault((program, protocol, port), set()).add(version)
+        if (program, protocol, port) in groups or len(groups) < GROUPS:
+            groups.setdefault((program, protocol, port), set()).add(version)
     return [
         {
             "program": program,

@@ -16,6 +16,7 @@ from engine.transports.dial import DialError, Dialler
 SERVICES = frozenset(("microsoft-ds", "netbios-ssn"))
 NETBIOS_PORT = 139  # wants a session request with the server's name first; not asked
 LARGEST = 1 << 16  # bytes of an answer
+NAMES = 1024  # bytes of the names in it
 
 SMB1 = b"\xffSMB\x72\0\0\0\0"  # NEGOTIATE, status 0
 SMB1_WORDS = struct.Struct("<HBHHIIIIQhB")  # of dialect NT LM 0.12
@@ -119,7 +120,7 @@ def smb1_facts(message: bytes) -> dict[str, Json]:
         if len(data) >= 16:
             facts["guid"] = str(uuid.UUID(bytes_le=data[:16]))
     else:
-        domain, _, rest = data[key:].decode("utf-16-le", "ignore").partition("\0")
+        domain, _, rest = data[key : key + NAMES].decode("utf-16-le", "ignore").partition("\0")
         for name, value in (("domain", domain), ("server", rest.partition("\0")[0])):
             if value:
                 facts[name] = text(value.encode())

@@ -12,6 +12,8 @@ INTEGER, OCTETS, SEQUENCE, GET = 0x02, 0x04, 0x30, 0xA0
 VERSION_3 = 3
 MESSAGE_ID = 0x50726F62
 LARGEST = 65507  # bytes of a UDP datagram
+MEMBERS = 8  # of a sequence; none here has more
+ENGINE = range(1, 33)  # bytes of an SnmpEngineID, RFC 3411; some agents use fewer than the 5 they should
 REPORTABLE = b"\x04"
 USER_BASED = 3  # security model
 
@@ -65,12 +67,21 @@ def read_tlv(data: bytes, at: int = 0) -> tuple[int, bytes, int]:
 
 
 def values(sequence: bytes) -> list[bytes]:
-    """The values of a sequence's members."""
+    """The values of a sequence's members. Raises DialError, IndexError for what is not BER, and for too many."""
     found, at = [], 0
     while at < len(sequence):
         _, value, at = read_tlv(sequence, at)
         found.append(value)
+        if len(found) > MEMBERS:
+            raise DialError("an endless sequence")
     return found
+
+
+def number(value: bytes) -> int:
+    """An INTEGER of 32 bits, which is all that SNMP has. Raises DialError for a longer one."""
+    if not 0 < len(value) <= 5:
+        raise DialError("no INTEGER of 32 bits")
+    return int.from_bytes(value, "big", signed=True)
 
 
 class Snmp:
@@ -97,14 +108,12 @@ class Snmp:
 def engine_facts(message: bytes) -> dict[str, Json]:
     """What the report of an agent tells. Raises DialError, ValueError, IndexError for another message."""
     version, header, security, _ = values(read_tlv(message)[1])
-    if int.from_bytes(version, "big") != VERSION_3 or int.from_bytes(values(header)[0], "big") != MESSAGE_ID:
+    if number(version) != VERSION_3 or number(values(header)[0]) != MESSAGE_ID:
         raise DialError("not an answer to the discovery")
     engine, boots, time_s, *_ = values(read_tlv(security)[1])
-    facts: dict[str, Json] = {
-        "engine_id": engine.hex(),
-        "boots": int.from_bytes(boots, "big"),
-        "uptime_s": int.from_bytes(time_s, "big"),
-    }
+    if len(engine) not in ENGINE:
+        raise DialError("no SnmpEngineID")
+    facts: dict[str, Json] = {"engine_id": engine.hex(), "boots": number(boots), "uptime_s": number(time_s)}
     if len(engine) >= 4:
         enterprise = int.from_bytes(engine[:4], "big") & 0x7FFFFFFF
         facts["enterprise"] = enterprise

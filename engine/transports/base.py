@@ -37,3 +37,7 @@ class Receiver(Protocol):
     def broken(self, error: OSError, now: float) -> None:
         """The connection could not be made, or broke while reading or writing."""
         ...
+
+    def crashed(self, error: Exception, now: float) -> None:
+        """One of the calls above raised, or the transport itself did: a fault of ours. Nothing is reported after it."""
+        ...

@@ -1,14 +1,29 @@
-"""What a finished TLS handshake tells about the server: protocol, cipher, and the facts of its certificate."""
+"""What a finished TLS handshake tells about the server: protocol, cipher, and the facts of its certificate.
+
+A certificate is a stranger's text in a language with many versions. Each fact is read by itself, and one that cannot be
+read - whatever the library says to it, be it by an exception or by a panic of its Rust half - is left out.
+"""
 
 import hashlib
 import ssl
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
+from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
 from engine.model import TlsFacts
+from engine.text import one_line
+
+LARGEST = 1 << 14  # bytes of a certificate that is looked into: 200 names fit, and reading it takes 25 ms at worst
+NAME = 1024  # characters of a subject or issuer
+ALTERNATIVE = 256  # characters of one alternative name
+ALTERNATIVES = 1 << 13  # characters of all of them
+
+_Given = TypeVar("_Given")
+_Read = TypeVar("_Read")
 
 
 def tls_facts(session: ssl.SSLObject) -> TlsFacts:
@@ -17,7 +32,7 @@ def tls_facts(session: ssl.SSLObject) -> TlsFacts:
     facts = TlsFacts(
         protocol=session.version() or "",
         cipher=cipher[0] if cipher else "",
-        alpn=session.selected_alpn_protocol() or "",
+        alpn=one_line(session.selected_alpn_protocol() or "", ALTERNATIVE),
     )
     der = session.getpeercert(binary_form=True)
     return certificate_facts(der, facts) if der else facts
@@ -26,33 +41,30 @@ def tls_facts(session: ssl.SSLObject) -> TlsFacts:
 def certificate_facts(der: bytes, facts: TlsFacts) -> TlsFacts:
     """`facts` with what stands in a certificate."""
     known: dict[str, object] = {"sha256": hashlib.sha256(der).hexdigest()}
-    try:
-        certificate = x509.load_der_x509_certificate(der)
-        known |= {
-            "subject": certificate.subject.rfc4514_string(),
-            "issuer": certificate.issuer.rfc4514_string(),
-            "not_before": _rfc3339(certificate.not_valid_before_utc),
-            "not_after": _rfc3339(certificate.not_valid_after_utc),
-        }
-        known["self_signed"] = _is_self_signed(certificate)
-        known["key"] = _key(certificate)
-        known["names"] = _names(certificate)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        pass  # whatever was read before the fault is kept
+    if len(der) <= LARGEST and (certificate := _attempt(x509.load_der_x509_certificate, der)) is not None:
+        for field, read in _READ.items():
+            if (value := _attempt(read, certificate)) is not None:
+                known[field] = value
     return TlsFacts(protocol=facts.protocol, cipher=facts.cipher, alpn=facts.alpn, **known)  # type: ignore[arg-type]
 
 
+def _attempt(read: Callable[[_Given], _Read], given: _Given) -> _Read | None:
+    try:
+        return read(given)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a panic is no Exception
+        return None
+
+
 def _rfc3339(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def _is_self_signed(certificate: x509.Certificate) -> bool:
     if certificate.subject != certificate.issuer:
         return False
-    try:
-        certificate.verify_directly_issued_by(certificate)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False
+    certificate.verify_directly_issued_by(certificate)  # raises where it is not
     return True
 
 
@@ -73,9 +85,31 @@ def _key(certificate: x509.Certificate) -> str:
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    """As many as fit, in the certificate's order."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
         return ()
     kinds = (x509.DNSName, x509.IPAddress, x509.RFC822Name, x509.UniformResourceIdentifier)
-    return tuple(str(name.value) for name in extension.value if isinstance(name, kinds))
+    names: list[str] = []
+    room = ALTERNATIVES
+    for name in extension.value:
+        if isinstance(name, kinds):
+            names.append(one_line(str(name.value), ALTERNATIVE))
+            room -= len(names[-1]) + 1
+            if room <= 0:
+                break
+    return tuple(names)
+
+
+_READ: Mapping[str, Callable[[x509.Certificate], object]] = MappingProxyType(
+    {
+        "subject": lambda certificate: one_line(certificate.subject.rfc4514_string(), NAME),
+        "issuer": lambda certificate: one_line(certificate.issuer.rfc4514_string(), NAME),
+        "not_before": lambda certificate: _rfc3339(certificate.not_valid_before_utc),
+        "not_after": lambda certificate: _rfc3339(certificate.not_valid_after_utc),
+        "self_signed": _is_self_signed,
+        "key": _key,
+        "names": _names,
+    }
+)

@@ -4,8 +4,12 @@ A `Dialler` belongs to one target and one deadline; its streams, TCP with or wit
 beyond that deadline and never take more bytes than allowed. Everything that can go wrong on the way - refused, silent,
 hung up too early, a handshake that fails, too many bytes - is a DialError.
 
-Sockets and the loop's `sock_*` calls rather than asyncio's streams: a conversation here can end at any moment and then
-leaves nothing behind, no buffer, no transport that has yet to close, no callback.
+Time is counted as the reactor counts it: what waits on a socket when a limit is reached still counts, and pauses of the
+process do not. So limits are no timers of the loop, which fire before anybody looks at a socket: whoever waits looks at
+the clock now and then, and at its socket once more when its time is up.
+
+Sockets of our own rather than asyncio's streams: a conversation here can end at any moment and then leaves nothing
+behind, no buffer, no transport that has yet to close, no callback.
 """
 
 import asyncio
@@ -13,16 +17,21 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from math import inf
+from errno import EALREADY, EINPROGRESS, EISCONN
+from functools import partial
+from os import strerror
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from engine.model import Tunnel
+from engine.transports.reactor import PAUSE_COUNTS_S, PAUSE_S
 
 READ = 65536  # bytes asked of the socket at once; no datagram is longer
 RECORD = 16384  # bytes; TLS's largest record
 SILENCE_S = 2.0  # how long to wait for the next bytes, where the caller does not say
 MAX_BYTES = 1 << 20  # received per Dialler
+LOOK_S = 0.25  # between two looks at the clock
+GRACE_S = 0.5  # for a conversation to notice by itself that its time is up
 
 _T = TypeVar("_T")
 
@@ -34,8 +43,8 @@ class DialError(Exception):
 class Dialler:
     """Opens streams to one port. Counts the TCP connections, and all bytes received.
 
-    deadline: loop time at which everything here is over. name: for SNI, or "". source: local address, or "".
-    pace: called before each connection; how many seconds it has to wait for its turn.
+    deadline: loop time, without the pauses to come, at which everything here is over. name: for SNI, or "". source:
+    local address, or "". pace: called before each connection; how many seconds it has to wait for its turn.
     """
 
     def __init__(
@@ -60,6 +69,8 @@ class Dialler:
         self._source = source
         self._max_bytes = max_bytes
         self._pace = pace
+        self._looked = asyncio.get_running_loop().time()
+        self._paused_s = 0.0
 
     async def open(self, proto: Literal["tcp", "udp"], tunnel: Tunnel = Tunnel.NONE) -> "Stream":
         """A stream of either kind, connected, and with TLS inside where the tunnel says so. Raises DialError."""
@@ -67,13 +78,12 @@ class Dialler:
         kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
-            sock = socket.socket(family, kind)
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
         except OSError as error:
             raise DialError(f"no socket: {error.strerror}") from error
         stream = Stream(sock, self)
         try:
-            sock.setblocking(False)
-            await self.within(SILENCE_S, self._connect(sock))
+            await stream.connect((self.host, self.port), self._source)
             self.connections += proto == "tcp"
             if tunnel is not Tunnel.NONE:
                 await stream.start_tls()
@@ -82,15 +92,59 @@ class Dialler:
             raise
         return stream
 
-    async def within(self, limit_s: float, step: Coroutine[Any, Any, _T]) -> _T:
-        """The result of a step that gets `limit_s` seconds, and not beyond the deadline. Raises DialError."""
+    async def within(self, conversation: Coroutine[Any, Any, _T]) -> _T:
+        """What a conversation comes to; it is ended where it has not noticed that the time is up. Raises DialError."""
+        task = asyncio.ensure_future(conversation)
         try:
-            async with asyncio.timeout_at(min(asyncio.get_running_loop().time() + limit_s, self.deadline)):
-                return await step
-        except TimeoutError as error:
-            raise DialError("timed out") from error
-        except OSError as error:
-            raise DialError(error.strerror or str(error)) from error
+            while not task.done():
+                if self.time() >= self.deadline + GRACE_S:
+                    raise DialError("timed out")
+                await asyncio.wait((task,), timeout=LOOK_S)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+    def time(self) -> float:
+        """Loop time without our pauses. There was one where nobody has looked for longer than anybody waits."""
+        now = asyncio.get_running_loop().time()
+        unseen_s, self._looked = now - self._looked, now
+        if unseen_s > PAUSE_S:
+            self._paused_s += unseen_s - PAUSE_COUNTS_S
+        return now - self._paused_s
+
+    def until(self, limit_s: float) -> float:
+        """The time at which a wait of `limit_s` seconds ends."""
+        return min(self.time() + limit_s, self.deadline)
+
+    async def wait(self, until: float, sock: socket.socket | None = None, *, write: bool = False) -> bool:
+        """Wait until the socket can be read (or written), or the time has come. -> whether the socket is ready"""
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[bool] = loop.create_future()
+        timer: asyncio.TimerHandle
+
+        def wake(ready: bool) -> None:
+            if not woken.done():
+                woken.set_result(ready)
+
+        def look() -> None:
+            nonlocal timer
+            left_s = until - self.time()
+            if left_s > 0:
+                timer = loop.call_later(min(left_s, LOOK_S), look)
+            else:
+                wake(False)
+
+        timer = loop.call_later(0, look)
+        if sock is not None:
+            (loop.add_writer if write else loop.add_reader)(sock, wake, True)
+        try:
+            return await woken
+        finally:
+            timer.cancel()
+            if sock is not None:
+                (loop.remove_writer if write else loop.remove_reader)(sock)
 
     def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
         return self._context.wrap_bio(incoming, outgoing, server_hostname=self._name or None)
@@ -105,14 +159,10 @@ class Dialler:
         wait_s = self._pace()
         if wait_s <= 0:
             return
-        if asyncio.get_running_loop().time() + wait_s >= self.deadline:
+        turn_at = self.time() + wait_s
+        if turn_at >= self.deadline:
             raise DialError("its turn would come too late")
-        await asyncio.sleep(wait_s)
-
-    async def _connect(self, sock: socket.socket) -> None:
-        if self._source:
-            sock.bind((self._source, 0))
-        await asyncio.get_running_loop().sock_connect(sock, (self.host, self.port))
+        await self.wait(turn_at)
 
 
 class Stream:
@@ -140,21 +190,39 @@ class Stream:
     def close(self) -> None:
         self._socket.close()
 
+    async def connect(self, address: tuple[str, int], source: str) -> None:
+        """Raises DialError."""
+
+        def attempt() -> None:
+            error = self._socket.connect_ex(address)
+            if error in (EINPROGRESS, EALREADY):
+                raise BlockingIOError
+            if error not in (0, EISCONN):
+                raise OSError(error, strerror(error))
+
+        if source:
+            try:
+                self._socket.bind((source, 0))
+            except OSError as error:
+                raise DialError(error.strerror) from error
+        await self._attempt(attempt, self._dialler.until(SILENCE_S), write=True)
+
     async def send(self, data: bytes) -> None:
         """Write all of it, inside TLS if there is some; UDP: as one datagram. Raises DialError."""
+        until = self._dialler.until(SILENCE_S)
         if self.session is None:
-            await self._write(data)
+            await self._write(data, until)
             return
         try:
             self.session.write(data)
         except ssl.SSLError as error:
             raise DialError(f"TLS: {error.reason}") from error
-        await self._write(self._outgoing.read())
+        await self._write(self._outgoing.read(), until)
 
     async def recv(self, limit: int = READ, timeout_s: float = SILENCE_S) -> bytes:
         """What comes next, at most `limit` bytes; b"" when the peer has ended. Raises DialError."""
         if not self._buffer:
-            self._buffer = await self._dialler.within(timeout_s, self._more())
+            self._buffer = await self._more(self._dialler.until(timeout_s))
         taken, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return taken
 
@@ -194,64 +262,77 @@ class Stream:
             session = self._dialler.wrap(self._incoming, self._outgoing)
         except ValueError as error:  # a host name that cannot be an SNI name
             raise DialError(str(error)) from error
-        await self._dialler.within(inf, self._shake_hands(session))
+        await self._shake_hands(session, self._dialler.deadline)
         self.session = session
 
     # -- below
 
+    async def _attempt(self, action: Callable[[], _T], until: float, *, write: bool = False) -> _T:
+        """What the action gives when the socket is ready for it, be it at the very moment when the time is up."""
+        await asyncio.sleep(0)  # a peer whose bytes never end must not keep the loop
+        if self._dialler.time() >= until:
+            raise DialError("timed out")
+        ready = True
+        while True:
+            try:
+                return action()
+            except BlockingIOError:
+                if not ready:
+                    raise DialError("timed out") from None
+            except OSError as error:
+                raise DialError(error.strerror or str(error)) from error
+            ready = await self._dialler.wait(until, self._socket, write=write)
+
     async def _fill(self, found: Callable[[bytes], int | None], timeout_s: float) -> bytes:
         """Read until `found` tells how many bytes of the buffer are wanted, and take them."""
         while (size := found(self._buffer)) is None:
-            more = await self._dialler.within(timeout_s, self._more())
+            more = await self._more(self._dialler.until(timeout_s))
             if not more:
                 raise DialError("ended too early")
             self._buffer += more
         taken, self._buffer = self._buffer[:size], self._buffer[size:]
         return taken
 
-    async def _write(self, data: bytes) -> None:
-        await self._dialler.within(SILENCE_S, asyncio.get_running_loop().sock_sendall(self._socket, data))
+    async def _write(self, data: bytes, until: float) -> None:
+        while data:
+            sent = await self._attempt(partial(self._socket.send, data), until, write=True)
+            data = data[sent:]
 
-    async def _read(self) -> bytes:
-        data = await asyncio.get_running_loop().sock_recv(self._socket, READ)
+    async def _read(self, until: float) -> bytes:
+        data = await self._attempt(partial(self._socket.recv, READ), until)
         self._dialler.count(len(data))
         return data
 
-    async def _more(self) -> bytes:
+    async def _more(self, until: float) -> bytes:
         if self.session is None:
-            return await self._read()
+            return await self._read(until)
         while True:
             try:
                 return self.session.read(RECORD)
             except ssl.SSLWantReadError:
-                await self._feed()
+                await self._feed(until)
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return b""
             except ssl.SSLError as error:
                 raise DialError(f"TLS: {error.reason}") from error
 
-    async def _shake_hands(self, session: ssl.SSLObject) -> None:
+    async def _shake_hands(self, session: ssl.SSLObject, until: float) -> None:
         while True:
             try:
                 session.do_handshake()
             except ssl.SSLWantReadError:
-                await self._feed()
+                await self._feed(until)
                 continue
             except ssl.SSLError as error:
                 raise DialError(f"TLS: {error.reason}") from error
-            await self._flush()
+            await self._write(self._outgoing.read(), until)
             return
 
-    async def _feed(self) -> None:
+    async def _feed(self, until: float) -> None:
         """The TLS layer wants bytes: give it the next ones, after its own have gone out."""
-        await self._flush()
-        data = await self._read()
+        await self._write(self._outgoing.read(), until)
+        data = await self._read(until)
         if data:
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
-
-    async def _flush(self) -> None:
-        data = self._outgoing.read()
-        if data:
-            await asyncio.get_running_loop().sock_sendall(self._socket, data)

@@ -6,6 +6,11 @@ loop's thread, so nothing here needs a lock.
 
 Contract: a `Ready` gets `ready(mask, now)`; a `Timed` gets `expired(now)` at or up to a tick after its `deadline`.
 Moving a deadline later is free (it is looked at when its old slot comes up); moving it earlier means `arm` again.
+
+* What was there in time counts: whatever waits on the sockets is told before a deadline expires.
+* Deadlines count the time in which we run. A pause - SIGSTOP, a suspended machine, a callback that held up the loop -
+  moves all of them by its length, with `put_off`.
+* One that raises gets `crashed`, and the others of its batch get their turn.
 """
 
 import asyncio
@@ -15,23 +20,37 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
+from engine.transports.crashes import report
+
 TICK_S = 0.01
 EVENTS_PER_TURN = 256  # then the loop gets a turn, so that results and new targets flow while sockets are busy
+PAUSE_S = 1.0  # with deadlines to wait for there is a turn every tick; where none came for so long, we did not run
+PAUSE_COUNTS_S = 0.1  # of a pause, so that deadlines come even to a process that is stopped again and again
 
 READ = select.EPOLLIN | select.EPOLLRDHUP
 BROKEN = select.EPOLLERR | select.EPOLLHUP
 EDGE = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
-class Ready(Protocol):
+class Fallible(Protocol):
+    def crashed(self, error: Exception, now: float) -> None:
+        """What it was told just now made it raise."""
+        ...
+
+
+class Ready(Fallible, Protocol):
     def ready(self, mask: int, now: float) -> None: ...
 
 
-class Timed(Protocol):
+class Timed(Fallible, Protocol):
     deadline: float
     slot: "set[Timed] | None"
 
     def expired(self, now: float) -> None: ...
+
+    def put_off(self, pause_s: float) -> None:
+        """Move the deadline, and every other moment that is waited for, later by so much."""
+        ...
 
 
 class Reactor:
@@ -44,6 +63,8 @@ class Reactor:
         self._slots: dict[int, set[Timed]] = {}
         self._tick = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._awake = time.monotonic()  # when we last ran, as far as there were deadlines
+        self.paused_s = 0.0  # by how much deadlines have been put off altogether
         self.after_turn = after_turn
         loop.add_reader(self._epoll.fileno(), self._turn)
 
@@ -68,14 +89,21 @@ class Reactor:
         """Forget a socket that is about to be closed; closing it takes it out of the epoll."""
         del self._ready[fd]
 
-    def _turn(self) -> None:
-        now = time.monotonic()
+    def _turn(self) -> int:
+        """Tell a batch of those that are ready. -> how many they were"""
+        now = self._wake()
         ready = self._ready
-        for fd, mask in self._epoll.poll(0, EVENTS_PER_TURN):
+        events = self._epoll.poll(0, EVENTS_PER_TURN)
+        for fd, mask in events:
             owner = ready.get(fd)
             if owner is not None:
-                owner.ready(mask, now)
-        self.after_turn()
+                try:
+                    owner.ready(mask, now)
+                except Exception as error:
+                    self.crash(owner, error, now)
+        if events:
+            self._end_turn()
+        return len(events)
 
     # -- deadlines
 
@@ -87,7 +115,8 @@ class Reactor:
         if timed.deadline == inf:
             return
         if self._timer is None:
-            self._tick = int(time.monotonic() / TICK_S)
+            self._awake = time.monotonic()
+            self._tick = int(self._awake / TICK_S)
             self._timer = self._loop.call_later(TICK_S, self._advance)
         tick = max(int(timed.deadline / TICK_S), self._tick) + 1  # what is past already comes up with the next tick
         slot = self._slots.get(tick)
@@ -103,19 +132,59 @@ class Reactor:
             timed.slot = None
 
     def _advance(self) -> None:
+        due = self._wake()
+        first, self._tick = self._tick + 1, int(due / TICK_S)
+        ticks = range(first, self._tick + 1)
+        slots = [slot for tick in ticks if (slot := self._slots.pop(tick, None))]
+        if any(timed.deadline <= due for slot in slots for timed in slot):
+            self._read_what_waits()
         now = time.monotonic()
-        first, self._tick = self._tick + 1, int(now / TICK_S)
-        for tick in range(first, self._tick + 1):
-            slot = self._slots.pop(tick, None)
-            if slot is None:
-                continue
+        for slot in slots:
             for timed in tuple(slot):
                 if timed.slot is not slot:
-                    continue  # disarmed by one that expired before it in this very slot
+                    continue  # disarmed, or armed anew, by what was told before it
                 timed.slot = None
-                if timed.deadline > now:
+                if timed.deadline > due:
                     self.arm(timed)
-                else:
+                    continue
+                try:
                     timed.expired(now)
+                except Exception as error:
+                    self.crash(timed, error, now)
         self._timer = self._loop.call_later(TICK_S, self._advance) if self._slots else None
-        self.after_turn()
+        self._end_turn()
+
+    def _read_what_waits(self) -> None:
+        """Everybody who is ready now has been told afterwards. The kernel keeps them in order, so later ones wait."""
+        for _ in range(1 + len(self._ready) // EVENTS_PER_TURN):
+            if self._turn() < EVENTS_PER_TURN:
+                return
+
+    # -- all turns
+
+    def _wake(self) -> float:
+        """The time. If there was a pause since the last turn, the deadlines have been put off."""
+        now = time.monotonic()
+        asleep_s = now - self._awake
+        if asleep_s > PAUSE_S:
+            self._awake = now
+            self.paused_s += asleep_s - PAUSE_COUNTS_S
+            for slot in self._slots.values():
+                for timed in slot:
+                    timed.put_off(asleep_s - PAUSE_COUNTS_S)
+        return now
+
+    def _end_turn(self) -> None:
+        try:
+            self.after_turn()
+        except Exception as error:
+            report("after a turn", error, time.monotonic())
+        self._awake = time.monotonic()
+
+    @staticmethod
+    def crash(owner: Fallible, error: Exception, now: float) -> None:
+        """Tell somebody that it has raised, whatever comes of it."""
+        try:
+            owner.crashed(error, now)
+        except Exception as worse:
+            report(f"a {type(owner).__name__} that had crashed", worse, now)

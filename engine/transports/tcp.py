@@ -129,6 +129,10 @@ class TcpTransport:
         elif ended:
             self._receiver.ended(now)
 
+    def crashed(self, error: Exception, now: float) -> None:
+        self.close()
+        self._receiver.crashed(error, now)
+
     def _break(self, error: OSError, now: float) -> None:
         self.close()
         self._receiver.broken(error, now)

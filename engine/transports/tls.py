@@ -9,9 +9,10 @@ import ssl
 from collections.abc import Callable
 from errno import EIO
 
-from engine.transports.base import MAX_READ, Receiver, Transport
+from engine.transports.base import Receiver, Transport
 
 RECORD = 16384  # bytes; TLS's largest record
+MAX_OVERHEAD = 1 << 18  # bytes received that are no data: handshakes, records' frames. OpenSSL takes chains of 100 kB
 OP_LEGACY_SERVER_CONNECT = 0x4
 
 
@@ -39,7 +40,7 @@ class TlsTransport:
     open_below: makes the transport below, with this object as its receiver. name: for SNI, or "".
     """
 
-    __slots__ = ("_below", "_handshaking", "_incoming", "_object", "_outgoing", "_receiver")
+    __slots__ = ("_below", "_handshaking", "_incoming", "_object", "_outgoing", "_overhead", "_receiver")
 
     def __init__(
         self, context: ssl.SSLContext, receiver: Receiver, open_below: Callable[[Receiver], Transport], name: str = ""
@@ -47,8 +48,12 @@ class TlsTransport:
         self._receiver = receiver
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name or None)
+        try:
+            self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name or None)
+        except ValueError:  # a name that SNI cannot carry
+            self._object = context.wrap_bio(self._incoming, self._outgoing)
         self._handshaking = True
+        self._overhead = 0
         self._below: Transport | None = open_below(self)
 
     @property
@@ -78,22 +83,39 @@ class TlsTransport:
         self._handshake(now)
 
     def received(self, data: bytes, now: float) -> None:
-        self._incoming.write(data)
-        if self._handshaking:
-            self._handshake(now)
-        if not self._handshaking and self._below is not None:
-            self._read(now)
+        said: list[bytes] = []
+        for at in range(0, len(data), RECORD):
+            if self._overhead > MAX_OVERHEAD:
+                self._report(said, TlsError(f"more than {MAX_OVERHEAD} bytes that are no data"), now)
+                return
+            piece = data[at : at + RECORD]
+            self._incoming.write(piece)
+            self._overhead += len(piece)
+            if self._handshaking:
+                self._handshake(now)
+                if self._below is None:
+                    return
+            if not self._handshaking and (end := self._decrypt(said)) is not None:
+                self._report(said, end, now)
+                return
+        self._report(said, None, now)
 
     def ended(self, now: float) -> None:
         self._incoming.write_eof()
         if self._handshaking:
             self._break(TlsError("connection closed during the handshake"), now)
         else:
-            self._read(now)
+            said: list[bytes] = []
+            end = self._decrypt(said)
+            self._report(said, end, now)
 
     def broken(self, error: OSError, now: float) -> None:
         self.close()
         self._receiver.broken(error, now)
+
+    def crashed(self, error: Exception, now: float) -> None:
+        self.close()
+        self._receiver.crashed(error, now)
 
     # -- the layer itself
 
@@ -111,36 +133,32 @@ class TlsTransport:
         if self._flush_or_break(now):
             self._receiver.connected(now)
 
-    def _read(self, now: float) -> None:
-        chunks = []
-        size = 0
-        ended = False
-        failure: TlsError | None = None
-        while size < MAX_READ:
+    def _decrypt(self, said: list[bytes]) -> TlsError | EOFError | None:
+        """Add to `said` what can be read now. -> why no more will come, if so"""
+        while True:
             try:
                 chunk = self._object.read(RECORD)
             except ssl.SSLWantReadError:
-                break
+                return None
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                ended = True
-                break
+                return EOFError()
             except ssl.SSLError as error:
-                failure = TlsError(error.reason or str(error))
-                break
+                return TlsError(error.reason or str(error))
             if not chunk:
-                ended = True
-                break
-            chunks.append(chunk)
-            size += len(chunk)
+                return EOFError()
+            said.append(chunk)
+            self._overhead -= len(chunk)
+
+    def _report(self, said: list[bytes], end: TlsError | EOFError | None, now: float) -> None:
         if not self._flush_or_break(now):
             return
-        if chunks:
-            self._receiver.received(b"".join(chunks), now)
-        if self._below is None:
-            return
-        if failure is not None:
-            self._break(failure, now)
-        elif ended:
+        if said:
+            self._receiver.received(b"".join(said), now)
+            if self._below is None:
+                return
+        if isinstance(end, TlsError):
+            self._break(end, now)
+        elif end is not None:
             self._receiver.ended(now)
 
     def _flush(self) -> None:

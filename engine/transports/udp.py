@@ -15,6 +15,7 @@ from engine.transports.reactor import BROKEN, Reactor
 
 LARGEST = 65536  # bytes; no datagram is longer
 BUFFER = 4 << 20  # bytes of datagrams that may wait for us in the kernel
+PER_TURN = 4096  # datagrams, and as many errors, that are taken at once: nobody's flood keeps the others waiting
 ERRORS_BEFORE_US = 16  # other conversations' errors that one send may run into
 READABLE = 1  # EPOLLIN
 _RECVERR = {  # family -> (level, option and control message type), Linux's numbers
@@ -41,37 +42,56 @@ class _Shared:
             raise
         self.socket = sock
         self.talks: dict[tuple[str, int], UdpTransport] = {}
+        self._reactor = reactor
         reactor.register(sock.fileno(), self)
 
     def ready(self, mask: int, now: float) -> None:
+        drained = True
         if mask & BROKEN:
-            self._read_errors(now)
+            drained = self._read_errors(now)
         if mask & READABLE:
-            self._read(now)
+            drained &= self._read(now)
+        if not drained:
+            self._reactor.rearm(self.socket.fileno())
 
-    def _read(self, now: float) -> None:
-        while True:
+    def crashed(self, error: Exception, now: float) -> None:
+        """Nobody's conversation: the next datagrams may fare better."""
+        self._reactor.rearm(self.socket.fileno())
+        raise error
+
+    def _read(self, now: float) -> bool:
+        """Hand out what waits. -> whether that was all"""
+        for _ in range(PER_TURN):
             try:
                 datagram, peer = self.socket.recvfrom(LARGEST)
             except OSError as error:
                 if error.errno in _ABOUT_A_PEER:
                     continue  # reported here once, too; whom it is about stands in the error queue
-                return  # drained, or closed by what the last datagram led to
+                return True  # drained, or closed by what the last datagram led to
             talk = self.talks.get(peer[:2])
             if talk is not None:
-                talk.heard(datagram, now)
+                try:
+                    talk.heard(datagram, now)
+                except Exception as error:
+                    self._reactor.crash(talk, error, now)
+        return False
 
-    def _read_errors(self, now: float) -> None:
+    def _read_errors(self, now: float) -> bool:
+        """Hand out the ICMP errors that wait. -> whether those were all"""
         level, kind = self._recverr
-        while True:
+        for _ in range(PER_TURN):
             try:
                 _, messages, _, peer = self.socket.recvmsg(0, 512, socket.MSG_ERRQUEUE)
             except OSError:
-                return
+                return True
             talk = self.talks.get(peer[:2]) if peer else None
             for message_level, message_kind, data in messages:
                 if talk is not None and (message_level, message_kind) == (level, kind):
-                    talk.failed(OSError(_ERROR.unpack_from(data)[0], "datagram"), now)
+                    try:
+                        talk.failed(OSError(_ERROR.unpack_from(data)[0], "datagram"), now)
+                    except Exception as error:
+                        self._reactor.crash(talk, error, now)
+        return False
 
 
 class UdpHub:
@@ -114,19 +134,25 @@ class UdpTransport:
 
     def send(self, data: bytes) -> None:
         assert self._shared is not None
-        for _ in range(ERRORS_BEFORE_US):
+        for again in reversed(range(ERRORS_BEFORE_US)):
             try:
                 self._shared.socket.sendto(data, self._key)
             except BlockingIOError:
                 return  # the local queue is full: lost as any datagram may be
-            except ConnectionRefusedError:
-                continue  # an ICMP error about somebody else's datagram; asking has cleared it
+            except OSError as error:
+                if error.errno in _ABOUT_A_PEER and again:
+                    continue  # likely an ICMP error about somebody else's datagram; asking has cleared it
+                raise
             return
 
     def close(self) -> None:
         if self._shared is not None:
             del self._shared.talks[self._key]
             self._shared = None
+
+    def crashed(self, error: Exception, now: float) -> None:
+        self.close()
+        self._receiver.crashed(error, now)
 
     def heard(self, datagram: bytes, now: float) -> None:
         if datagram:
