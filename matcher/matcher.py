@@ -144,7 +144,8 @@ class Matcher:
     def _cache_key(self, lines: tuple[Signature, ...]) -> str:
         """The lines themselves are the key, so an edited database compiles only the probes that changed."""
         engine = self._engine
-        code = cache.code("regex/tree.py", "regex/literals.py", "regex/translate.py", f"patterns/{engine.name}.py")
+        regex = ("regex/tree.py", "regex/literals.py", "regex/translate.py", "regex/effort.py")
+        code = cache.code(*regex, f"patterns/{engine.name}.py")
         texts = (b"%d%d%b" % (line.caseless, line.dotall, line.pattern) for line in lines)
         return cache.key("set", engine.name, engine.version, code, cache.cpu_features(), *texts)
 
