@@ -14,8 +14,8 @@ import uvloop
 
 from engine.conversation.context import scan_context
 from engine.errors import EngineError
-from engine.model import Reason, ScanConfig, Target
-from engine.pool.wire import Kind, frame, receive
+from engine.model import Reason, Target
+from engine.pool.wire import Kind, frame, receive, setup
 from engine.pool.worker import Worker, raise_descriptor_limit
 from matcher import MatcherError
 
@@ -33,7 +33,7 @@ async def _serve(link: socket.socket) -> None:
     message = await receive(reader)
     if message is None or message[0] is not Kind.SETUP:
         return
-    config = msgspec.msgpack.decode(message[1], type=ScanConfig)
+    config = setup(message[1])
     encode = msgspec.msgpack.Encoder().encode
     try:
         worker = Worker(
@@ -43,7 +43,7 @@ async def _serve(link: socket.socket) -> None:
             lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
         )
     except (MatcherError, EngineError) as error:
-        writer.write(frame(Kind.FAULT, str(error).encode()))
+        writer.write(frame(Kind.FAULT, str(error).encode(errors="backslashreplace")))
         with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
             await writer.drain()
         return

@@ -1,4 +1,4 @@
-"""Messages between the collector and its workers over a Unix stream socket: a length, a kind, a msgpack body.
+"""Messages between the collector and its workers over a Unix stream socket: a length, a kind, a body, mostly msgpack.
 
 Collector to worker: SETUP (once), TARGETS (many), DRAIN (no more targets will come), CANCEL (finish what is in flight
 now, as incomplete for the reason in the body). Worker to collector: READY, BATCH (many), BYE (after DRAIN, when all is
@@ -6,8 +6,13 @@ done), FAULT (one line, then the end). A message that is cut off by a worker's d
 """
 
 import asyncio
+import json
 import struct
 from enum import IntEnum
+
+import msgspec
+
+from engine.model import ScanConfig
 
 HEADER = struct.Struct("<IB")  # bytes of body, kind
 MAX_BODY = 1 << 28  # bytes; longer means that the stream is out of step
@@ -29,6 +34,16 @@ class Kind(IntEnum):
 def frame(kind: Kind, body: bytes = b"") -> bytes:
     """A message as it goes over the socket."""
     return HEADER.pack(len(body), kind) + body
+
+
+def setup_frame(config: ScanConfig) -> bytes:
+    """A SETUP message: JSON in ASCII, because a path may hold bytes that are no UTF-8, which msgpack does not take."""
+    return frame(Kind.SETUP, json.dumps(msgspec.to_builtins(config)).encode("ascii"))
+
+
+def setup(body: bytes) -> ScanConfig:
+    """What a SETUP message says."""
+    return msgspec.convert(json.loads(body), ScanConfig)
 
 
 async def receive(reader: asyncio.StreamReader) -> tuple[Kind, bytes] | None:

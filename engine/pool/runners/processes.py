@@ -18,7 +18,7 @@ import msgspec
 from engine.errors import ConfigError, EngineError
 from engine.model import Batch, Reason, ScanConfig, Target
 from engine.pool.runners.base import Deliver, Source
-from engine.pool.wire import Kind, frame, receive
+from engine.pool.wire import Kind, frame, receive, setup_frame
 from engine.pool.worker import inflight_limit
 from engine.signals import held_back
 from engine.targets.permutation import route
@@ -164,7 +164,7 @@ class ProcessRunner:
             with held_back(*COLLECTORS):
                 slot.process = subprocess.Popen([sys.executable, "-c", _MAIN, str(descriptor)], pass_fds=[descriptor])
         slot.reader, slot.writer = await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT)
-        self._write(slot, frame(Kind.SETUP, self._encode(self._config)))
+        self._write(slot, setup_frame(self._config))
 
     async def _replace(self, slot: _Slot) -> None:
         assert slot.process is not None
