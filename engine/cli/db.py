@@ -16,8 +16,8 @@ from engine.databases import open_database, open_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.offline.records import LineReader, Row
 from engine.services import ServiceTable
-from matcher import ProbeDatabase, find_database, shown
-from matcher.database.load import read_database
+from matcher import ProbeDatabase, find_database, read_file, shown
+from matcher.database.load import MAX_SIZE
 from matcher.database.samples import FIELDS, Expected, Sample, SampleFault, answer, read_samples
 from matcher.tools.cost import needs_backtracking
 from matcher.tools.explain import Explanation, Fit, explain
@@ -55,7 +55,11 @@ def lint_command(file: str | None, samples: tuple[Path, ...], engine: str, stric
     used.
     """
     path = find_database(file)
-    data, name = read_database(path), shown(str(path))
+    name = shown(str(path))
+    try:
+        data = read_file(path, MAX_SIZE)
+    except OSError as error:
+        raise InputError(name, 0, f"cannot be read: {error.strerror}") from error
     beside = path.parent / "samples"
     read: list[Sample] | None = None
     faults: list[SampleFault] = []

@@ -88,21 +88,16 @@ def parse_database(data: bytes, path: str, *, services: Iterable[ServiceRow] = (
     return parse(data, shown(path), check=check_pattern, services=services)
 
 
-def read_database(path: Path) -> bytes:
-    """The bytes of a database. Raises DatabaseError."""
-    try:
-        return read_file(path, MAX_SIZE)
-    except OSError as error:
-        raise DatabaseError(shown(str(path)), 1, 1, f"cannot be read: {error.strerror}") from error
-
-
 def load_database(choice: str | Path | None = None, *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
     """Read the database that `find_database` chooses. Raises MatcherError with one line that says what and where.
 
     A database that was read before comes from the cache, parsed and checked.
     """
     path = find_database(str(choice) if choice is not None else None)
-    data = read_database(path)
+    try:
+        data = read_file(path, MAX_SIZE)
+    except OSError as error:
+        raise DatabaseError(shown(str(path)), 1, 1, f"cannot be read: {error.strerror}") from error
     name = database_name(path)
     rows = list(services) if _NAMED_EXCLUDE.search(data) else []  # only names there depend on the services table
     return cache.kept(

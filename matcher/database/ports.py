@@ -63,6 +63,7 @@ def excluded(line: bytes, at: int, services: Iterable[ServiceRow]) -> tuple[Port
     table = _Table(services)
     ranges: dict[str, dict[Range, None]] = {"tcp": {}, "udp": {}, "": {}}
     protocols: tuple[str, ...] = ("tcp", "udp")
+    read: set[tuple[bytes, str]] = set()
     for item in line[at:].rstrip().split(b","):
         body = item.strip()
         while body[1:2] == b":":
@@ -70,8 +71,9 @@ def excluded(line: bytes, at: int, services: Iterable[ServiceRow]) -> tuple[Port
                 raise PortFault(f"unknown protocol switch {_text(body[:2])!r}; expected T: U: S: or P:", at)
             protocols = _PROTOCOL_SWITCHES[body[:1]]
             body = body[2:].strip()
-        if body:
-            for proto in protocols:
+        for proto in protocols if body else ():
+            if (body, proto) not in read:
+                read.add((body, proto))
                 ranges[proto].update(dict.fromkeys(_excluded_item(body, proto, at, table)))
         at += len(item) + 1
     if not ranges["tcp"] and not ranges["udp"]:
