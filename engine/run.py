@@ -18,8 +18,8 @@ from engine.pool.runners import Runner, deadline
 from engine.results.collector import Collector
 from engine.results.sinks import Sink, SinkClosed, Summary
 from engine.state.digest import InputDigest
-from engine.state.journal import Plan
 from engine.state.ordinals import OrdinalSet, Range
+from engine.state.records import Plan
 from engine.state.segments import SegmentSink
 from engine.targets import Item, PlainReader, TargetSpec, target_reader
 from engine.targets.selection import Selection

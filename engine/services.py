@@ -2,7 +2,8 @@
 
 Nmap's `nmap-services` is used alone where it is found, beside the chosen probe database first, so that names are
 Nmap's; otherwise the system's /etc/services. In either file the first entry of a port and protocol wins, and the name
-`unknown` is no name. After loading, look-ups touch no file. Without any table every port is nameless.
+`unknown` is no name. After loading, look-ups touch no file. Without any table every port is nameless. A name goes into
+rows and onto terminals, so an entry whose name holds a control character is no entry.
 """
 
 import re
@@ -10,14 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engine.errors import ConfigError
-from matcher import Proto, nmap_file
+from matcher import Proto, nmap_file, read_file, shown
 
 Row = tuple[str, int, str]
 """(service name, port, protocol)"""
 
 FILE_NAME = "nmap-services"
 SYSTEM_FILE = Path("/etc/services")
-_ROW = re.compile(r"([^\s#]+)\s+(\d{1,5})/(tcp|udp)\b")
+MAX_SIZE = 16 << 20  # bytes of a table; Nmap's has one million
+_ROW = re.compile(r"([^\s#\x00-\x1f\x7f-\x9f\xad]+)\s+(\d{1,5})/(tcp|udp)\b")
 
 
 class ServiceTable:
@@ -46,9 +48,9 @@ class ServiceTable:
     def read(cls, path: Path) -> "ServiceTable":
         """Read one table. Lines that are no entry are passed over, as every reader of these files does."""
         try:
-            text = path.read_text(encoding="latin-1")
+            text = read_file(path, MAX_SIZE).decode("latin-1")
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+            raise ConfigError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
         return cls(parse_services(text), str(path))
 
     def name(self, port: int, proto: Proto) -> str:
@@ -62,7 +64,7 @@ class ServiceTable:
 
 def parse_services(text: str) -> Iterator[Row]:
     """The rows of /etc/services or nmap-services: `name port/protocol`, then aliases or frequency, and `#` comments."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         row = _ROW.match(line)
         if row is not None and int(row[2]) <= 65535:
             yield row[1], int(row[2]), row[3]

@@ -23,6 +23,7 @@ from matcher.model import (
     Templates,
     VersionInfo,
 )
+from matcher.outside import read_file, shown
 from matcher.recog import Recog, RecogMatch, load_recog
 
 __all__ = [
@@ -52,4 +53,6 @@ __all__ = [
     "nmap_database",
     "nmap_file",
     "parse_database",
+    "read_file",
+    "shown",
 ]

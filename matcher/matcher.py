@@ -8,13 +8,13 @@ Source: service-detection behaviour of Nmap 7.93 (lists to try, first match over
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 from msgspec import Struct, field
 
 from matcher import patterns
 from matcher.model import Match, Probe, ProbeDatabase, Signature
-from matcher.patterns import EveryLine, PatternSet, SetFailure, cache, pcre
+from matcher.patterns import EveryLine, PatternSet, SetFailure, cache, pcre, quarantine
 from matcher.version import Expander, compile_templates, uses_groups
 
 Progress = Callable[[int, int], None]
@@ -90,7 +90,7 @@ class Matcher:
         patience = pcre.Patience()
         for index in probe.lists:
             try:
-                candidates = (self._sets[index] or self._load(index)).candidates(response)
+                candidates = (self._sets[index] or self._load_alone(index)).candidates(response)
             except SetFailure as failure:
                 self._count(failure)
                 candidates = range(len(self._lines[index]))
@@ -117,22 +117,26 @@ class Matcher:
         """Make every set ready, from the cache or anew; the engines that compile long do so on all cores."""
         missing = [index for index, made in enumerate(self._sets) if made is None]
         missing.sort(key=lambda index: -len(self._lines[index]))
-        with cache.alone() if self._is_cold(missing) else nullcontext(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for ready, _ in enumerate(as_completed([pool.submit(self._load, index) for index in missing]), 1):
+        with ExitStack() as stack:
+            notes = stack.enter_context(quarantine.notes(wanted=self._cached))
+            if self._is_cold(missing):
+                stack.enter_context(cache.alone())
+            pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
+            for ready, _ in enumerate(as_completed([pool.submit(self._load, index, notes) for index in missing]), 1):
                 if self._progress is not None:
                     self._progress(len(self._sets) - len(missing) + ready, len(self._sets))
 
     def _is_cold(self, indices: list[int]) -> bool:
         """Whether any of these sets would have to be compiled and kept."""
-        lists = (self.database.probes[index].signatures for index in indices)
-        return self._cached and any(not cache.holds(self._cache_key(lines)) for lines in lists)
+        return self._cached and not cache.holds(map(self._cache_key, indices))
 
-    def _load(self, index: int) -> PatternSet:
+    def _load(self, index: int, notes: quarantine.Notes) -> PatternSet:
         engine, lines = self._engine, self.database.probes[index].signatures
         made: PatternSet
         try:
             if self._cached:
-                made = cache.kept(self._cache_key(lines), lambda: engine.analyse(lines), engine.load)
+                key = self._cache_key(index)
+                made = cache.kept(key, lambda: engine.analyse(lines), notes.around(key, engine.load))
             else:
                 made = engine.load(engine.analyse(lines))
         except SetFailure as failure:
@@ -141,10 +145,16 @@ class Matcher:
         self._sets[index] = made
         return made
 
-    def _cache_key(self, lines: tuple[Signature, ...]) -> str:
+    def _load_alone(self, index: int) -> PatternSet:
+        """A set that is needed before `compile_all` was asked for."""
+        with quarantine.notes(wanted=self._cached) as notes:
+            return self._load(index, notes)
+
+    def _cache_key(self, index: int) -> str:
         """The lines themselves are the key, so an edited database compiles only the probes that changed."""
-        engine = self._engine
-        code = cache.code("regex/tree.py", "regex/literals.py", "regex/translate.py", f"patterns/{engine.name}.py")
+        engine, lines = self._engine, self.database.probes[index].signatures
+        regex = ("regex/tree.py", "regex/literals.py", "regex/translate.py", "regex/effort.py")
+        code = cache.code(*regex, f"patterns/{engine.name}.py")
         texts = (b"%d%d%b" % (line.caseless, line.dotall, line.pattern) for line in lines)
         return cache.key("set", engine.name, engine.version, code, cache.cpu_features(), *texts)
 

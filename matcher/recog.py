@@ -3,16 +3,18 @@
 Contract: `load_recog(folder)` reads every file; `Recog.identify(key, text)` gives the first fingerprint that fits, in
 the order of the files' preference and then of the file, with its parameters filled in. `key` says what the text is, in
 Recog's words: `ssh.banner`, `http_header.server`. A fingerprint whose pattern cannot be taken is left out and listed in
-`skipped`. Patterns run under the bounds of patterns/pcre.py, behind the same sets as those of a probe database.
+`skipped`. Patterns run under the bounds of patterns/pcre.py, behind the same sets as those of a probe database. Files
+are bounded in size and depth and declare no entities, and their texts are such as can be shown.
 The files are Rapid7's, under a BSD licence; none of them is part of this project.
 Source: the documentation in Recog's README and in its schema, fingerprints.xsd.
 """
 
+import math
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import quote
-from xml.etree.ElementTree import Element, ParseError, fromstring
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +22,7 @@ from msgspec import Struct
 from matcher.errors import DatabaseError, MatcherError, UnsupportedPattern
 from matcher.matcher import Matcher
 from matcher.model import Match, Probe, ProbeDatabase, Signature, SignatureId
+from matcher.outside import MIB, read_file, shown
 from matcher.patterns import bindings, cache, pcre
 from matcher.regex.ruby import pcre_pattern
 
@@ -33,15 +36,21 @@ PREFERENCE = 0.10  # of a file that does not say; higher counts first
 PRIORITY = 100.0  # as older files say the same; lower counts first
 MAX_TEXT = 8192  # bytes of a text that are looked at
 NOT_SAID = "-"  # a CPE's version where the text does not tell it
+MAX_SIZE = 4 * MIB  # of a file; the largest of Recog's has 0.3
+MAX_DEPTH = 16  # of elements in a file; Recog's have three
+MAX_PATTERN = 8191  # characters, about what a line of a probe database may have
+MAX_VALUE = 1024  # characters of a parameter's value as it is written
 
 _REFERENCE = re.compile(r"\{([^\s{}]+)\}")
-_SOURCES = (  # what parsed files depend on
+_POSITION = re.compile("[0-9]{1,3}")
+_SOURCES = (
     "recog.py",
+    "outside.py",
     "regex/ruby.py",
     "regex/translate.py",
     "patterns/pcre.py",
     "patterns/bindings.py",
-)
+)  # what parsed files depend on
 
 
 class Parameter(Struct, frozen=True, array_like=True):
@@ -182,24 +191,24 @@ def load_recog(folder: Path, keys: Collection[str] | None = None) -> Recog:
     """
     paths = sorted(folder.glob("*.xml")) or sorted(folder.glob("xml/*.xml"))
     if not folder.is_dir():
-        raise MatcherError(f"{folder}: not a folder of Recog's XML files")
+        raise MatcherError(f"{shown(str(folder))}: not a folder of Recog's XML files")
     files = []
     for path in paths:
         try:
-            data = path.read_bytes()
+            data = read_file(path, MAX_SIZE)
         except OSError as error:
-            raise MatcherError(f"{path}: {error.strerror}") from error
+            raise MatcherError(f"{shown(str(path))}: cannot be read: {error.strerror}") from error
         files.append(_read(path, data))
     files.sort(key=lambda file: (-file.preference, file.priority))
     found = [one for file in files for one in file.fingerprints if keys is None or one.key in keys]
     if not found:
-        raise MatcherError(f"{folder}: no Recog fingerprints (expected XML files such as ssh_banners.xml)")
+        raise MatcherError(f"{shown(str(folder))}: no Recog fingerprints (expected XML files such as ssh_banners.xml)")
     return Recog(found, tuple(one for file in files for one in file.skipped))
 
 
 def _read(path: Path, data: bytes) -> _File:
     """A file, parsed once and then kept on disk: every worker reads the same ones."""
-    name = cache.key("recog", cache.code(*_SOURCES), bindings.LIBPCRE2, path.name, data)
+    name = cache.key("recog", cache.code(*_SOURCES), bindings.LIBPCRE2, shown(path.name), data)
     return cache.kept(name, lambda: msgspec.msgpack.encode(parse_recog(data, str(path))), _stored)
 
 
@@ -210,17 +219,52 @@ def _stored(data: bytes) -> _File:
         raise ValueError(str(error)) from error
 
 
-def parse_recog(data: bytes, path: str) -> _File:
-    """The fingerprints of one file; none where it holds something else. Raises DatabaseError where it is no XML."""
+class _Refused(Exception):  # noqa: N818 - well-formed, but not what such a file holds
+    """args[0]: why."""
+
+
+class _Builder(TreeBuilder):
+    """Builds what a file of fingerprints may hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._depth = 0
+
+    def doctype(self, *_: str | None) -> None:
+        """Told before the first entity could be declared."""
+        raise _Refused("a document type is declared; such files have none")
+
+    def start(self, tag: str, attributes: dict[str, str]) -> Element:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _Refused(f"elements are nested more than {MAX_DEPTH} deep")
+        return super().start(tag, attributes)
+
+    def end(self, tag: str) -> Element:
+        self._depth -= 1
+        return super().end(tag)
+
+
+def _parsed(data: bytes, path: str) -> Element:
+    parser = XMLParser(target=_Builder())
     try:
-        root = fromstring(data)
+        parser.feed(data)
+        root: Element = parser.close()
     except ParseError as error:
         line, column = error.position
         raise DatabaseError(path, line, column + 1, "not XML: " + str(error).partition(":")[0]) from error
-    file, key = Path(path).name, root.get("matches") or Path(path).stem
+    except (_Refused, LookupError, ValueError) as error:  # the latter two: an encoding that nobody knows
+        raise DatabaseError(path, 1, 1, f"cannot be taken: {error}") from error
+    return root
+
+
+def parse_recog(data: bytes, path: str) -> _File:
+    """The fingerprints of one file; none where it holds something else. Raises DatabaseError where it is no XML."""
+    root = _parsed(data, path := shown(path))
+    file, key = Path(path).name, shown(root.get("matches") or Path(path).stem)
     fingerprints, skipped = [], []
     for element in root.iter("fingerprint") if root.tag == "fingerprints" else ():
-        description = " ".join((element.findtext("description") or "").split())
+        description = shown(" ".join((element.findtext("description") or "").split()))
         try:
             fingerprints.append(_fingerprint(element, key, file, description))
         except UnsupportedPattern as error:
@@ -235,18 +279,21 @@ def parse_recog(data: bytes, path: str) -> _File:
 
 def _number(text: str | None, default: float) -> float:
     try:
-        return float(text) if text else default
+        value = float(text) if text else default
     except ValueError:
         return default
+    return value if math.isfinite(value) else default
 
 
 def _fingerprint(element: Element, key: str, file: str, description: str) -> Fingerprint:
     """Raises UnsupportedPattern."""
     written = element.get("pattern", "")
+    if len(written) > MAX_PATTERN:
+        raise UnsupportedPattern(written.encode(), f"longer than {MAX_PATTERN} characters")
     caseless = dotall = False
     for flag in filter(None, map(str.strip, element.get("flags", "").split(","))):
         if flag not in FLAGS:
-            raise UnsupportedPattern(written.encode(), f"flag {flag}")
+            raise UnsupportedPattern(written.encode(), f"flag {shown(flag)}")
         caseless |= FLAGS[flag][0]
         dotall |= FLAGS[flag][1]
     pattern = pcre_pattern(written)
@@ -256,7 +303,8 @@ def _fingerprint(element: Element, key: str, file: str, description: str) -> Fin
 
 
 def _parameters(element: Element) -> Iterator[Parameter]:
+    """Those that can be obeyed."""
     for parameter in element.iter("param"):
-        position = parameter.get("pos", "0")
-        if position.isdecimal():
-            yield Parameter(parameter.get("name", ""), int(position), parameter.get("value", ""))
+        position, value = parameter.get("pos", "0"), shown(parameter.get("value", ""))
+        if _POSITION.fullmatch(position) and len(value) <= MAX_VALUE:
+            yield Parameter(shown(parameter.get("name", "")), int(position), value)

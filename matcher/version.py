@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from matcher.database.parser import unescape
+from matcher.database.ports import number
 from matcher.model import Templates, VersionInfo
 
 Spans = Sequence[tuple[int, int]]
@@ -131,12 +132,13 @@ def _c_integer(text: bytes) -> int:
     """A C integer constant: 0x is hexadecimal, a leading 0 octal; reading stops at the first byte that does not fit."""
     digits = text.lstrip(b"+-")
     sign = -1 if text.startswith(b"-") else 1
-    if digits[:2].lower() == b"0x":
-        return sign * int(digits, 16)
+    if found := re.match(rb"0[xX]([0-9A-Fa-f]+)", digits):
+        return sign * int(found[1], 16)
     if digits.startswith(b"0"):
         octal = re.match(rb"[0-7]+", digits)
         return sign * int(octal[0] if octal else b"0", 8)
-    return sign * int(digits)
+    decimal = re.match(rb"\d*", digits)
+    return sign * number(decimal[0] if decimal else b"")
 
 
 def _helper(name: bytes, arguments: list[int | bytes]) -> _Value:

@@ -1,14 +1,25 @@
-"""What is stored on disk comes back whole or not at all, and nobody depends on it."""
+"""What is stored on disk comes back whole or not at all, from nobody but ourselves, and nobody depends on it."""
 
-from collections.abc import Sequence
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from matcher import Matcher, Signature, compile_matcher, parse_database
-from matcher.patterns import EveryLine, SetFailure, cache
+from matcher.patterns import EveryLine, SetFailure, cache, quarantine
 from matcher.patterns.re2 import Re2Engine
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+STRANGER = 4711  # a user who is neither us nor root
 
 DATABASE = b"""Probe TCP NULL q||
 match ssh m|^SSH-([\\d.]+)-| v/$1/
@@ -141,3 +152,229 @@ def test_a_set_that_cannot_be_built_costs_speed_only(monkeypatch: pytest.MonkeyP
     assert matcher.stats.failures == {"re2: pattern too large": 2}
     match = matcher.match(matcher.database.probes[1], b"answer is 42")
     assert match is not None and match.service == "answer"
+
+
+# --- what others may have written -----------------------------------------------------------------------------------
+
+
+def foreign(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a file somebody else's; who is not root becomes somebody else instead."""
+    if os.geteuid() == 0:
+        os.chown(path, STRANGER, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
+
+
+def replaced(make: Callable[[Path, Path], object]) -> Callable[[Path, pytest.MonkeyPatch], None]:
+    """The entry moves aside, and `make(entry, aside)` puts something in its place."""
+
+    def change(entry: Path, _: pytest.MonkeyPatch) -> None:
+        aside = entry.rename(entry.parent.parent / "aside")
+        make(entry, aside)
+
+    return change
+
+
+ENTRIES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
+    "its group may write it": lambda entry, _: entry.chmod(0o620),
+    "everybody may write it": lambda entry, _: entry.chmod(0o602),
+    "somebody else's": foreign,
+    "a link": replaced(lambda entry, aside: entry.symlink_to(aside)),
+    "a file with two names": replaced(lambda entry, aside: entry.hardlink_to(aside)),
+    "a FIFO": replaced(lambda entry, aside: os.mkfifo(entry)),
+    "a folder": replaced(lambda entry, aside: entry.mkdir()),
+}
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_an_entry_that_is_not_ours_alone_is_absent(home: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """It is neither read nor waited for, and where the folder is ours it gives way to a new one."""
+    assert cache.write(KEY, b"content")
+    assert cache.holds([KEY])
+    with monkeypatch.context() as patch:
+        ENTRIES[kind](home / KEY, patch)
+        assert cache.read(KEY) is None
+        assert not cache.holds([KEY])
+    if kind != "a folder":
+        assert cache.write(KEY, b"new content")
+        assert cache.read(KEY) == b"new content"
+        assert (home / KEY).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_entry_is_for_its_key_only(home: Path) -> None:
+    """A whole file under another name is no entry: the answer to one question is not passed off as that to another."""
+    assert cache.write(KEY, b"content")
+    (home / KEY).rename(home / KEY[::-1])
+    assert cache.read(KEY[::-1]) is None
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_a_folder_that_others_may_write_is_begun_anew(home: Path, mode: int) -> None:
+    """Nothing in it is read; the first write closes it, and what was there before is gone."""
+    assert cache.write(KEY, b"content")
+    home.chmod(mode)
+    assert cache.read(KEY) is None
+    assert not cache.holds([KEY])
+    assert cache.write(KEY[::-1], b"content")
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert cache.read(KEY) is None
+    assert cache.read(KEY[::-1]) == b"content"
+
+
+def test_a_folder_of_somebody_else_is_no_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache.write(KEY, b"content")
+    foreign(home, monkeypatch)
+    assert cache.read(KEY) is None
+    assert not cache.write(KEY, b"new content")
+
+
+def test_a_folder_that_is_a_link_is_no_cache(home: Path) -> None:
+    assert cache.write(KEY, b"content")
+    home.symlink_to(home.rename(home.parent / "elsewhere"))
+    assert cache.read(KEY) is None
+    assert not cache.write(KEY, b"new content")
+
+
+@pytest.mark.parametrize(("mode", "trusted"), [(0o777, False), (0o1777, True), (0o755, True)])
+def test_the_folder_above(home: Path, mode: int, trusted: bool) -> None:
+    """Where others may write above our folder, they may put another in its place; not in a folder such as /tmp."""
+    assert cache.write(KEY, b"content")
+    home.parent.chmod(mode)
+    assert cache.read(KEY) == (b"content" if trusted else None)
+    assert cache.write(KEY, b"new content") is trusted
+
+
+def test_a_folder_is_made_for_us_only(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the user's umask says otherwise."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "a" / "b"))
+    before = os.umask(0)
+    try:
+        with cache.alone():
+            assert cache.write(KEY, b"content")
+    finally:
+        os.umask(before)
+    assert (home / "a" / "b" / "probemill").stat().st_mode & 0o777 == 0o700
+    assert (home / "a" / "b").stat().st_mode & 0o777 == 0o700
+    assert cache.read(KEY) == b"content"
+
+
+def test_a_relative_place_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the XDG specification says: what lies in the working folder is not ours."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.folder() == tmp_path / "home" / ".cache" / "probemill"
+
+
+# --- waiting, and what fails -----------------------------------------------------------------------------------------
+
+
+def test_waiting_for_another_process_ends(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds the lock, and however long: then the sets are compiled without it."""
+    monkeypatch.setattr(cache, "WAIT_S", 0.2)
+    with cache.alone():
+        began = time.monotonic()
+        engine = Counting()
+        compiled(engine)
+        assert time.monotonic() - began >= 0.1
+    assert engine.analysed == 2
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ENTRIES if kind != "somebody else's"])
+def test_a_lock_that_is_not_ours_alone_is_not_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with cache.alone():
+        pass
+    ENTRIES[kind](home / "lock", monkeypatch)
+    with cache.alone():
+        compiled(Counting())
+
+
+def failing(number: int) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EIO, errno.EROFS, errno.ESTALE])
+@pytest.mark.parametrize("call", ["open", "fstat", "fdopen", "replace", "mkdir", "write", "unlink"])
+def test_whatever_fails_in_the_folder_is_no_error(
+    home: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """With a cache that is full, empty or not there, the answers are the same."""
+    if call != "mkdir":
+        compiled(Counting())
+    broken = SimpleNamespace(**{**vars(os), call: failing(number)})
+    for module in (cache, quarantine):
+        monkeypatch.setattr(module, "os", broken)
+    if call == "mkdir":
+        monkeypatch.setattr(Path, "mkdir", failing(number))
+    for database in (DATABASE, DATABASE.replace(b"is", b"was")):
+        matcher = compiled(Counting(), database)
+        match = matcher.match(matcher.database.probes[0], b"SSH-2.0-x")
+        assert match is not None
+        assert match.info.version == "2.0"
+
+
+def test_a_full_disk_leaves_nothing_behind(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.write(KEY, b"content")
+    monkeypatch.setattr(cache, "os", SimpleNamespace(**{**vars(os), "replace": failing(errno.ENOSPC)}))
+    assert not cache.write(KEY, b"new content")
+    assert [file.name for file in home.iterdir()] == [KEY]
+    assert cache.read(KEY) == b"content"
+
+
+# --- what crashed a start --------------------------------------------------------------------------------------------
+
+CRASH = """
+import os, signal
+from matcher import Matcher, parse_database
+from matcher.patterns.re2 import Re2Engine
+
+class Crashing(Re2Engine):
+    def load(self, stored):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+matcher = Matcher(parse_database(b"Probe TCP NULL q||\\nmatch a m|^answer|\\n", "db"), "re2")
+matcher._engine = Crashing()
+matcher.compile_all()
+"""
+
+
+def test_a_set_that_crashed_a_start_is_made_anew() -> None:
+    """Once: the start after that loads what the second one has made."""
+    database = b"Probe TCP NULL q||\nmatch a m|^answer|\n"
+    compiled(Counting(), database)
+    command = [sys.executable, "-c", CRASH]
+    crashed = subprocess.run(command, check=False, cwd=Path(__file__).parents[1], timeout=60)
+    assert crashed.returncode == -9
+    for analysed in (1, 0):
+        engine = Counting()
+        compiled(engine, database)
+        assert engine.analysed == analysed
+
+
+def test_only_what_was_being_loaded_is_thrown_away(home: Path) -> None:
+    """By the notes of the dead; the notes of a process that lives are its own business."""
+    finished, unfinished, busy = (KEY[:-1] + digit for digit in "abc")
+    for name in (finished, unfinished, busy):
+        cache.write(name, b"content")
+    (home / "loading").mkdir(mode=0o700)
+    dead, alive = home / "loading" / "dead", home / "loading" / "alive"
+    dead.write_text(f"+{finished}\n+{unfinished}\n-{finished}\n+../lock\n")
+    with alive.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write(f"+{busy}\n")
+        held.flush()
+        with quarantine.notes():
+            pass
+        assert [file.name for file in (home / "loading").iterdir()] == ["alive"]
+    assert [cache.read(name) is None for name in (finished, unfinished, busy)] == [False, True, False]
+
+
+def test_notes_are_gone_after_a_start(home: Path) -> None:
+    compiled(Counting())
+    assert list((home / "loading").iterdir()) == []
+    compiled(Counting(), cached=False)

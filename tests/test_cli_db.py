@@ -1,6 +1,7 @@
 """`probemill db`: what each command prints, and its exit codes."""
 
 import json
+import os
 import socket
 import socketserver
 import threading
@@ -166,6 +167,22 @@ def test_stats_count_what_is_there(database: Path) -> None:
     assert facts["services"] == "2"
     assert facts["products"] == "2"
     assert facts["lines that need backtracking"] == "1"
+
+
+def test_nothing_that_a_database_says_is_obeyed(tmp_path: Path) -> None:
+    """Neither by the terminal nor as markup: names with brackets, a path with escapes and bytes that are no UTF-8."""
+    path = tmp_path / os.fsdecode(b"d\xff\x1b[2J\xe2\x80\xae[b]")
+    path.write_bytes(b"Probe TCP a[/b][red] q|a|\nmatch [/i]x m|^a(.*)|s p/\x1b[2J/ cpe:/a:\x9b:\x07$9/\n")
+    name = rf"{tmp_path}/d\xff\x1b[2J\u202e[b]"
+    for command in (["stats"], ["lint", "--notes"], ["compile", "--probes"]):
+        result = run(*command, str(path))
+        assert result.exit_code in (0, 1), result.exception
+        assert name in (result.stdout + result.stderr).replace("\n", "")
+        assert (result.stdout + result.stderr).replace("\n", "").isprintable()
+    assert "a[/b][red]" in run("stats", str(path)).stdout
+    explained = run("explain", "--probes", str(path), "--probe", "a[/b][red]", input=b"a\x1b[31m\x9b")
+    assert explained.stdout.replace("\n", "").isprintable()
+    assert "match [/i]x" in explained.stdout
 
 
 @pytest.mark.parametrize("engine", ["re2", "reference"])

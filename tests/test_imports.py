@@ -34,7 +34,7 @@ WINGS = {
     "conversation": "transports",
     "transports": "",
 }
-MATCHER_GROUND = {"errors": "", "model": ""}
+MATCHER_GROUND = {"errors": "", "model": "", "outside": ""}
 MATCHER_WINGS = {
     "tools": "matcher version database patterns regex",
     "recog": "matcher patterns regex",

@@ -1,7 +1,9 @@
 """The journal of a state folder: what a crash, a power cut or a wrong second run can do to it. No network."""
 
+import base64
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +17,9 @@ from hypothesis import strategies as st
 from engine.errors import ConfigError, OutputError
 from engine.state import ordinals as ordinals_module
 from engine.state.digest import InputDigest, Position
-from engine.state.journal import Journal, Manifest, read_journal
+from engine.state.journal import Journal, read_journal
 from engine.state.ordinals import OrdinalSet
+from engine.state.records import Manifest, summed
 
 PLAN = {"targets": ("192.0.2.0/24",), "ports": [[22, 23]]}
 
@@ -187,8 +190,128 @@ def rewritten(path: Path, number: int, change: Callable[[dict[str, Any]], dict[s
     """Change a record as a program that knows the checksum would."""
     lines = path.read_bytes().splitlines(keepends=True)
     body = msgspec.json.encode(change(msgspec.json.decode(lines[number][9:])))
-    lines[number] = b"%08x %s\n" % (ordinals_module.zlib.crc32(body), body)
+    lines[number] = b"%08x %s\n" % (zlib.crc32(body), body)
     path.write_bytes(b"".join(lines))
+
+
+def odd(value: object) -> str:
+    """A header with one field changed, or the text that stands in its place."""
+    if isinstance(value, str):
+        return value
+    header = {"form": 1, "plan": PLAN, "done": base64.b64encode(OrdinalSet().encode()), "read": {}}
+    return msgspec.json.encode({**header, **value}).decode()
+
+
+def packed(data: bytes) -> bytes:
+    return base64.b64encode(zlib.compress(data))
+
+
+ODD_SETS = {
+    "not Base64": "!",
+    "no zlib stream": base64.b64encode(b"x"),
+    "a stream that is cut": base64.b64encode(zlib.compress(b"\1\1")[:-2]),
+    "an odd count of numbers": packed(b"\1"),
+    "a number that does not end": packed(b"\1\x80"),
+    "an endless number": packed(b"\x80" * 1000),
+    "beyond 64 bits": packed(b"\1" + b"\xff" * 9 + b"\1"),
+    "an empty range": packed(b"\1\0"),
+    "a bomb of empty ranges": packed(bytes(50_000_000)),
+    "no gap": packed(b"\1\1\0\1"),
+    "null": None,
+    "a number": 5,
+    "a list": [1, 2],
+}
+ODD_HEADERS: dict[str, object] = {
+    **{text[:12]: text for text in ("", "[]", "null", "1", '"x"', "{}", "{", '{"form": 1}', '{"form": "1"}', "\0")},
+    "form of 5000 digits": '{"form": ' + "9" * 5000 + "}",
+    "negative form": '{"form": -1}',
+    "fractional form": '{"form": 1.5}',
+    "nesting": "[" * 100_000,
+    "nesting inside": '{"x": ' + "[" * 100_000 + "}",
+    "closed nesting inside": '{"form": 1, "x": ' + "[" * 5000 + "]" * 5000 + "}",
+    "list for a plan": {"plan": []},
+    "deep plan": {"plan": {"ports": [[[[1]]]]}},
+    "plan with objects": {"plan": {"ports": {"a": 1}}},
+    "huge number in the plan": odd({}).replace("22", "9" * 5000),
+    "negative position": {"read": {"bytes": -1}},
+    "huge position": {"read": {"bytes": 1 << 63}},
+    "position of 5000 digits": odd({}).replace('"read":{', '"read":{"bytes":' + "9" * 5000),
+    "digest that is none": {"read": {"digest": 1}},
+    **{f"done: {kind}": {"done": value} for kind, value in ODD_SETS.items()},
+}
+ODD_RECORDS: dict[str, object] = {
+    **{f"name {name[:20]!r}": {"name": name} for name in ("../part-1.x", "part-1", "part-x.y", "part-1./x", "/etc/x")},
+    "name of 5000 digits": {"name": "part-" + "9" * 5000 + ".x"},
+    "name with a line end": {"name": "part-1.x\n"},
+    "name with an escape": {"name": "part-1.\x1b[2J"},
+    **{f"staged {name!r}": {"staged": name} for name in ("../x", ".tmp-../x", "/etc/x", ".tmp-\0", "part-1.x", "lock")},
+    "negative rows": {"rows": -1},
+    "rows as text": {"rows": "1"},
+    "huge rows": {"rows": 1 << 63},
+    "rows of 5000 digits": '{"rows": ' + "9" * 5000 + "}",
+    "negative size": {"size": -1},
+    "nesting": "[" * 100_000,
+    "not UTF-8": '{"name": "\udcff"}',
+    **{f"done: {kind}": {"done": value} for kind, value in ODD_SETS.items() if value is not None},
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [pytest.param(1, value, id=f"header: {kind}") for kind, value in ODD_HEADERS.items()]
+    + [pytest.param(2, value, id=f"record: {kind}") for kind, value in ODD_RECORDS.items()],
+)
+def test_a_right_checksum_does_not_make_a_journal(tmp_path: Path, line: int, value: object) -> None:
+    """Whatever stands behind it, JSON or not: the error says which line is damaged, at once, and nothing is touched."""
+    run = tmp_path / "run"
+    left(run, [0], [1])
+    text = odd(value) if line == 1 or isinstance(value, str) else msgspec.json.encode(value).decode()
+    lines = (run / "journal").read_bytes().splitlines(keepends=True)
+    body = text.encode("utf-8", "surrogateescape").replace(b"\n", b" ")
+    lines[line - 1] = b"%08x %s\n" % (zlib.crc32(body), body)
+    (run / "journal").write_bytes(b"".join(lines))
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    for use in (lambda: Journal.open(run, PLAN, resume=True), lambda: read_journal(run)):
+        with pytest.raises((OutputError, ConfigError)) as caught:
+            use()
+        assert str(caught.value) == f"{run}/journal: line {line} is damaged; restore it from a copy"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=300), st.integers(0, 400), st.booleans())
+def test_any_bytes_are_a_journal_or_an_error(
+    tmp_path_factory: pytest.TempPathFactory, piece: bytes, place: int, summed_up: bool
+) -> None:
+    """Bytes put into a journal, with their checksums made right or not: what can be read can be gone on with."""
+    folder = tmp_path_factory.mktemp("any") / "run"
+    left(folder, [0, 1], [3])
+    text = (folder / "journal").read_bytes()
+    lines = (text[:place] + piece + text[place + len(piece) :]).split(b"\n")
+    if summed_up:
+        lines = [b"%08x %s" % (zlib.crc32(line[9:]), line[9:]) for line in lines[:-1]] + lines[-1:]
+    (folder / "journal").write_bytes(b"\n".join(lines))
+    try:
+        header, records = read_journal(folder)
+    except (ConfigError, OutputError):
+        return
+    assert header is not None
+    summed(header, records)
+    try:
+        Journal.open(folder, PLAN, resume=True).close()
+    except (ConfigError, OutputError):
+        return
+    Journal.open(folder, PLAN, resume=True).close()
+
+
+@pytest.mark.parametrize("name", ["../x", ".tmp-", "journal", ".tmp-a/b", ".tmp-\x1b"])
+def test_a_segment_that_is_offered_under_another_name(tmp_path: Path, name: str) -> None:
+    """What would be no staged file is not committed, and the journal stays readable."""
+    journal = begun(tmp_path, [0])
+    with pytest.raises(OutputError, match="a staged segment cannot be named"):
+        journal.commit(Manifest(OrdinalSet([(5, 6)]).encode(), 1, name), Position())
+    journal.close()
+    left(tmp_path, [1])
 
 
 # --- after a sudden end -----------------------------------------------------------------------------------------------
@@ -295,6 +418,11 @@ class Cut(BaseException):
     """The power is gone."""
 
 
+def placed(path: Any, folder: int | None) -> Path:
+    """Where a path leads, from an open folder."""
+    return Path(path) if folder is None else Path(f"/proc/self/fd/{folder}").readlink() / path
+
+
 class Power:
     """A disk as harsh as POSIX allows, whose power goes at the n-th system call.
 
@@ -314,11 +442,12 @@ class Power:
         if self.left < 0:
             raise Cut
 
-    def open(self, path: Any, flags: int, *args: int) -> int:
-        if flags & os.O_CREAT and not os.path.exists(path):  # noqa: PTH110
+    def open(self, path: Any, flags: int, *args: int, dir_fd: int | None = None) -> int:
+        file = placed(path, dir_fd)
+        if flags & os.O_CREAT and not file.exists():
             self._step()
-            self._undo.append(lambda: Path(path).unlink(missing_ok=True))
-        return int(self._real["open"](path, flags, *args))
+            self._undo.append(lambda: file.unlink(missing_ok=True))
+        return int(self._real["open"](path, flags, *args, dir_fd=dir_fd))
 
     def write(self, descriptor: int, data: bytes) -> int:
         self._step()
@@ -334,17 +463,18 @@ class Power:
         else:
             self._synced.pop(path, None)
 
-    def rename(self, source: Any, target: Any) -> None:
+    def rename(self, source: Any, target: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
         self._step()
-        old = Path(target).read_bytes() if Path(target).exists() else None
-        self._real["rename"](source, target)
-        if str(source) in self._synced:
-            self._synced[str(target)] = self._synced.pop(str(source))
+        was, becomes = placed(source, src_dir_fd), placed(target, dst_dir_fd)
+        old = becomes.read_bytes() if becomes.exists() else None
+        self._real["rename"](was, becomes)
+        if str(was) in self._synced:
+            self._synced[str(becomes)] = self._synced.pop(str(was))
 
         def undo() -> None:
-            self._real["rename"](target, source)
+            self._real["rename"](becomes, was)
             if old is not None:
-                Path(target).write_bytes(old)
+                becomes.write_bytes(old)
 
         self._undo.append(undo)
 

@@ -60,6 +60,13 @@ def test_summary() -> None:
     assert len(table) == 20
 
 
+def test_a_service_with_brackets_in_its_name() -> None:
+    """Names come from a database, and are no markup."""
+    console = Console(file=io.StringIO(), width=100)
+    console.print(summary_table(run(1, verdict__hardmatched=1, **{"service__[/x][red]a": 1})))
+    assert "[/x][red]a" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_summary_of_nothing() -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(summary_table(run()))

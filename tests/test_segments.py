@@ -13,6 +13,7 @@ from engine.errors import OutputError
 from engine.model import Batch
 from engine.results.sinks import Summary
 from engine.state import segments as segments_module
+from engine.state.folder import Folder
 from engine.state.journal import Journal
 from engine.state.ordinals import OrdinalSet
 from engine.state.segments import SegmentSink, SegmentWriter, without_unfinished
@@ -218,9 +219,10 @@ def failing(descriptor: int, data: bytes) -> None:
 
 def test_a_writer_makes_no_file_before_it_has_rows(tmp_path: Path) -> None:
     """So a worker that stages an attempt and finds nothing leaves nothing behind."""
-    writer = SegmentWriter(tmp_path)
+    folder = Folder.open(tmp_path)
+    writer = SegmentWriter(folder)
     assert writer.finish().staged == ""
-    writer = SegmentWriter(tmp_path)
+    writer = SegmentWriter(folder)
     writer.write(batch(1))
     manifest = writer.finish()
     assert [path.name for path in tmp_path.iterdir()] == [manifest.staged]

@@ -9,13 +9,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from engine.cli.sets import progress_bar, ready_matcher
 from engine.databases import open_database, open_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.offline.records import LineReader, Row
 from engine.services import ServiceTable
-from matcher import ProbeDatabase, find_database
+from matcher import ProbeDatabase, find_database, read_file, shown
+from matcher.database.load import MAX_SIZE
 from matcher.database.samples import FIELDS, Expected, Sample, SampleFault, answer, read_samples
 from matcher.tools.cost import needs_backtracking
 from matcher.tools.explain import Explanation, Fit, explain
@@ -53,25 +55,26 @@ def lint_command(file: str | None, samples: tuple[Path, ...], engine: str, stric
     used.
     """
     path = find_database(file)
+    name = shown(str(path))
     try:
-        data = path.read_bytes()
+        data = read_file(path, MAX_SIZE)
     except OSError as error:
-        raise InputError(str(path), 0, f"cannot be read: {error.strerror}") from error
+        raise InputError(name, 0, f"cannot be read: {error.strerror}") from error
     beside = path.parent / "samples"
     read: list[Sample] | None = None
     faults: list[SampleFault] = []
     if samples or beside.is_dir():
         read, faults = read_samples(samples or (beside,))
     services = tuple(ServiceTable.load().rows())
-    findings = lint(data, str(path), read, faults=faults, services=services, engine=engine)
+    findings = lint(data, name, read, faults=faults, services=services, engine=engine)
     for finding in findings:
         if notes or finding.severity != NOTE:
-            click.echo(str(finding))
+            click.echo(shown(str(finding)))
     count = Counter(finding.severity for finding in findings)
     judged = "no samples" if read is None else f"{len(read):,} samples"
     hidden = "" if notes or not count[NOTE] else " (--notes shows them)"
-    parts = (f"{count[name]:,} {name}s" for name in (ERROR, WARNING, NOTE))
-    click.echo(f"{path}: {judged}; {', '.join(parts)}{hidden}", err=True)
+    parts = (f"{count[severity]:,} {severity}s" for severity in (ERROR, WARNING, NOTE))
+    click.echo(f"{name}: {judged}; {', '.join(parts)}{hidden}", err=True)
     sys.exit(_lint_code(findings, strict))
 
 
@@ -172,7 +175,7 @@ def stats_command(file: str | None, top: int) -> None:
     database = open_database([file] if file else [])
     lines = list(database.signatures())
     backtracking = {line.id for line in lines if needs_backtracking(line.pattern)}
-    facts = Table(title=str(find_database(file)), title_justify="left", show_header=False, box=None)
+    facts = Table(title=Text(shown(str(find_database(file)))), title_justify="left", show_header=False, box=None)
     facts.add_column()
     facts.add_column(overflow="fold")
     for name, value in _facts(database, len(backtracking)):
@@ -185,7 +188,7 @@ def stats_command(file: str | None, top: int) -> None:
         own = sum(line.id in backtracking for line in probe.signatures)
         together = sum(len(database.probes[index].signatures) for index in probe.lists)
         table.add_row(
-            probe.name, probe.proto, str(probe.rarity), f"{len(probe.signatures):,}", f"{together:,}", f"{own:,}"
+            Text(probe.name), probe.proto, str(probe.rarity), f"{len(probe.signatures):,}", f"{together:,}", f"{own:,}"
         )
     console = Console()
     console.print(facts)

@@ -20,7 +20,7 @@ from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
 from engine.cli.state import state_command
 from engine.errors import ConfigError, EngineError, InputError
 from engine.results.sinks import SinkClosed
-from matcher import MatcherError
+from matcher import MatcherError, shown
 
 STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
 
@@ -62,11 +62,11 @@ def main() -> NoReturn:
     except (BrokenPipeError, SinkClosed):
         _silence_stdout()
     except (EngineError, MatcherError) as error:
-        click.echo(f"probemill: {error}", err=True)
+        click.echo(f"probemill: {shown(str(error))}", err=True)
         sys.exit(2 if isinstance(error, ConfigError | InputError | MatcherError) else 1)
     except OSError as error:  # of the process itself: descriptors, memory, a full disk behind standard output
         with suppress(OSError):
-            click.echo(f"probemill: {error.filename or 'system'}: {error.strerror or error}", err=True)
+            click.echo(shown(f"probemill: {error.filename or 'system'}: {error.strerror or error}"), err=True)
         _silence_stdout()
         sys.exit(1)
     sys.exit(0)

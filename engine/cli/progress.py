@@ -73,7 +73,7 @@ def summary_table(run: Run) -> Table:
     for row in range(max(len(outcomes), len(services))):
         left = outcomes[row] if row < len(outcomes) else ("", "")
         right = services[row] if row < len(services) else ("", "")
-        table.add_row(*left, *right)
+        table.add_row(*map(Text, (*left, *right)))  # names are no markup, whatever brackets they hold
     return table
 
 

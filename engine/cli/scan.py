@@ -156,8 +156,8 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
     plan = {**inputs.plan(), "shard": options["shard"] or None}
     journal = Journal.open(folder, plan, resume=options["resume"])
     if options["resume"] and not options["quiet"]:
-        done, segments = len(journal.committed), len(journal.records)
-        click.echo(f"{folder}: {done:,} targets are done, {journal.rows:,} rows in {segments:,} segments", err=True)
+        done, segments = f"{len(journal.committed):,} targets are done", f"{len(journal.records):,} segments"
+        click.echo(f"{journal.folder}: {done}, {journal.rows:,} rows in {segments}", err=True)
     return SegmentSink(journal, size=options["segment_size"], seconds=options["segment_seconds"])
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from engine.errors import ConfigError
-from engine.state.journal import read_journal, summed
+from engine.state.journal import read_journal
+from engine.state.records import summed
 
 
 @click.command("state")

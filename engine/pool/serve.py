@@ -14,9 +14,9 @@ import uvloop
 
 from engine.conversation.context import scan_context
 from engine.errors import EngineError
-from engine.model import Reason, ScanConfig, Target
+from engine.model import Reason, Target
 from engine.pool.descriptors import raise_descriptor_limit
-from engine.pool.wire import Kind, frame, receive
+from engine.pool.wire import Kind, frame, receive, setup
 from engine.pool.worker import Worker
 from matcher import MatcherError
 
@@ -42,7 +42,7 @@ async def _serve(link: socket.socket) -> None:
     message = await receive(reader)
     if message is None or message[0] is not Kind.SETUP:
         return
-    config = msgspec.msgpack.decode(message[1], type=ScanConfig)
+    config = setup(message[1])
     encode = msgspec.msgpack.Encoder().encode
     try:
         context = scan_context(config)
@@ -53,7 +53,7 @@ async def _serve(link: socket.socket) -> None:
             lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
         )
     except (MatcherError, EngineError) as error:
-        writer.write(frame(Kind.FAULT, str(error).encode()))
+        writer.write(frame(Kind.FAULT, str(error).encode(errors="backslashreplace")))
         with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
             await writer.drain()
         return

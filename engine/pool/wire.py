@@ -1,4 +1,4 @@
-"""Messages between the collector and its workers over a Unix stream socket: a length, a kind, a msgpack body.
+"""Messages between the collector and its workers over a Unix stream socket: a length, a kind, a body, mostly msgpack.
 
 Collector to worker: SETUP (once), TARGETS (many), DRAIN (no more targets will come), CANCEL (finish what is in flight
 now, as incomplete for the reason in the body). Worker to collector: READY (with the DatabaseRef), BATCH (many), ALIVE
@@ -7,8 +7,13 @@ worker's death is never half read.
 """
 
 import asyncio
+import json
 import struct
 from enum import IntEnum
+
+import msgspec
+
+from engine.model import ScanConfig
 
 HEADER = struct.Struct("<IB")  # bytes of body, kind
 MAX_BODY = 1 << 28  # bytes; longer means that the stream is out of step
@@ -31,6 +36,16 @@ class Kind(IntEnum):
 def frame(kind: Kind, body: bytes = b"") -> bytes:
     """A message as it goes over the socket."""
     return HEADER.pack(len(body), kind) + body
+
+
+def setup_body(config: ScanConfig) -> bytes:
+    """What SETUP says: JSON in ASCII, because a path may hold bytes that are no UTF-8, which msgpack does not take."""
+    return json.dumps(msgspec.to_builtins(config)).encode("ascii")
+
+
+def setup(body: bytes) -> ScanConfig:
+    """The config of a SETUP message."""
+    return msgspec.convert(json.loads(body), ScanConfig)
 
 
 async def receive(reader: asyncio.StreamReader) -> tuple[Kind, bytes] | None:

@@ -6,16 +6,19 @@ taken while the inputs are read, works on pipes, and costs about a nanosecond a 
 
 from hashlib import blake2b
 from threading import Lock
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from engine.errors import ConfigError
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class Position(Struct, frozen=True):
     """How far the inputs were read. bytes: of all inputs together; digest: over these bytes, hex."""
 
-    bytes: int = 0
+    bytes: Count = 0
     digest: str = ""
 
 

@@ -14,70 +14,36 @@ folder's lock, and the first manifest for a target wins. docs/state.md describes
 """
 
 import fcntl
-import logging
 import os
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import stat
+from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from engine.errors import ConfigError, OutputError
 from engine.state.digest import Position
+from engine.state.folder import MENDED, STAGED, Folder, close, log, staged_name, told, write_all
 from engine.state.ordinals import OrdinalSet
+from engine.state.records import (
+    FORM,
+    PART,
+    Header,
+    Manifest,
+    Plan,
+    Record,
+    is_staged,
+    line_of,
+    parse_journal,
+    summed,
+)
+from matcher import shown
 
-log = logging.getLogger("probemill.state")
-
-FORM = 1  # of the journal; a change that older programs would misread gets the next number
-STAGED = ".tmp-"  # how the names of files begin that do not count (yet)
-ORPHAN = ".orphan-"  # and of segments that the journal does not know
-PART = "part-"
-
-Plan = Mapping[str, Any]
-"""What decides which target has which ordinal, apart from the bytes of the inputs: JSON values by option."""
-
-
-class Manifest(Struct, frozen=True):
-    """A segment offered for commit. staged: its file in the folder, `.tmp-*.SUFFIX`; none if there are no rows.
-
-    size and sha256: of the file. done: the ordinals, as `OrdinalSet.encode` packs them: one for every row, and those of
-    targets that were passed over and have no row.
-    """
-
-    done: bytes
-    rows: int = 0
-    staged: str = ""
-    size: int = 0
-    sha256: str = ""
-
-
-class Record(Struct, frozen=True, omit_defaults=True):
-    """A committed segment. name: of its file, empty if it has none.
-
-    staged, done and read are there until the journal is written anew: then the file bears its name for certain, and
-    the header has taken over the rest.
-    """
-
-    name: str = ""
-    rows: int = 0
-    size: int = 0
-    sha256: str = ""
-    staged: str = ""
-    done: bytes = b""
-    read: Position = Position()
-
-
-class Header(Struct, frozen=True):
-    """The first record of a journal. done and read: the sum of the records that have none of their own."""
-
-    form: int
-    plan: dict[str, Any]
-    done: bytes
-    read: Position
+NAME = "journal"
+MAX_SIZE = 1 << 30  # bytes of a journal that is read; a million targets take some 20 kB
+ORPHAN = ".orphan-"  # how the names of segments begin that the journal does not know
 
 
 class Journal:
@@ -86,11 +52,12 @@ class Journal:
     records: of all segments, in the order of their commits. read: how far the inputs had been read by then.
     """
 
-    def __init__(self, folder: Path, lock: int, header: Header, records: list[Record]) -> None:
+    def __init__(self, folder: Folder, lock: int, header: Header, records: list[Record]) -> None:
         """Use `Journal.open`."""
         self.folder = folder
         self.records = _kept(records)
         self.committed, self.read = summed(header, records)
+        self._number = max((_number(record) for record in self.records), default=0)
         self._lock = lock
         self._plan = header.plan
         self._file = self._rewrite()
@@ -100,27 +67,34 @@ class Journal:
     def open(cls, folder: str | Path, plan: Plan, *, resume: bool = False) -> "Journal":
         """Begin a run in `folder`, made if need be; or go on with the one that it holds.
 
-        Raises ConfigError: the folder is in use, holds a run and `resume` was not said, or was begun with another
-        plan. Raises OutputError: the folder cannot be written, or its files are damaged.
+        Raises ConfigError: the folder is in use, holds a run and `resume` was not said, was begun with another plan, or
+        strangers have or could have written what it holds. Raises OutputError: the folder cannot be written, or its
+        files are damaged.
         """
-        folder = Path(folder)
+        path = Path(folder)
         wanted = msgspec.json.decode(msgspec.json.encode(plan))
-        with told(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = _lock(folder)
-            try:
-                header, records = read_journal(folder)
+        with told(path):
+            opened = Folder.open(path, make=True)
+        lock = -1
+        try:
+            with told(opened):
+                opened.refuse_strangers()
+                lock = _lock(opened)
+                opened.refuse_foreign(NAME)
+                header, records = _read(opened)
                 if header is None:
-                    header = Header(FORM, wanted, OrdinalSet().encode(), Position())
-                    if any(folder.glob(f"{PART}*")):
-                        raise ConfigError(f"{folder}: holds segments but no journal; name an empty folder")
+                    header = Header(FORM, wanted, OrdinalSet(), Position())
+                    if any(name.startswith(PART) for name in opened.names()):
+                        raise ConfigError(f"{opened}: holds segments but no journal; name an empty folder")
                 elif not resume:
-                    raise ConfigError(f"{folder}: holds a run; go on with --resume, or name an empty folder")
-                _compare(folder, header.plan, wanted)
-                return cls(folder, lock, header, _recover(folder, records))
-            except BaseException:
-                os.close(lock)
-                raise
+                    raise ConfigError(f"{opened}: holds a run; go on with --resume, or name an empty folder")
+                _compare(opened, header.plan, wanted)
+                return cls(opened, lock, header, _recover(opened, records))
+        except BaseException:
+            if lock >= 0:
+                close(lock)
+            opened.close()
+            raise
 
     @property
     def rows(self) -> int:
@@ -137,29 +111,32 @@ class Journal:
         union = self.committed | done
         if len(union) < len(self.committed) + len(done):
             return False
+        if manifest.staged and not is_staged(manifest.staged):
+            raise OutputError(f"{self.folder}: a staged segment cannot be named {manifest.staged!r}")
         name = self._next_name(manifest.staged) if manifest.staged else ""
-        record = Record(name, manifest.rows, manifest.size, manifest.sha256, manifest.staged, manifest.done, read)
-        with told(self.folder / "journal", MENDED):
-            sync_folder(self.folder)
-            self._append(_line(record))
+        record = Record(name, manifest.rows, manifest.size, manifest.sha256, manifest.staged, done, read)
+        with told(self.folder, MENDED, NAME):
+            self.folder.sync()
+            self._append(line_of(record))
             if name:
-                (self.folder / manifest.staged).rename(self.folder / name)
-                sync_folder(self.folder)
+                self.folder.rename(manifest.staged, name)
+                self._number += 1
+                self.folder.sync()
         self.committed = union
         self.read = read
         self.records += _kept([record])
         return True
 
     def close(self) -> None:
-        """Let go of the folder. Once is enough."""
+        """Let go of the folder. Once is enough. Never raises."""
         for descriptor in (self._file, self._lock):
             if descriptor >= 0:
-                os.close(descriptor)
+                close(descriptor)
         self._file = self._lock = -1
+        self.folder.close()
 
     def _next_name(self, staged: str) -> str:
-        last = self.records[-1].name.removeprefix(PART).partition(".")[0] if self.records else "0"
-        return f"{PART}{int(last) + 1:06}.{staged.removeprefix(STAGED).partition('.')[2]}"
+        return f"{PART}{self._number + 1:06}.{staged.removeprefix(STAGED).partition('.')[2]}"
 
     def _append(self, line: bytes) -> None:
         end = os.fstat(self._file).st_size
@@ -173,16 +150,19 @@ class Journal:
 
     def _rewrite(self) -> int:
         """Write the journal anew: one header for all that is done, one short record per segment. -> its descriptor"""
-        header = Header(FORM, self._plan, self.committed.encode(), self.read)
-        staged = self.folder / f"{STAGED}journal"
-        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        header = Header(FORM, self._plan, self.committed, self.read)
+        staged = staged_name(NAME)
+        descriptor = self.folder.create(staged)
         try:
-            write_all(descriptor, _line(header) + b"".join(map(_line, self.records)))
+            write_all(descriptor, line_of(header) + b"".join(map(line_of, self.records)))
             os.fsync(descriptor)
-            staged.rename(self.folder / "journal")
-            sync_folder(self.folder)
-        except BaseException:
-            os.close(descriptor)
+            self.folder.rename(staged, NAME)
+            self.folder.sync()
+        except BaseException as error:
+            close(descriptor)
+            if isinstance(error, OSError):  # which leaves room for the next attempt
+                with suppress(OSError):
+                    self.folder.remove(staged)
             raise
         return descriptor
 
@@ -190,132 +170,91 @@ class Journal:
 def read_journal(folder: Path) -> tuple[Header | None, list[Record]]:
     """What the journal of a folder says; no header if there is none. Takes no lock, changes nothing.
 
-    A record that was not written to its end, which only the last one can be, is left out. Raises OutputError when
-    others are damaged.
+    Raises OutputError and ConfigError as `parse_journal` does, and where the folder cannot be read.
     """
-    path = folder / "journal"
-    if not path.exists():
-        return None, []
-    with told(path):
-        lines = path.read_bytes().split(b"\n")
-    bodies = [_body(line) for line in lines[:-1]]  # behind the last line end is nothing, or half a record
-    while bodies and bodies[-1] is None:
-        bodies.pop()
-    if not bodies or None in bodies:
-        raise OutputError(f"{path}: line {bodies.index(None) + 1 if bodies else 1} is damaged; restore it from a copy")
-    form = msgspec.json.decode(bodies[0] or b"")["form"]
-    if form != FORM:
-        raise ConfigError(f"{path}: has form {form}, and this program knows form {FORM}; use the program that wrote it")
-    header = msgspec.json.decode(bodies[0] or b"", type=Header)
-    return header, [msgspec.json.decode(body or b"", type=Record) for body in bodies[1:]]
-
-
-def summed(header: Header, records: list[Record]) -> tuple[OrdinalSet, Position]:
-    """All that is done, and how far the inputs were read."""
-    done = OrdinalSet.decode(header.done)
-    read = header.read
-    for record in records:
-        if record.done:
-            done |= OrdinalSet.decode(record.done)
-            read = max(read, record.read, key=lambda position: position.bytes)
-    return done, read
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """All of it, however small the pieces that the system takes."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make what was created in or renamed within the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with told(folder):
+        try:
+            opened = Folder.open(folder)
+        except FileNotFoundError:
+            return None, []
     try:
-        os.fsync(descriptor)
+        with told(opened, name=NAME):
+            return _read(opened)
     finally:
-        os.close(descriptor)
+        opened.close()
 
 
-MENDED = "; what is committed is safe: mend this and go on with --resume"
-
-
-@contextmanager
-def told(path: Path, advice: str = "") -> Iterator[None]:
-    """The system's errors as ours."""
+def _read(folder: Folder) -> tuple[Header | None, list[Record]]:
     try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}{advice}") from error
+        descriptor = folder.read(NAME)
+    except FileNotFoundError:
+        return None, []
+    with os.fdopen(descriptor, "rb") as file:
+        size = os.fstat(descriptor).st_size
+        if size > MAX_SIZE:
+            raise OutputError(f"{folder}/{NAME}: is larger than {MAX_SIZE >> 20:,} MiB, and is no journal")
+        return parse_journal(file.read(size), f"{folder}/{NAME}")
 
 
-def _line(record: Header | Record) -> bytes:
-    body = msgspec.json.encode(record)
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def _body(line: bytes) -> bytes | None:
-    """The JSON of a record's line, None if its checksum is wrong."""
-    checksum, _, body = line.partition(b" ")
-    return body if checksum == b"%08x" % zlib.crc32(body) else None
-
-
-def _lock(folder: Path) -> int:
+def _lock(folder: Folder) -> int:
     """The lock goes with the process that holds it, however it ends."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = folder.edit("lock")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, 0)
         write_all(descriptor, b"%d\n" % os.getpid())
     except BlockingIOError:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip()
-        os.close(descriptor)
+        holder = shown(os.read(descriptor, 20).decode("ascii", "replace").strip())
+        close(descriptor)
         raise ConfigError(f"{folder}: is in use by process {holder}; wait for it, or name another folder") from None
     except BaseException:
-        os.close(descriptor)
+        close(descriptor)
         raise
     return descriptor
 
 
-def _compare(folder: Path, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _compare(folder: Folder, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
     for option in sorted(begun.keys() | wanted.keys()):
         if begun.get(option) != wanted.get(option):
             raise ConfigError(
-                f"{folder}: was begun with other {option}; give the same targets, inputs and ports, "
+                f"{folder}: was begun with other {shown(option)}; give the same targets, inputs and ports, "
                 "or begin anew in another folder"
             )
 
 
-def _recover(folder: Path, records: list[Record]) -> list[Record]:
+def _recover(folder: Folder, records: list[Record]) -> list[Record]:
     """Finish what a sudden end left half done, and check that the segments are those that were committed."""
     kept = []
     missing = 0
     for record in records:
-        staged, part = folder / record.staged, folder / record.name
-        if record.staged and staged.exists():
-            if not _is_whole(staged, record):
-                log.warning("%s is damaged: its %d rows are scanned again", staged, record.rows)
+        staged = folder.look(record.staged) if record.staged else None
+        part = folder.look(record.name) if record.name else None
+        if staged is not None:
+            if not stat.S_ISREG(staged.st_mode) or not _is_whole(folder, record):
+                log.warning("%s/%s is damaged: its %d rows are scanned again", folder, record.staged, record.rows)
                 continue
-            staged.rename(part)
-        elif record.name and not part.exists():
+            folder.rename(record.staged, record.name)
+        elif record.name and part is None:
             missing += 1
-        elif record.name and part.stat().st_size != record.size:
-            raise OutputError(f"{part}: has changed since it was committed; restore it, or move it away")
+        elif part is not None and (part.st_size != record.size or not stat.S_ISREG(part.st_mode)):
+            raise OutputError(
+                f"{folder}/{record.name}: has changed since it was committed; restore it, or move it away"
+            )
         kept.append(record)
     if missing:
         log.warning("%s: %d segments are no longer there, and are taken as moved away", folder, missing)
-    sync_folder(folder)
+    folder.sync()
     return kept
 
 
-def _tidy(folder: Path, known: set[str]) -> None:
+def _tidy(folder: Folder, known: set[str]) -> None:
     """Remove what never counted. Only after the journal has been written anew, which may have dropped a record."""
-    for path in folder.glob(f"{STAGED}*"):
-        path.unlink()
-    for path in folder.glob(f"{PART}*"):
-        if path.name not in known:
-            log.warning("%s is not in the journal: set aside as %s%s", path, ORPHAN, path.name)
-            path.rename(folder / f"{ORPHAN}{path.name}")
+    for name in folder.names():
+        if name.startswith(STAGED):
+            folder.remove(name)
+        elif name.startswith(PART) and name not in known:
+            log.warning("%s/%s is not in the journal: set aside as %s%s", folder, shown(name), ORPHAN, shown(name))
+            folder.rename(name, f"{ORPHAN}{name}")
 
 
 def _kept(records: list[Record]) -> list[Record]:
@@ -323,6 +262,10 @@ def _kept(records: list[Record]) -> list[Record]:
     return [Record(record.name, record.rows, record.size, record.sha256) for record in records if record.name]
 
 
-def _is_whole(path: Path, record: Record) -> bool:
-    with path.open("rb") as file:
+def _number(record: Record) -> int:
+    return int(record.name.removeprefix(PART).partition(".")[0])
+
+
+def _is_whole(folder: Folder, record: Record) -> bool:
+    with os.fdopen(folder.read(record.staged), "rb") as file:
         return file_digest(file, "sha256").hexdigest() == record.sha256

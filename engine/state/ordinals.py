@@ -11,13 +11,16 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 BUFFERED = 65_536  # ordinals that wait to be merged
+MAX_RANGES = 1 << 24  # of a set that is read, which then takes 256 MiB
+UNPACKED = 1 << 16  # bytes at a time
+LIMIT = (1 << 64) - 1  # behind the last ordinal
 
 Range = tuple[int, int]
 """First ordinal, and the one behind the last."""
 
 
 class OrdinalSet:
-    """Ordinals are 0 to 2^64 - 1."""
+    """Ordinals are 0 to 2^64 - 2."""
 
     __slots__ = ("_buffer", "_starts", "_stops")
 
@@ -94,21 +97,20 @@ class OrdinalSet:
 
     @classmethod
     def decode(cls, data: bytes) -> "OrdinalSet":
-        """The set that `encode` wrote. Only for bytes whose checksum was found right."""
-        numbers = []
-        number = shift = 0
-        for byte in zlib.decompress(data):
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                numbers.append(number)
-                number = shift = 0
-        ranges = []
+        """The set that `encode` wrote. Raises ValueError for anything else, however it unpacks."""
+        decoded = cls()
+        numbers = _numbers(data)
         end = 0
-        for gap, length in zip(numbers[::2], numbers[1::2], strict=True):
-            ranges.append((end + gap, end + gap + length))
-            end += gap + length
-        return cls(ranges)
+        for gap, length in zip(numbers, numbers, strict=True):
+            if not length or (not gap and end) or len(decoded._starts) == MAX_RANGES:
+                raise ValueError("not a set of ordinals")
+            start = end + gap
+            end = start + length
+            if end > LIMIT:
+                raise ValueError("an ordinal is too large")
+            decoded._starts.append(start)
+            decoded._stops.append(end)
+        return decoded
 
     def _settle(self) -> None:
         if not self._buffer:
@@ -141,3 +143,27 @@ class OrdinalSet:
             elif stop > end:
                 stops[-1] = end = stop
         self._starts, self._stops = starts, stops
+
+
+def _numbers(data: bytes) -> Iterator[int]:
+    """The numbers that `encode` packed. Raises ValueError."""
+    unpacker = zlib.decompressobj()
+    number = shift = 0
+    try:
+        while not unpacker.eof:
+            unpacked = unpacker.decompress(data, UNPACKED)
+            data = unpacker.unconsumed_tail
+            if not unpacked and not unpacker.eof:
+                raise ValueError("cut short")
+            for byte in unpacked:
+                number |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    yield number
+                    number = shift = 0
+                elif shift > 63:
+                    raise ValueError("a number is too large")
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if shift or unpacker.unused_data:
+        raise ValueError("not a set of ordinals")

@@ -8,10 +8,8 @@ killed is scanned again by the one that goes on. Read them all with `zstdcat DIR
 import contextlib
 import hashlib
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import msgspec
 import zstandard
@@ -21,8 +19,10 @@ from engine.errors import OutputError
 from engine.model import Batch, Reason
 from engine.results.sinks.base import Summary
 from engine.state.digest import InputDigest
-from engine.state.journal import MENDED, STAGED, Journal, Manifest, told, write_all
+from engine.state.folder import MENDED, Folder, close, staged_name, told, write_all
+from engine.state.journal import Journal
 from engine.state.ordinals import OrdinalSet
+from engine.state.records import Manifest
 
 SEGMENT_SIZE = 64 << 20  # bytes on the disk
 SEGMENT_S = 60.0  # so much work at most is done again after a crash
@@ -32,11 +32,12 @@ LEVEL = 1  # of zstd: half the time of level 3 on rows like ours, for the same s
 class SegmentWriter:
     """One segment, written aside in `folder`. Makes no file until there are rows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         self.done = OrdinalSet()
         self.rows = 0
         self.size = 0
-        self._path = folder / f"{STAGED}{secrets.token_hex(8)}.ndjson.zst"
+        self._folder = folder
+        self._name = staged_name("ndjson.zst")
         self._descriptor = -1
         self._sha256 = hashlib.sha256()
         self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
@@ -53,25 +54,26 @@ class SegmentWriter:
         if not self.rows:
             return Manifest(done)
         self._put(self._compressor.flush())
-        with told(self._path.parent, MENDED):
+        with told(self._folder, MENDED):
             os.fsync(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
-        return Manifest(done, self.rows, self._path.name, self.size, self._sha256.hexdigest())
+        return Manifest(done, self.rows, self._name, self.size, self._sha256.hexdigest())
 
     def discard(self) -> None:
         """Remove what was written, which makes room on a full disk. Never raises."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            close(descriptor)
         with contextlib.suppress(OSError):
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-            self._path.unlink()
+            self._folder.remove(self._name)
 
     def _put(self, data: bytes) -> None:
         if not data:
             return
-        with told(self._path.parent, MENDED):
+        with told(self._folder, MENDED):
             if self._descriptor < 0:
-                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                self._descriptor = self._folder.create(self._name)
             write_all(self._descriptor, data)
         self._sha256.update(data)
         self.size += len(data)

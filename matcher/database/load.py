@@ -1,7 +1,8 @@
 """Find, read and check the probe database.
 
 `find_database()` is the one place that knows where a database may be; `load_database()` reads one, and every regular
-expression in it has been compiled once before it is handed out. Results say which database and hash they used.
+expression in it has been compiled once before it is handed out. Results say which database and hash they used. A path
+stands in errors and results as `shown` writes it, because a file's name may hold anything.
 """
 
 import os
@@ -13,17 +14,20 @@ from pathlib import Path
 import msgspec
 
 from matcher.database.merge import merge_databases
-from matcher.database.parser import ServiceRow
 from matcher.database.parser import parse_database as parse
+from matcher.database.ports import ServiceRow
 from matcher.errors import DatabaseError, MatcherError
 from matcher.model import ProbeDatabase
+from matcher.outside import MIB, read_file, shown
 from matcher.patterns import bindings, cache
 from matcher.patterns.pcre import check_pattern
 
 FILE_NAME = "nmap-service-probes"
+MAX_SIZE = 16 * MIB  # of a database; Nmap's is 2.4
 _NAMED_EXCLUDE = re.compile(rb"^Exclude .*[a-z*?\[]", re.MULTILINE)
 _SOURCES = (
     "database/parser.py",
+    "database/ports.py",
     "model.py",
     "regex/translate.py",
     "patterns/pcre.py",
@@ -82,7 +86,7 @@ def find_database(choice: str | None = None) -> Path:
 
 def parse_database(data: bytes, path: str, *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
     """Parse a database and compile each of its patterns. Raises DatabaseError at the first fault."""
-    return parse(data, path, check=check_pattern, services=services)
+    return parse(data, shown(path), check=check_pattern, services=services)
 
 
 def load_database(choice: str | Path | None = None, *, services: Iterable[ServiceRow] = ()) -> ProbeDatabase:
@@ -92,9 +96,9 @@ def load_database(choice: str | Path | None = None, *, services: Iterable[Servic
     """
     path = find_database(str(choice) if choice is not None else None)
     try:
-        data = path.read_bytes()
+        data = read_file(path, MAX_SIZE)
     except OSError as error:
-        raise DatabaseError(str(path), 1, 1, f"cannot be read: {error.strerror}") from error
+        raise DatabaseError(shown(str(path)), 1, 1, f"cannot be read: {error.strerror}") from error
     name = database_name(path)
     rows = list(services) if _NAMED_EXCLUDE.search(data) else []  # only names there depend on the services table
     return cache.kept(
@@ -117,5 +121,5 @@ def load_databases(choices: Sequence[str], *, services: Iterable[ServiceRow] = (
 
 
 def database_name(path: Path) -> str:
-    """How results name a database: `builtin`, or its path."""
-    return "builtin" if path == builtin_database() else str(path)
+    """How results name a database: `builtin`, or its path as it can be shown."""
+    return "builtin" if path == builtin_database() else shown(str(path))

@@ -10,11 +10,11 @@ Source: the grammar of nmap-service-probes as observed on Nmap 7.93 and on the 2
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
 from typing import NoReturn
 
 from msgspec import Struct
 
+from matcher.database.ports import PortFault, ServiceRow, excluded, number, port_list
 from matcher.errors import DatabaseError
 from matcher.model import PortSet, Probe, ProbeDatabase, Proto, Signature, SignatureId, Templates
 
@@ -24,9 +24,6 @@ WAIT_MS = range(100, 300_001)  # what totalwaitms and tcpwrappedms may be
 
 PatternCheck = Callable[[bytes, bool, bool], tuple[str, int] | None]
 """(pattern, caseless, dotall) -> None, or what is wrong and at which byte of the pattern."""
-
-ServiceRow = tuple[str, int, str]
-"""(service name, port, protocol), as in a services table; needed only where `Exclude` uses names."""
 
 _BLANK = b" \t\n\v\f\r"
 _ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.|$)", re.DOTALL)
@@ -41,8 +38,8 @@ _LETTER_ESCAPES = {
     b"f": b"\f",
     b"v": b"\v",
 }
-_LEADING_INT = re.compile(rb"\s*([+-]?\d+)")
-_PORT_ITEM = re.compile(rb"\s*(\d+)(?:\s*-(\d+))?\s*")
+_LEADING_INT = re.compile(rb"\s*([+-]?)(\d+)")
+_OBEYED = re.compile(rb"[\x00-\x1f\x7f-\x9f\xad]")  # a terminal does not print these but obeys, or hides, them
 _NAME_SEPARATOR = re.compile(rb"[\s,]+")
 _TEMPLATE_FIELDS = {
     b"p": "product",
@@ -108,8 +105,8 @@ class _Parser:
             b"Probe": self.read_probe,
             b"match": lambda line, at: self.read_match(line, at, soft=False),
             b"softmatch": lambda line, at: self.read_match(line, at, soft=True),
-            b"ports": lambda line, at: self.block(line).ports.extend(self.port_list(line, at)),
-            b"sslports": lambda line, at: self.block(line).sslports.extend(self.port_list(line, at)),
+            b"ports": lambda line, at: self.block(line).ports.extend(port_list(line, at)),
+            b"sslports": lambda line, at: self.block(line).sslports.extend(port_list(line, at)),
             b"rarity": self.read_rarity,
             b"fallback": self.read_fallback,
             b"totalwaitms": self.read_totalwait,
@@ -143,7 +140,11 @@ class _Parser:
             if keyword.strip() in self.directives:
                 self.fail(len(keyword.rstrip()), f"one space and an argument must follow {shown!r}")
             self.fail(0, f"unknown directive {shown!r}; expected one of {known}")
-        directive(line, len(keyword) + 1)
+        try:
+            directive(line, len(keyword) + 1)
+        except PortFault as fault:
+            reason, column = fault.args
+            self.fail(column, reason)
 
     def block(self, line: bytes) -> _Block:
         if not self.blocks:
@@ -157,7 +158,7 @@ class _Parser:
             self.fail(0, "Exclude must come before the first Probe")
         if self.exclude is not None:
             self.fail(0, "second Exclude line; one is allowed")
-        self.exclude = self.port_spec(line, at)
+        self.exclude = excluded(line, at, self.services)
 
     def read_probe(self, line: bytes, at: int) -> None:
         word, _, _ = line[at:].partition(b" ")
@@ -169,6 +170,7 @@ class _Parser:
             self.fail(at, "the probe's name must begin with a letter or a digit, after exactly one space")
         if not separator:
             self.fail(at + len(name.rstrip()), "probe string missing; expected q|...| after the name")
+        self.refuse_controls(name, at)
         at += len(name) + 1
         if line[at : at + 1] != b"q":
             self.fail(at, "probe string must begin with q and a delimiter, after exactly one space")
@@ -191,6 +193,7 @@ class _Parser:
         end = line.find(b" ", at)
         if end < 0:
             self.fail(len(line.rstrip()), "pattern missing; expected m|...| after the service name")
+        self.refuse_controls(line[at:end], at)
         service = line[at:end].decode("latin-1")
         at = self.skip_blanks(line, end)
         if line[at : at + 1] != b"m":
@@ -276,9 +279,13 @@ class _Parser:
             return _NO_TEMPLATES
         return Templates(cpe=tuple(cpe), **fields)
 
+    def refuse_controls(self, name: bytes, at: int) -> None:
+        if found := _OBEYED.search(name):
+            self.fail(at + found.start(), f"control character {found[0].decode('latin-1')!r} in a name")
+
     def integer(self, line: bytes, at: int) -> int:
         found = _LEADING_INT.match(line, at)
-        return int(found[1]) if found else 0
+        return number(found[2]) * (-1 if found[1] == b"-" else 1) if found else 0
 
     def milliseconds(self, line: bytes, at: int) -> float:
         value = self.integer(line, at)
@@ -286,73 +293,22 @@ class _Parser:
             self.fail(at, f"{value} ms; expected {WAIT_MS.start} to {WAIT_MS.stop - 1}")
         return value / 1000
 
-    def port_list(self, line: bytes, at: int) -> list[tuple[int, int]]:
-        ranges = []
-        while True:
-            found = _PORT_ITEM.match(line, at)
-            if found is None:
-                self.fail(at, "expected a port number or a range like 80-90")
-            low = int(found[1])
-            high = int(found[2] or low)
-            if high > 65535 or low > high:
-                self.fail(found.start(1), f"port range {low}-{high}; expected 0 to 65535, low end first")
-            ranges.append((low, high))
-            at = found.end()
-            if at == len(line):
-                return ranges
-            if line[at : at + 1] != b",":
-                self.fail(at, "expected a comma between ports")
-            at += 1
-
-    def port_spec(self, line: bytes, at: int) -> tuple[PortSet, PortSet]:
-        """The argument of Exclude, which has the grammar of Nmap's -p: (tcp, udp)."""
-        ranges: dict[str, list[tuple[int, int]]] = {"tcp": [], "udp": [], "": []}
-        protocols: tuple[str, ...] = ("tcp", "udp")
-        for item in line[at:].rstrip().split(b","):
-            body = item.strip()
-            while body[1:2] == b":":
-                if body[:1] not in _PROTOCOL_SWITCHES:
-                    self.fail(at, f"unknown protocol switch {body[:2].decode('latin-1')!r}; expected T: U: S: or P:")
-                protocols = _PROTOCOL_SWITCHES[body[:1]]
-                body = body[2:].strip()
-            if body:
-                for proto in protocols:
-                    ranges[proto].extend(self.port_item(body, proto, at))
-            at += len(item) + 1
-        if not ranges["tcp"] and not ranges["udp"]:
-            self.fail(len(b"Exclude "), "no TCP or UDP port is named")
-        return PortSet(tuple(ranges["tcp"])), PortSet(tuple(ranges["udp"]))
-
-    def port_item(self, body: bytes, proto: str, at: int) -> list[tuple[int, int]]:
-        text = body.decode("latin-1")
-        known_only = text.startswith("[") and text.endswith("]")
-        if found := re.fullmatch(r"(\d*)(-?)(\d*)", text.strip("[]") if known_only else text):
-            first, dash, last = found.groups()
-            low = int(first or 1)
-            high = int(last or 65535) if dash else low
-            if high > 65535 or low > high:
-                self.fail(at, f"port range {text!r}; expected 0 to 65535, low end first")
-            if not known_only:
-                return [(low, high)]
-            return sorted({(port, port) for _, port, kind in self.services if kind == proto and low <= port <= high})
-        if not re.fullmatch(r"[a-z*?][\w*?.+-]*", text):
-            self.fail(at, f"port specification {text!r}; expected a number, a range or a service name")
-        hits = sorted({(p, p) for name, p, kind in self.services if kind == proto and fnmatchcase(name, text)})
-        if not hits and not any(fnmatchcase(name, text) for name, _, _ in self.services):
-            self.fail(at, f"no service is named {text!r} in the services table")
-        return hits
-
     # -- the end
 
     def finish(self, digest: str) -> ProbeDatabase:
         indices = {id(block): index for index, block in enumerate(self.blocks)}
+        first: dict[tuple[str, str], _Block] = {}  # by name and protocol, and by name with any
+        for block in self.blocks:
+            if block is not self.null:
+                first.setdefault((block.name, block.proto), block)
+                first.setdefault((block.name, ""), block)
         null_index = None if self.null is None else indices[id(self.null)]
         probes = []
         for index, block in enumerate(self.blocks):
             if index == null_index:
                 lists = [index]
             else:
-                lists = [index, *(indices[id(self.resolve(block, name))] for name in block.fallback)]
+                lists = [index, *(indices[id(self.resolve(block, name, first))] for name in block.fallback)]
                 if block.proto == "tcp" and null_index is not None:
                     lists.append(null_index)
             probes.append(
@@ -376,19 +332,18 @@ class _Parser:
         tcp, udp = self.exclude or (PortSet(), PortSet())
         return ProbeDatabase(self.path, digest, tuple(probes), null_index, tcp, udp)
 
-    def resolve(self, block: _Block, name: str) -> _Block:
+    def resolve(self, block: _Block, name: str, first: dict[tuple[str, str], _Block]) -> _Block:
         """Which probe a fallback name means: NULL for a TCP probe, then the same protocol, then any."""
         if block.proto == "tcp" and self.null is not None and self.null.name == name:
             return self.null
-        named = [other for other in self.blocks if other.name == name and other is not self.null]
-        if not named:
+        found = first.get((name, block.proto)) or first.get((name, ""))
+        if found is None:
             self.fail(0, f"fallback of {block.name!r}: no probe is named {name!r}", block.fallback_line)
-        return next((other for other in named if other.proto == block.proto), named[0])
+        return found
 
 
 _BLANKS = tuple(bytes((code,)) for code in _BLANK)
 _NO_TEMPLATES = Templates()
-_PROTOCOL_SWITCHES = {b"T": ("tcp",), b"U": ("udp",), b"S": ("",), b"P": ("",)}  # SCTP and IP protocols: read, unused
 
 
 def _physical_lines(data: bytes) -> list[bytes]:

@@ -18,7 +18,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from matcher.errors import MatcherError
 from matcher.model import Match, Proto
+from matcher.outside import MIB, read_file, shown
 
+MAX_SIZE = 64 * MIB  # of one file of samples
 FIELDS = ("product", "version", "extrainfo", "hostname", "ostype", "devicetype")
 _SOURCE = re.compile(r"(?:real|document): \S|handmade\b")
 
@@ -84,17 +86,18 @@ def read_samples(paths: Iterable[Path]) -> tuple[list[Sample], list[SampleFault]
     samples: list[Sample] = []
     faults: list[SampleFault] = []
     for path in sample_files(paths):
+        name = shown(str(path))
         try:
-            lines = path.read_bytes().split(b"\n")
+            lines = read_file(path, MAX_SIZE).split(b"\n")
         except OSError as error:
-            raise MatcherError(f"{path}: cannot be read: {error.strerror}") from error
+            raise MatcherError(f"{name}: cannot be read: {error.strerror}") from error
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                samples.append(_sample(str(path), number, line))
-            except (ValueError, msgspec.MsgspecError) as error:
-                faults.append(SampleFault(str(path), number, str(error)))
+                samples.append(_sample(name, number, line))
+            except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+                faults.append(SampleFault(name, number, shown(str(error))))
     return samples, faults
 
 
@@ -114,6 +117,10 @@ def _sample(path: str, number: int, line: bytes) -> Sample:
         raise ValueError("neither 'banner' nor 'data'")
     if not response:
         raise ValueError("an empty response cannot match anything")
+    expect = row.expect or Expected(name="")
+    for text in (row.probe, row.source, *(getattr(expect, name) for name in ("name", *FIELDS)), *expect.cpe):
+        if shown(text) != text:
+            raise ValueError(f"control character in {text!r}; only a response may hold one")
     return Sample(path, number, row.probe, row.proto, response, row.expect, row.source)
 
 

@@ -3,6 +3,11 @@
 Contract: `read` gives exactly what `write` was given under the same key, or None; a damaged, cut or foreign file is
 None. Files appear in one step, so processes that start together only do the work twice. A folder that cannot be
 written is no error: the cache is then simply empty. The caller puts everything the content depends on into the key.
+
+What is read goes to libraries that trust it, so nothing is read that somebody else may have written. Our folder must be
+no link, belong to us (or root) and be writable by its owner only, and so must every file in it; a file is regular, has
+one name, and says itself which key it is for. The folder above must not let strangers replace ours. Where this does not
+hold, the cache is empty; if the folder is ours, `write` closes it to others and begins anew.
 Source: XDG Base Directory Specification for the place.
 """
 
@@ -10,23 +15,105 @@ import fcntl
 import hashlib
 import os
 import platform
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 
 Loaded = TypeVar("Loaded")
 
-FORMAT = b"probemill-1\n"  # changes with the layout of the files
+FORMAT = b"probemill-2\n"  # changes with the layout of the files
 DIGEST_BYTES = 32
+WAIT_S = 60.0  # for another process that compiles; then we do it ourselves
+SLICE_S = 0.05  # between two looks, so that a signal gets through
+
+OPENING = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, no FIFO is waited for
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def folder() -> Path:
-    """$XDG_CACHE_HOME/probemill, else ~/.cache/probemill."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path("~/.cache").expanduser()) / "probemill"
+    """$XDG_CACHE_HOME/probemill, else ~/.cache/probemill. Raises OSError for a user without a home."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (home if home.is_absolute() else Path("~/.cache").expanduser()) / "probemill"
+    except RuntimeError as error:
+        raise FileNotFoundError("no home directory") from error
+
+
+@contextmanager
+def opened(*, make: bool = False) -> Iterator[int]:
+    """A descriptor of our folder. make: it is to be written, so make it and close it to others.
+
+    Raises OSError where it is not there or not ours alone.
+    """
+    place = folder()
+    if make:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            place.mkdir(mode=0o700)
+    with ExitStack() as stack:
+        above = os.open(place.parent, os.O_PATH | _FOLDER)
+        stack.callback(os.close, above)
+        _check_above(os.fstat(above))
+        yield stack.enter_context(subfolder(above, place.name, make=make))
+
+
+@contextmanager
+def subfolder(place: int, name: str, *, make: bool = False) -> Iterator[int]:
+    """A descriptor of a folder in a folder, which must be as `opened` wants it."""
+    descriptor = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=place)
+    try:
+        facts = os.fstat(descriptor)
+        if make and facts.st_uid == os.geteuid() and facts.st_mode & _OTHERS_WRITE:
+            _begin_anew(descriptor)
+        elif not _is_ours(facts):
+            raise PermissionError("others may write here")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def entry(place: int, name: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file in our folder. Raises OSError where there is none, or one that is not ours alone."""
+    descriptor = os.open(name, flags | OPENING, 0o600, dir_fd=place)
+    try:
+        if not _is_entry(os.fstat(descriptor)):
+            raise PermissionError("others may write here")
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _begin_anew(descriptor: int) -> None:
+    """Close a folder of ours to others, and trust nothing that they have seen."""
+    os.fchmod(descriptor, 0o700)
+    for name in os.listdir(descriptor):
+        with suppress(OSError):
+            os.unlink(name, dir_fd=descriptor)
+
+
+def _check_above(facts: os.stat_result) -> None:
+    """Whether nobody can put something in the place of a folder of ours: as in /tmp, if others may write there.
+
+    Our own group may, as it does where users have a group each: what it could put there would still have to be ours.
+    """
+    others = stat.S_IWOTH | (stat.S_IWGRP if facts.st_gid != os.getegid() else 0)
+    if facts.st_uid not in (os.geteuid(), 0) or (facts.st_mode & others and not facts.st_mode & stat.S_ISVTX):
+        raise PermissionError("others may write here")
+
+
+def _is_ours(facts: os.stat_result) -> bool:
+    return facts.st_uid in (os.geteuid(), 0) and not facts.st_mode & _OTHERS_WRITE
+
+
+def _is_entry(facts: os.stat_result) -> bool:
+    return stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and _is_ours(facts)
 
 
 @lru_cache(maxsize=1)
@@ -70,53 +157,70 @@ def kept(name: str, make: Callable[[], bytes], load: Callable[[bytes], Loaded]) 
 def read(name: str) -> bytes | None:
     """What is stored under `name`, a result of `key`."""
     try:
-        data = (folder() / name).read_bytes()
-    except (OSError, RuntimeError):  # RuntimeError: no home directory
+        with opened() as place, os.fdopen(entry(place, name), "rb") as file:
+            data = file.read()
+    except OSError:
         return None
     start = len(FORMAT) + DIGEST_BYTES
     content = data[start:]
-    if data[:start] != FORMAT + hashlib.sha256(content).digest():
-        return None
-    return content
+    return content if data[:start] == _head(name, content) else None
 
 
-def holds(name: str) -> bool:
-    """Whether something is stored under `name`, sound or not."""
-    with suppress(OSError, RuntimeError):
-        return (folder() / name).exists()
+def holds(names: Iterable[str]) -> bool:
+    """Whether something is stored under each of `names`, sound or not."""
+    with suppress(OSError), opened() as place:
+        return all(_is_entry(os.stat(name, dir_fd=place, follow_symlinks=False)) for name in names)
     return False
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Wait for other processes that fill the cache: of those that start together one compiles, the others load."""
-    try:
-        folder().mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except (OSError, RuntimeError):
-        yield  # no cache, nothing to wait for
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def write(name: str, content: bytes) -> bool:
     """Store `content` under `name`; False where that is not possible."""
-    try:
-        place = folder()
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(dir=place, prefix=f".{name}.")
-    except (OSError, RuntimeError):
-        return False
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(FORMAT + hashlib.sha256(content).digest() + content)
-        Path(temporary).replace(place / name)
-    except OSError:
+    with suppress(OSError), opened(make=True) as place:
+        temporary = f".{name}.{secrets.token_hex(8)}"
+        try:
+            with os.fdopen(entry(place, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+                file.write(_head(name, content) + content)
+            os.replace(temporary, name, src_dir_fd=place, dst_dir_fd=place)
+        except OSError:
+            os.unlink(temporary, dir_fd=place)
+            raise
+        return True
+    return False
+
+
+def discard(name: str) -> None:
+    """Remove what is stored under `name`."""
+    with suppress(OSError), opened() as place:
+        os.unlink(name, dir_fd=place)
+
+
+def _head(name: str, content: bytes) -> bytes:
+    """What stands before the content in a file: the format, and a digest that holds for this key only."""
+    digest = hashlib.sha256(name.encode())
+    digest.update(content)
+    return FORMAT + digest.digest()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait for other processes that fill the cache: of those that start together one compiles, the others load.
+
+    Where that takes longer than WAIT_S, or there is no cache, nobody is waited for.
+    """
+    with ExitStack() as stack:
         with suppress(OSError):
-            Path(temporary).unlink()
-        return False
-    return True
+            place = stack.enter_context(opened(make=True))
+            lock = entry(place, "lock", os.O_RDWR | os.O_CREAT)
+            stack.callback(os.close, lock)
+            _wait_for(lock)
+        yield
+
+
+def _wait_for(lock: int) -> None:
+    for _ in range(int(WAIT_S / SLICE_S)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            Event().wait(SLICE_S)
+        else:
+            return

@@ -2,6 +2,8 @@
 
 Each line is compiled as a superset of its pattern, so the look-around and back-references that Hyperscan lacks are
 already gone; PREFILTER lets it relax what is too large for it. What it refuses all the same is always a candidate.
+Compiling cannot be interrupted, so a line that would take long is known from its tree beforehand: its counted repeats
+become open ends, and where that does not help, it is always a candidate, too.
 Contract: PatternSet. A stored database loads only on a CPU with the features it was compiled for; the platform is a
 part of the engine's version.
 """
@@ -17,10 +19,15 @@ from msgspec import Struct
 from matcher.errors import UnsupportedPattern
 from matcher.model import Signature
 from matcher.patterns import SetFailure
+from matcher.regex.effort import effort
 from matcher.regex.translate import superset
 from matcher.regex.tree import parse
 
-MAX_REPEAT = 64  # a longer count becomes an open end: each of its steps is a state, and some lines count to thousands
+REPEATS = (64, 8, 1)  # longer counts become open ends: each step is a state, and some lines count to thousands
+MAX_EFFORT = 1_000_000  # for one line: a third of a second, three at the worst; Nmap's dearest line takes 810,000
+CHEAP = 20_000  # lines up to here are taken, however many; four of five of Nmap's are such
+DEAR = 200_000  # a unit of lines above takes ten times as long
+BUDGET = 500_000_000  # for all lines of a set but the cheap ones: half a minute; Nmap's largest set takes 196 million
 FLAGS = hyperscan.HS_FLAG_PREFILTER | hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_ALLOWEMPTY
 MODE = hyperscan.HS_MODE_BLOCK
 
@@ -30,6 +37,25 @@ class _Stored(Struct, array_like=True, frozen=True):
 
     database: bytes
     always: tuple[int, ...]
+
+
+def _texts(lines: Sequence[Signature]) -> dict[int, bytes]:
+    """What is to be compiled, by position; a line that is not there must be tried anyway."""
+    texts: dict[int, bytes] = {}
+    spare = BUDGET
+    for position, signature in enumerate(lines):
+        try:
+            tree = parse(signature.pattern, caseless=signature.caseless, dotall=signature.dotall)
+        except UnsupportedPattern:
+            continue
+        for most in REPEATS:
+            needed = effort(tree, max_repeat=most)
+            charge = 0 if needed <= CHEAP else needed if needed <= DEAR else 10 * needed
+            if needed <= MAX_EFFORT and charge <= spare:
+                texts[position] = superset(tree, max_repeat=most) or b"(?:)"
+                spare -= charge
+                break
+    return texts
 
 
 def _compile(texts: Sequence[bytes], ids: Sequence[int]) -> hyperscan.Database:
@@ -86,25 +112,18 @@ class HyperscanEngine:
         self.version = f"{version('hyperscan')}-{_compile([b'a'], [0]).info()!r}"
 
     def analyse(self, lines: Sequence[Signature]) -> bytes:
-        texts: dict[int, bytes] = {}
-        always = []
-        for position, signature in enumerate(lines):
-            try:
-                tree = parse(signature.pattern, caseless=signature.caseless, dotall=signature.dotall)
-                texts[position] = superset(tree, max_repeat=MAX_REPEAT) or b"(?:)"
-            except UnsupportedPattern:
-                always.append(position)
+        texts = _texts(lines)
         database = b""
         if texts:
             try:
                 database = hyperscan.dumpb(_compile(list(texts.values()), list(texts)))
             except hyperscan.HyperscanError:
                 refused = _refused(texts)
-                always = sorted({*always, *refused})
                 texts = {position: text for position, text in texts.items() if position not in refused}
                 if texts:
                     database = hyperscan.dumpb(_compile(list(texts.values()), list(texts)))
-        return msgspec.msgpack.encode(_Stored(database, tuple(always)))
+        always = tuple(position for position in range(len(lines)) if position not in texts)
+        return msgspec.msgpack.encode(_Stored(database, always))
 
     def load(self, stored: bytes) -> HyperscanSet:
         try:

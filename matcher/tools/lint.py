@@ -17,7 +17,7 @@ from itertools import chain
 from msgspec import Struct
 
 from matcher.database.load import parse_database
-from matcher.database.parser import ServiceRow
+from matcher.database.ports import ServiceRow
 from matcher.database.samples import Sample, SampleFault, answer, differences
 from matcher.errors import DatabaseError, UnsupportedPattern
 from matcher.matcher import Matcher

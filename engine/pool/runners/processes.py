@@ -21,7 +21,7 @@ from engine.pool.descriptors import window
 from engine.pool.owed import Owed
 from engine.pool.process import WorkerProcess
 from engine.pool.runners.base import Deliver, Source
-from engine.pool.wire import Kind
+from engine.pool.wire import Kind, setup_body
 from engine.targets.permutation import route
 
 log = logging.getLogger("probemill.pool")
@@ -192,7 +192,7 @@ class ProcessRunner:
     async def _launch(self, slot: _Slot) -> None:
         slot.ready = slot.draining = False
         slot.process = await WorkerProcess.start()
-        slot.write(Kind.SETUP, self._encode(self._config))
+        slot.write(Kind.SETUP, setup_body(self._config))
 
     async def _replace(self, slot: _Slot, deliver: Deliver) -> None:
         """A new process for a slot whose worker has died, and the verdict on what it had. Raises EngineError."""

@@ -1,0 +1,138 @@
+"""The lines of a journal: a header, then a record for every committed segment. docs/state.md describes them.
+
+Contract: `parse_journal` gives what `line_of` wrote, and an OutputError with the number of the line for whatever else
+has the right checksum: no name in it leads out of the folder, and no number or set of ordinals is out of bounds.
+"""
+
+import binascii
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from engine.errors import ConfigError, OutputError
+from engine.state.digest import Count, Position
+from engine.state.folder import STAGED
+from engine.state.ordinals import OrdinalSet
+
+FORM = 1  # of the journal; a change that older programs would misread gets the next number
+PART = "part-"
+
+Plan = Mapping[str, Any]
+"""What decides which target has which ordinal, apart from the bytes of the inputs: JSON values by option."""
+
+_Plain = bool | int | float | str | None
+_STAGED = re.escape(STAGED) + "[A-Za-z0-9_.-]{1,200}"
+_PART = PART + "[0-9]{1,15}[.][A-Za-z0-9_.-]{0,200}"
+
+
+class Manifest(Struct, frozen=True):
+    """A segment offered for commit. staged: its file in the folder, `.tmp-*.SUFFIX`; none if there are no rows.
+
+    size and sha256: of the file. done: the ordinals, as `OrdinalSet.encode` packs them: one for every row, and those of
+    targets that were passed over and have no row.
+    """
+
+    done: bytes
+    rows: int = 0
+    staged: str = ""
+    size: int = 0
+    sha256: str = ""
+
+
+class Record(Struct, frozen=True, omit_defaults=True):
+    """A committed segment. name: of its file, empty if it has none.
+
+    staged, done and read are there until the journal is written anew: then the file bears its name for certain, and
+    the header has taken over the rest.
+    """
+
+    name: Annotated[str, Meta(pattern=rf"\A({_PART})?\Z")] = ""
+    rows: Count = 0
+    size: Count = 0
+    sha256: str = ""
+    staged: Annotated[str, Meta(pattern=rf"\A({_STAGED})?\Z")] = ""
+    done: OrdinalSet | None = None
+    read: Position = Position()
+
+
+class Header(Struct, frozen=True):
+    """The first record of a journal. done and read: the sum of the records that have none of their own."""
+
+    form: int
+    plan: dict[str, _Plain | list[_Plain | list[_Plain]]]  # as deep as plans are
+    done: OrdinalSet
+    read: Position
+
+
+class _Form(Struct):
+    form: Count
+
+
+def is_staged(name: str) -> bool:
+    """Whether a staged segment may be called so."""
+    return re.fullmatch(_STAGED, name) is not None
+
+
+def line_of(record: Header | Record) -> bytes:
+    body = msgspec.json.encode(record, enc_hook=OrdinalSet.encode)
+    return b"%08x %s\n" % (zlib.crc32(body), body)
+
+
+def parse_journal(data: bytes, path: str) -> tuple[Header, list[Record]]:
+    """What a journal says. path: how errors call it.
+
+    A record that was not written to its end, which only the last one can be, is left out. Raises OutputError when
+    others are damaged, ConfigError for a form of another time.
+    """
+    lines = data.split(b"\n")
+    bodies = [_body(line) for line in lines[:-1]]  # behind the last line end is nothing, or half a record
+    while bodies and bodies[-1] is None:
+        bodies.pop()
+    number = 1
+    try:
+        if not bodies:
+            raise ValueError("no record")
+        if (form := _form(bodies[0] or b"").form) != FORM:
+            raise ConfigError(
+                f"{path}: has form {form}, and this program knows form {FORM}; use the program that wrote it"
+            )
+        header = _header(bodies[0] or b"")
+        records = []
+        for body in bodies[1:]:
+            number += 1
+            records.append(_record(body or b""))
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise OutputError(f"{path}: line {number} is damaged; restore it from a copy") from error
+    return header, records
+
+
+def summed(header: Header, records: list[Record]) -> tuple[OrdinalSet, Position]:
+    """All that is done, and how far the inputs were read."""
+    done, read = header.done, header.read
+    for record in records:
+        if record.done is not None:
+            done |= record.done
+            read = max(read, record.read, key=lambda position: position.bytes)
+    return done, read
+
+
+def _body(line: bytes) -> bytes | None:
+    """The JSON of a record's line, None if its checksum is wrong."""
+    checksum, _, body = line.partition(b" ")
+    return body if checksum == b"%08x" % zlib.crc32(body) else None
+
+
+def _decoded(kind: type, value: object) -> OrdinalSet:
+    """Base64, as msgspec writes bytes."""
+    if kind is not OrdinalSet or not isinstance(value, str):
+        raise ValueError("not a set of ordinals")
+    return OrdinalSet.decode(binascii.a2b_base64(value, strict_mode=True))
+
+
+_form = msgspec.json.Decoder(_Form).decode
+_header = msgspec.json.Decoder(Header, dec_hook=_decoded).decode
+_record = msgspec.json.Decoder(Record, dec_hook=_decoded).decode
