@@ -6,9 +6,11 @@ Source: service-detection behaviour of Nmap 7.93 (lists to try, first match over
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from queue import SimpleQueue
+from threading import Thread
 
 from msgspec import Struct, field
 
@@ -18,7 +20,7 @@ from matcher.patterns import EveryLine, PatternSet, SetFailure, cache, pcre, qua
 from matcher.version import Expander, compile_templates, uses_groups
 
 Progress = Callable[[int, int], None]
-"""(probes whose sets are ready, probes in all); told while compiling."""
+"""(probes whose sets are ready, probes in all); told while compiling, which ends with what it raises."""
 
 _UNSET = [(-1, -1)] * 10  # groups 0 to 9 are all that templates can name
 
@@ -114,17 +116,46 @@ class Matcher:
         return self._lines[probe][position]
 
     def compile_all(self) -> None:
-        """Make every set ready, from the cache or anew; the engines that compile long do so on all cores."""
+        """Make every set ready, from the cache or anew; the engines that compile long do so on all cores.
+
+        The threads are daemons and hold what they need by themselves: who leaves early, because `progress` has raised
+        or the program ends, does not wait for the sets that they are at.
+        """
         missing = [index for index, made in enumerate(self._sets) if made is None]
         missing.sort(key=lambda index: -len(self._lines[index]))
+        if not missing:
+            return
+        todo, done = deque(missing), SimpleQueue[BaseException | None]()
         with ExitStack() as stack:
             notes = stack.enter_context(quarantine.notes(wanted=self._cached))
             if self._is_cold(missing):
                 stack.enter_context(cache.alone())
-            pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count()))
-            for ready, _ in enumerate(as_completed([pool.submit(self._load, index, notes) for index in missing]), 1):
+            held = stack.pop_all()
+        crew = [Thread(target=self._make_sets, args=(todo, done, notes), daemon=True) for _ in range(_cores())]
+        keeper = Thread(target=_work, args=(crew, held), daemon=True)
+        keeper.start()
+        try:
+            for ready in range(1, len(missing) + 1):
+                if (failure := done.get()) is not None:
+                    raise failure
                 if self._progress is not None:
                     self._progress(len(self._sets) - len(missing) + ready, len(self._sets))
+            keeper.join()
+        finally:
+            todo.clear()
+
+    def _make_sets(
+        self, todo: "deque[int]", done: "SimpleQueue[BaseException | None]", notes: quarantine.Notes
+    ) -> None:
+        """One thread of the crew: as long as there is something to do."""
+        with suppress(IndexError):
+            while True:
+                index = todo.popleft()
+                try:
+                    self._load(index, notes)
+                    done.put(None)
+                except BaseException as failure:  # told to whoever waits
+                    done.put(failure)
 
     def _is_cold(self, indices: list[int]) -> bool:
         """Whether any of these sets would have to be compiled and kept."""
@@ -161,6 +192,19 @@ class Matcher:
     def _count(self, failure: SetFailure) -> None:
         cause = str(failure)
         self.stats.failures[cause] = self.stats.failures.get(cause, 0) + 1
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _work(crew: Sequence[Thread], held: ExitStack) -> None:
+    """Let the crew work, and give back what it needs when the last one is done."""
+    with held:
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
 
 
 def compile_matcher(

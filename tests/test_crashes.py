@@ -46,7 +46,7 @@ def among_honest(talk: Talk, database: str, spoil: Callable[[ScanContext], None]
         every = HONEST // HOSTILE
         for number, target in enumerate(farm.targets(*(f"127.62.0.{last}" for last in range(1, HOSTILE + 1)))):
             targets.insert(number * (every + 1), target)
-        rows, tally = asyncio.run(collect(targets, InlineRunner(settings, lambda _: context)))
+        rows, tally = asyncio.run(collect(targets, InlineRunner(settings, lambda *_: context)))
     assert len(rows) == HONEST + HOSTILE
     spared = [row for row in rows if row.port == honest.port]
     assert {(row.verdict, row.name, row.connections) for row in spared} == {(Verdict.HARDMATCHED, "hello", 1)}

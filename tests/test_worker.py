@@ -30,7 +30,7 @@ def test_failures_of_compiled_sets_are_counted_once(tmp_path: Path) -> None:
     context.match, context.failures = failing, failures
     with Farm(greeting_after(0.0)) as farm:
         targets = [f"127.91.0.{last}:{farm.port}" for last in range(1, 6)]
-        rows, tally = asyncio.run(collect(targets, InlineRunner(settings, lambda _: context)))
+        rows, tally = asyncio.run(collect(targets, InlineRunner(settings, lambda *_: context)))
     assert {row.name for row in rows} == {"hello"}
     assert (tally["engine:at the start"], tally["engine:later"]) == (2, failures["later"])
     assert failures["later"] >= len(targets)

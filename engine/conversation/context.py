@@ -18,16 +18,19 @@ from matcher import Match, Probe
 
 log = logging.getLogger("probemill.worker")
 
+Progress = Callable[[int, int], None]
+"""(probes whose sets are ready, probes in all)"""
+
 MatchFunction = Callable[[Probe, bytes], Match | None]
 
 REMEMBERED = 4096  # responses whose match is kept
 REMEMBERED_BYTES = 512  # longer ones hardly repeat
 
 
-def scan_context(config: ScanConfig) -> ScanContext:
-    """Database, matcher and options made ready. Raises MatcherError, ConfigError."""
+def scan_context(config: ScanConfig, progress: Progress | None = None) -> ScanContext:
+    """Database, matcher and options made ready. Raises MatcherError, ConfigError, and what `progress` raises."""
     services = service_table(config.probes)
-    matcher = open_matcher(config.probes, config.matcher)
+    matcher = open_matcher(config.probes, config.matcher, progress)
     if not matcher.database.probes:
         log.warning("%s has no Probe line: nothing is asked, every port is called tcpwrapped", matcher.database.name)
     return ScanContext(
