@@ -44,6 +44,7 @@ SIBLINGS = {
     "engine/results/sinks": {"base", "output"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
+    "engine/offline/forms": {"base", "http_text"},
     "matcher/patterns": {"cache", "pcre"},
 }
 
@@ -52,6 +53,8 @@ WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subproce
 PURE = {
     "": "errors model",
     "conversation": "driver fingerprint plan scan timing trace",
+    "offline": "faults questions records",
+    "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "limits pseudo",
     "targets": "permutation prefixes",
     "results": "collector columns schema",
