@@ -22,6 +22,7 @@ GOOD = '{"ip":"192.0.2.1","banner":"SSH-2.0-x"}'
 MATCH = '"match":{"name":"ssh","product":"x","version":"2.0","probe":"NULL","line":2}'
 ANSWER = f"{GOOD[:-1]},{MATCH}}}"
 NULL = '{"banner":"?"}'
+DERIVED = '{"data":{"ntp":{"status":"success","result":{"version":3}}}}'
 UNKNOWN = '{"banner":"?","probe":"Gone"}'
 
 COMMAND = [sys.executable, "-c", "from engine.cli.match import match_command; match_command()"]
@@ -57,6 +58,13 @@ CASES = [  # name, input, output, exit code, what stderr says
     ("bad line", f"{GOOD}\nbad\n{GOOD}\n", f"{ANSWER}\n{ANSWER}\n", 1, "in:2: not JSON"),
     ("bad lines counted", f"{GOOD}\nbad\nbad\n", f"{ANSWER}\n", 1, "2 lines skipped"),
     ("nothing good", "bad\nworse\n", "", 2, "in:1: not JSON"),
+    ("nobody answered", '{"ip":"192.0.2.1","domain":"d"}\n', "", 0, "0 rows, 0 matched, 1 without a response in"),
+    ("some answered", f'{GOOD}\n{{"error":"x"}}\n', f"{ANSWER}\n", 0, "1 rows, 1 matched, 1 without a response in"),
+    ("no bytes kept", DERIVED, "", 2, "1 without a response, 1 of these with only what a tool made of it"),
+    ("some bytes kept", f"{GOOD}\n{DERIVED}", f"{ANSWER}\n", 0, "1 of these with only what a tool made of it"),
+    ("report", "Nmap scan report for x\n22/tcp open ssh\n", "", 0, "2 lines of text passed over"),
+    ("report with damage", "Nmap scan report for x\nSF-Port1-TCP:V=1%r(\n", "", 2, "in:2: damaged fingerprint"),
+    ("text before records", f"bad\n{GOOD}\n", f"{ANSWER}\n", 1, "in:1: not JSON"),
 ]
 
 
@@ -117,6 +125,23 @@ def test_several_databases_are_told_apart(tmp_path: Path, database: Path) -> Non
 def test_a_pipe_in_and_a_pipe_out() -> None:
     done = subprocess.run(COMMAND, input=f"{GOOD}\n{GOOD}".encode(), capture_output=True, check=True, timeout=60)
     assert done.stdout.decode() == f"{ANSWER}\n{ANSWER}\n"
+
+
+def test_an_empty_pipe_is_no_fault() -> None:
+    done = subprocess.run(COMMAND, input=b"", capture_output=True, check=True, timeout=60)
+    assert done.stdout == b""
+    assert b"0 rows, 0 matched in" in done.stderr
+
+
+def test_little_input_takes_little_memory(tmp_path: Path) -> None:
+    """Whatever it unpacks to: a few kB of zstd that hold 300 MB."""
+    packed = tmp_path / "rows.zst"
+    text = b'{"x":""}\n' * 200_000 + (b" " * 4095 + b"\n") * 75_000
+    packed.write_bytes(zstandard.ZstdCompressor(level=19).compress(text))
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n" + COMMAND[-1]
+    command = [sys.executable, "-c", code, "-i", str(packed), "--matcher", "reference", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=300)
+    assert (done.returncode, b"0 rows, 0 matched, 200,000 lines skipped" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_live_pipe_is_answered_line_by_line() -> None:

@@ -82,6 +82,18 @@ def test_standard_streams_are_files_too(folder: Path) -> None:
     assert targets.read_text() == "127.0.0.1:9\n"
 
 
+@pytest.mark.parametrize("arguments", ["-i rows -o rows", "-i rows -o ./rows", "-i rows -o probes", "-i pipe -o pipe"])
+def test_match_refuses(folder: Path, arguments: str) -> None:
+    (folder / "rows").write_text('{"proto":"tcp","probe":"NULL","banner":"HELLO"}\n')
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    done = run(folder, "match", "-q", "--probes", "probes", *arguments.split())
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "name another file" in done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    done = run(folder, "match", "-q", "--probes", "probes", "-i", "rows", "-o", "new")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("arguments", ["-o rows", "-o /dev/null -o /dev/null -o rows", "-o rows --fingerprints new"])
 def test_scan_accepts(folder: Path, arguments: str) -> None:
     done = run(folder, *SCAN, "-i", "targets", *arguments.split())

@@ -53,6 +53,7 @@ SIBLINGS = {
     "engine/results/sinks": {"base", "output"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
+    "engine/offline/forms": {"base", "http_text"},
     "matcher/patterns": {"bindings", "cache", "pcre"},
 }
 
@@ -61,6 +62,8 @@ WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subproce
 PURE = {
     "": "errors model text",
     "conversation": "driver fingerprint plan scan timing trace",
+    "offline": "faults questions records",
+    "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
     "results": "collector columns schema",

@@ -1,25 +1,24 @@
-"""Stored responses: what each kind of line says, how a stream is cut into chunks, and how chunks are answered."""
+"""Stored responses: what each kind of line says, and how chunks are answered. Streams: test_offline_stream."""
 
 import base64
 import json
-import multiprocessing
-import os
 import random
+import subprocess
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
-import zstandard
 
 from engine.conversation.fingerprint import Fingerprint, unwrap
 from engine.databases import open_matcher
-from engine.errors import EngineError, InputError, OutputError
+from engine.errors import EngineError
 from engine.offline import identify as offline
+from engine.offline.faults import KEPT, RECORDS, REPORT, Faults, Texts
+from engine.offline.forms.base import Row
 from engine.offline.identify import Identifier, Tally, identify
-from engine.offline.records import LineReader, Row
-from engine.offline.stream import READ_SIZE, ZSTD_PIECE, Chunk, Destination, Source
-from engine.results.sinks.base import SinkClosed
+from engine.offline.records import LineReader
+from engine.offline.stream import Chunk
 from matcher import compile_matcher, parse_database
 
 DATABASE = rb"""Probe TCP NULL q||
@@ -34,16 +33,19 @@ match lines m|^lines|
 Probe UDP Ask q|?|
 match asked m|^yes|
 """
+MATCHER = compile_matcher(parse_database(DATABASE, "db"), "reference", cache=False)
 
 
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def read(*lines: str, nmap_text: bool = False) -> tuple[list[Row], list[tuple[int, str]]]:
-    reader = LineReader(10, nmap_text)
-    rows = [row for line in lines for row in reader.read(line.encode())] + reader.close()
-    return rows, reader.faults
+def read(*lines: str) -> tuple[list[Row], list[tuple[int, str]]]:
+    """The rows and the faults of an input whose first line is number 11."""
+    reader = LineReader(10)
+    rows = [row for line in lines for row in reader.read(line.encode())] + list(reader.close())
+    texts = reader.texts.first if reader.form != REPORT else []
+    return rows, sorted([*reader.faults.first, *texts])
 
 
 ZGRAB = '{"ip":"192.0.2.1","domain":"d","data":{%s}}'
@@ -127,18 +129,54 @@ def test_a_bad_line_is_a_fault_with_its_number(line: str, reason: str) -> None:
     assert reason in faults[0][1]
 
 
-def test_a_line_that_is_not_utf8() -> None:
+NOT_UTF8 = [
+    b'{"banner":"\xff"}',
+    b'{"banner":"x","other":"\xff"}',
+    b'{"banner":"x","\xff":1}',
+    b'{"banner":"x","match":"\xff"}',
+    b'{"ports":[{"service":{"banner":"\xff"}}]}',
+    b'{"data":{"ssh":{"result":{"banner":"\xff"}}}}',
+    b'{"fingerprint":"SF-Port1-TCP:V=1%r(A,1,\\"a\\");","other":"\xff"}',
+]
+
+
+@pytest.mark.parametrize("line", NOT_UTF8)
+def test_a_line_that_is_not_utf8(line: bytes) -> None:
+    """Wherever in it: what is written again must be JSON."""
     reader = LineReader()
-    assert not reader.read(b'{"banner":"\xff"}')
-    assert reader.faults == [(1, "not UTF-8")]
+    assert not list(reader.read(line))
+    assert reader.faults.first == [(1, "not UTF-8")]
 
 
-def test_nmaps_normal_output_is_read_for_its_fingerprints() -> None:
-    """Only there do other lines mean nothing."""
-    text = ("Nmap scan report for 192.0.2.1", "22/tcp open ssh?", 'SF-Port22-TCP:V=7%r(NULL,1,"a");', "Nmap done")
-    rows, faults = read(*text, nmap_text=True)
-    assert ([row.data for row in rows], faults) == ([b"a"], [])
-    assert len(read(*text)[1]) == 3
+@pytest.mark.parametrize("heading", ["Nmap scan report for 192.0.2.1", 'SF-Port22-TCP:V=7%r(NULL,1,"a");'])
+def test_other_lines_mean_nothing_in_a_report(heading: str) -> None:
+    """A heading or a fingerprint says that an input is one; a record says that it is none; the first of them counts."""
+    text = (heading, "22/tcp open ssh?", 'SF-Port22-TCP:V=7%r(NULL,1,"a");', "Nmap done")
+    rows, faults = read(*text)
+    assert rows and not faults
+    assert len(read('{"banner":""}', *text)[1]) == (3 if heading.startswith("Nmap") else 2)
+
+
+def test_texts_wait_until_it_is_known_what_they_are() -> None:
+    """Whatever the chunks; an input that never tells is one of which nothing could be used."""
+    for form, faults, meaningless in ((RECORDS, 3, 0), (REPORT, 0, 3)):
+        texts = Texts()
+        assert texts.judge("", Faults(1, [(1, "a")])) == (Faults(), 0)
+        decided, count = texts.judge(form, Faults(2, [(2, "b"), (3, "c")]))
+        assert (decided.count, count) == (faults, meaningless)
+        assert texts.judge(RECORDS, Faults(1, [(4, "d")]))[1] == int(form == REPORT)
+        assert texts.close() == Faults()
+    texts = Texts()
+    texts.judge("", Faults(1, [(1, "a")]))
+    assert texts.close() == Faults(1, [(1, "a")])
+
+
+def test_of_many_faults_the_first_are_kept() -> None:
+    """Memory stays flat, whatever an input holds; all are counted."""
+    answer = Identifier(MATCHER).answer(Chunk(b"{\n" * 1000 + b"x\n" * 1000, 0, 0))
+    assert (answer.faults.count, answer.texts.count) == (1000, 1000)
+    assert [line for line, _ in answer.faults.first] == [*range(1, KEPT + 1)]
+    assert len(answer.texts.first) == KEPT
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -163,134 +201,12 @@ def test_a_fingerprint_row_says_what_the_fingerprint_says() -> None:
     }  # fmt: skip
 
 
-# -- streams
-
-
-def chunks(path: Path) -> tuple[list[Chunk], Source]:
-    with Source(str(path)) as source:
-        return list(source.chunks()), source
-
-
-def lines(count: int) -> bytes:
-    return b"".join(b'{"banner":"%d"}\n' % number for number in range(count))
-
-
-@pytest.mark.parametrize("frames", [0, 1, 3])
-def test_chunks_hold_every_line_once_and_know_their_number(tmp_path: Path, frames: int) -> None:
-    """Plain, one zstd frame, several frames on end."""
-    text = lines(60_000)
-    path = tmp_path / "rows"
-    third = len(text) // 3
-    parts = {0: [], 1: [text], 3: [text[:third], text[third : 2 * third], text[2 * third :]]}[frames]
-    path.write_bytes(b"".join(map(zstandard.compress, parts)) or text)
-    found, source = chunks(path)
-    assert b"".join(chunk.data for chunk in found) == text
-    assert len(found) > 1
-    for before, after in pairwise(found):
-        assert before.data.endswith(b"\n")
-        assert after.line == before.line + before.data.count(b"\n")
-    assert found[-1].position == source.size == path.stat().st_size
-    assert not source.faults
-
-
-def test_a_compressed_input_is_unpacked_in_bounded_pieces(tmp_path: Path) -> None:
-    path = tmp_path / "rows.zst"
-    path.write_bytes(zstandard.compress((b" " * 99 + b"\n") * 1_000_000))
-    assert path.stat().st_size < ZSTD_PIECE * 5
-    assert sum(len(chunk.data) for chunk in chunks(path)[0]) == 100_000_000
-
-
-def test_a_cut_zstd_file_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "rows.zst"
-    whole = zstandard.compress(lines(200_000))
-    path.write_bytes(whole[: len(whole) // 2])
-    _, source = chunks(path)
-    assert "ends in the middle" in str(source.faults[0])
-
-
-def test_a_damaged_zstd_file_is_an_error_after_what_was_good(tmp_path: Path) -> None:
-    path = tmp_path / "rows.zst"
-    path.write_bytes(zstandard.compress(b'{"banner":"a"}\n') + b"garbage that is no frame")
-    with Source(str(path)) as source:
-        found = source.chunks()
-        assert next(found).data == b'{"banner":"a"}\n'
-        with pytest.raises(InputError, match="damaged zstd"):
-            list(found)
-
-
-def test_a_chunk_never_ends_inside_a_wrapped_fingerprint(tmp_path: Path) -> None:
-    wrapped = b'SF-Port1-TCP:V=1%r(NULL,5,"a\nSF:bc\nSF:de");\n'
-    path = tmp_path / "nmap"
-    path.write_bytes(b"SF-Port1-TCP:V=1\n" + wrapped * 20_000)
-    found, _ = chunks(path)
-    assert len(found) > 1
-    assert all(chunk.nmap_text for chunk in found)
-    assert all(chunk.data.startswith(b"SF-Port") and chunk.data.endswith(b'");\n') for chunk in found)
-
-
-def test_a_line_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.offline.stream.MAX_LINE", 2 * READ_SIZE)
-    path = tmp_path / "rows"
-    path.write_bytes(b'{"banner":"a"}\n' + b"x" * 5 * READ_SIZE + b'\n{"banner":"b"}\n')
-    found, source = chunks(path)
-    assert [(chunk.data, chunk.line) for chunk in found] == [(b'{"banner":"a"}\n', 0), (b'{"banner":"b"}\n', 2)]
-    assert [fault.line for fault in source.faults] == [2]
-
-
-def test_a_pipe_is_read_as_it_comes(tmp_path: Path) -> None:
-    """A whole line is passed on without waiting for the next one."""
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    writer = os.open(path, os.O_RDWR)
-    with Source(str(path)) as source:
-        found = source.chunks()
-        os.write(writer, b'{"banner":"a"}\n{"banner"')
-        assert next(found).data == b'{"banner":"a"}\n'
-        os.write(writer, b':"b"}\n')
-        assert next(found).data == b'{"banner":"b"}\n'
-    os.close(writer)
-
-
-def test_what_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no-such: cannot be read: No such file"):
-        Source(str(tmp_path / "no-such"))
-    path = tmp_path / "rows"
-    path.write_bytes(b"keep")
-    with Source(str(path)) as source:
-        with pytest.raises(InputError, match="is the input, too"):
-            Destination(str(path), source)
-        with pytest.raises(OutputError):
-            Destination(str(tmp_path / "no-folder" / "x"), source)
-    assert path.read_bytes() == b"keep"
-
-
-def test_a_destination_compresses_by_its_name(tmp_path: Path) -> None:
-    with Source(os.devnull) as source:
-        destination = Destination(str(tmp_path / "out.zst"), source)
-    destination.write(b"one\n")
-    destination.write(b"two\n")
-    destination.close()
-    unpacked = zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / "out.zst").read_bytes())
-    assert unpacked == b"one\ntwo\n"
-
-
-def test_nobody_reads(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    with Source(os.devnull) as source:
-        destination = Destination(str(pipe), source)
-    os.close(reader)
-    with pytest.raises(SinkClosed):
-        destination.write(b"x" * 100_000)
-
-
 # -- answers
 
 
 @pytest.fixture(scope="module")
 def identifier() -> Identifier:
-    return Identifier(compile_matcher(parse_database(DATABASE, "db"), "reference", cache=False))
+    return Identifier(MATCHER)
 
 
 ANSWERS = [  # row, match, error
@@ -333,8 +249,7 @@ def test_what_is_remembered_is_what_was_said(identifier: Identifier, monkeypatch
     texts = ["SSH-2.0-a", "none", "220 ", "SSH-2.0-b", "lines"]
     rows = [{"banner": text, "probe": probe} for text in texts for probe in ("NULL", "GenericLines")] * 4
     together = identifier.answer(Chunk("\n".join(map(json.dumps, rows)).encode(), 0, 0)).out.splitlines()
-    fresh = compile_matcher(parse_database(DATABASE, "db"), "reference", cache=False)
-    assert together == [Identifier(fresh).answer(Chunk(json.dumps(row).encode(), 0, 0)).out.strip() for row in rows]
+    assert together == [Identifier(MATCHER).answer(Chunk(json.dumps(row).encode(), 0, 0)).out.strip() for row in rows]
 
 
 def stream(count: int) -> Iterator[Chunk]:
@@ -397,11 +312,19 @@ def test_no_more_is_read_than_is_in_flight(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("early_workers")
-def test_workers_end_when_nobody_wants_more(tmp_path: Path) -> None:
+def test_workers_end_when_nobody_wants_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "db"
     path.write_bytes(DATABASE)
+    started: list[subprocess.Popen[bytes]] = []
+    begin = subprocess.Popen
+
+    def followed(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(begin(*args, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", followed)
     answers = identify(stream(200), open_matcher([str(path)], "reference"), [str(path)], 2)
     assert [next(answers), next(answers)]
-    assert len(multiprocessing.active_children()) == 2
+    assert [process.poll() for process in started] == [None, None]
     answers.close()
-    assert not multiprocessing.active_children()
+    assert [process.poll() for process in started] == [0, 0]

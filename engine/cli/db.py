@@ -14,9 +14,10 @@ from rich.text import Text
 from engine.cli.sets import progress_bar, ready_matcher
 from engine.databases import open_database, open_matcher
 from engine.errors import ConfigError, EngineError, InputError
-from engine.offline.records import LineReader, Row
+from engine.offline.forms.base import Row
+from engine.offline.records import LineReader
 from engine.services import ServiceTable
-from matcher import ProbeDatabase, find_database, read_file, shown
+from matcher import ProbeDatabase, Proto, find_database, read_file, shown
 from matcher.database.load import MAX_SIZE
 from matcher.database.samples import FIELDS, Expected, Sample, SampleFault, answer, read_samples
 from matcher.tools.cost import needs_backtracking
@@ -104,10 +105,11 @@ def explain_command(file: str, name: str | None, proto: str | None, probes: tupl
     database = open_database(probes)
     unmatched = False
     for row in ([] if raw else _rows(data)) or [Row("tcp", ("NULL",), data, b"")]:
-        wanted = name or row.probes[0]
-        probe = database.probe(wanted, "udp" if (proto or row.proto) == "udp" else "tcp")
+        kind: Proto = "udp" if (proto or row.proto) == "udp" else "tcp"
+        wanted = (name,) if name else row.probes
+        probe = next(filter(None, (database.probe(each, kind) for each in wanted)), None)
         if probe is None:
-            raise ConfigError(f"{database.name} has no {(proto or row.proto).upper()} probe named {wanted}")
+            raise ConfigError(f"{database.name} has no {(proto or row.proto).upper()} probe named {wanted[0]}")
         explanation = explain(database, probe, row.data)
         click.echo(f"response  {len(row.data):,} bytes to {probe.proto.upper()} {probe.name}: {_shown(row.data)}")
         _print_explanation(explanation)
@@ -125,8 +127,8 @@ def _read(file: str) -> bytes:
 def _rows(data: bytes) -> list[Row]:
     """The rows of a file that is nothing but rows."""
     reader = LineReader()
-    rows = [row for line in data.split(b"\n") for row in reader.read(line)] + reader.close()
-    return [] if reader.faults else rows
+    rows = [row for line in data.split(b"\n") for row in reader.read(line)] + list(reader.close())
+    return [] if reader.faults.count or reader.texts.count else rows
 
 
 def _print_explanation(explanation: Explanation) -> None:

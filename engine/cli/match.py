@@ -9,13 +9,16 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from engine.cli.files import check_outputs
 from engine.cli.sets import progress_bar, ready_matcher
+from engine.databases import database_files
 from engine.errors import InputError
+from engine.offline.faults import KEPT, Faults
 from engine.offline.identify import Tally, identify
 from engine.offline.stream import Destination, Source
 from engine.results.sinks.base import SinkClosed
 
-SHOWN_FAULTS = 20  # printed one by one; the rest is counted
+SHOWN_FAULTS = KEPT  # printed one by one; the rest is counted
 COLUMNS = (
     TextColumn("{task.fields[rows]:,} rows"),
     BarColumn(),
@@ -40,14 +43,15 @@ def match_command(  # noqa: PLR0917 - click passes them by name
     """Identify stored responses again, without touching a host.
 
     \b
-    Rows are NDJSON, plain or zstd:
+    Rows are NDJSON, plain, zstd or gzip:
       {"proto": "tcp", "probe": "GetRequest", "data": BASE64}
       {"proto": "tcp", "probe": "NULL", "banner": "SSH-2.0-..."}
-    Read too: zgrab2 JSON lines, masscan JSON with banners, Nmap's SF-Port fingerprints.
+    Read too: zgrab2 JSON lines, masscan JSON with banners, Shodan's banners, Nmap's SF-Port fingerprints in any text.
 
-    Each row is written with a `match` object, or `match: null`. Exit code 1 when lines had to be skipped, 2 when there
-    was nothing else.
+    Each row is written with a `match` object, or `match: null`. Exit code 1 when something had to be skipped, 2 when
+    nothing could be used.
     """
+    check_outputs([("-o", output)], [("-i", source), *(("--probes", str(path)) for path in database_files(probes))])
     console = Console(stderr=True)
     began = time.monotonic()
     tally = Tally()
@@ -74,7 +78,7 @@ def match_command(  # noqa: PLR0917 - click passes them by name
     faults.summarise()
     if not quiet:
         _summary(tally, faults.count, time.monotonic() - began)
-    if faults.count:
+    if faults.count or (tally.derived and not tally.rows):
         sys.exit(1 if tally.rows else 2)
 
 
@@ -82,6 +86,12 @@ def _summary(tally: Tally, faults: int, seconds: float) -> None:
     parts = [f"{tally.rows:,} rows", f"{tally.matched:,} matched"]
     if tally.unknown:
         parts.append(f"{tally.unknown:,} to probes the database does not have")
+    if tally.silent or tally.derived:
+        parts.append(f"{tally.silent + tally.derived:,} without a response")
+    if tally.derived:
+        parts.append(f"{tally.derived:,} of these with only what a tool made of it")
+    if tally.text:
+        parts.append(f"{tally.text:,} lines of text passed over")
     if faults:
         parts.append(f"{faults:,} lines skipped")
     click.echo(f"probemill: {', '.join(parts)} in {seconds:.1f} s", err=True)
@@ -99,9 +109,10 @@ class _Faults:
         if self.count <= SHOWN_FAULTS:
             click.echo(str(error), err=True)
 
-    def report_lines(self, faults: list[tuple[int, str]]) -> None:
-        for number, reason in faults:
+    def report_lines(self, faults: Faults) -> None:
+        for number, reason in faults.first:
             self.report(InputError(self._name, number, reason))
+        self.count += faults.count - len(faults.first)
 
     def summarise(self) -> None:
         if self.count > SHOWN_FAULTS:

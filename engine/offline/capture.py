@@ -38,7 +38,7 @@ class Service(Struct, frozen=True):
 def parse_service(text: str, tls: bool = False) -> Service:
     """`host:port` or `host:port/udp`; the host may be a name. Raises InputError."""
     reader = PlainReader("service")
-    items: list[Item] = [*reader.feed(text.encode() + b"\n"), *reader.close()]
+    items: list[Item] = [*reader.feed(text.encode("utf-8", "replace") + b"\n"), *reader.close()]
     match items:
         case [InputError() as error]:
             raise error

@@ -1,22 +1,28 @@
 """Identify stored responses: a stream of lines in, the same rows with a `match` out, in order, on many cores.
 
-Contract: `identify(...)` yields `Answer`s in the order of the input. Memory is flat: a bounded number of chunks is on
-its way at any time. The first bytes are answered by the calling process, so that a small input never waits for others
-to start. Workers are spawned, hold one pipe to their parent, and end when it closes.
+Contract: `identify(...)` yields `Answer`s in the order of the input. Memory is flat: a bounded number of chunks, and of
+bytes, is on its way at any time. The first bytes are answered by the calling process, so that a small input never waits
+for others to start. Workers are isolated processes that hold one link to their parent, and end when it closes.
 """
 
-import multiprocessing
 import signal
+import subprocess
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import cast
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engine.databases import open_matcher
-from engine.errors import EngineError
-from engine.offline.records import LineReader, Row
+from engine.errors import EngineError, InputError
+from engine.isolated import command
+from engine.offline.faults import Faults, Texts
+from engine.offline.forms.base import Row
+from engine.offline.questions import SAME, as_asked
+from engine.offline.records import LineReader
 from engine.offline.stream import Chunk
 from engine.signals import held_back
 from matcher import Match, Matcher, Probe
@@ -26,6 +32,7 @@ REMEMBERED = 16_384  # answers to short responses; whole networks greet with the
 SHORT = 512  # bytes
 NO_MATCH = b',"match":null}\n'
 CHUNKS_PER_WORKER = 4  # read but not yet written; a slow chunk holds up the others no sooner than that
+HELD_BYTES = 64 << 20  # of chunks and answers; beyond it only one chunk more is on its way
 
 
 class MatchRow(Struct, kw_only=True, omit_defaults=True):
@@ -46,25 +53,47 @@ class MatchRow(Struct, kw_only=True, omit_defaults=True):
 
 
 class Tally(Struct):
-    """rows: responses read; of these matched, and unknown: to a probe that the database does not have."""
+    """rows: responses read; of these matched, and unknown: to a probe that the database does not have.
+
+    silent, derived: records, or parts of them, that hold no response, and that hold only what a tool made of one. text:
+    lines of a report around its fingerprints.
+    """
 
     rows: int = 0
     matched: int = 0
     unknown: int = 0
+    silent: int = 0
+    derived: int = 0
+    text: int = 0
 
     def add(self, other: "Tally") -> None:
-        self.rows += other.rows
-        self.matched += other.matched
-        self.unknown += other.unknown
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Answer(Struct):
-    """What came of a chunk. out: whole lines; faults: (line number, reason); position: bytes of input read so far."""
+    """What came of a chunk. out: whole lines; position: bytes of input read so far.
+
+    texts, form: as LineReader has them, until they are judged.
+    """
 
     out: bytes
     tally: Tally
-    faults: list[tuple[int, str]]
+    faults: Faults
+    texts: Faults = field(default_factory=Faults)
+    form: str = ""
     position: int = 0
+
+
+class _Reading(Struct, frozen=True):
+    """How the responses to a probe are read. number: of this reading, for whoever remembers answers.
+
+    probes: the first of them that has a line for it counts. foreign: the question was another program's.
+    """
+
+    number: int
+    probes: tuple[Probe, ...]
+    foreign: bool
 
 
 class Identifier:
@@ -77,10 +106,12 @@ class Identifier:
         for probe in matcher.database.probes:
             self._probes.setdefault((probe.proto, probe.name), probe)
         self._encode = msgspec.json.Encoder().encode
-        self._remembered: dict[tuple[int, bytes], bytes] = {}  # (index of the probe, response) -> end of the row
+        self._readings: dict[tuple[str, tuple[str, ...], bool], _Reading] = {}
+        self._read = 0  # readings made
+        self._remembered: dict[tuple[int, bytes], bytes] = {}  # (number of the reading, response) -> end of the row
 
     def answer(self, chunk: Chunk) -> Answer:
-        reader = LineReader(chunk.line, chunk.nmap_text)
+        reader = LineReader(chunk.line)
         tally = Tally()
         pieces: list[bytes] = []
         for line in chunk.data.split(b"\n"):
@@ -88,21 +119,24 @@ class Identifier:
                 pieces += (row.head, self._end(row, tally))
         for row in reader.close():
             pieces += (row.head, self._end(row, tally))
-        return Answer(b"".join(pieces), tally, reader.faults, chunk.position)
+        tally.silent, tally.derived = reader.silent, reader.derived
+        return Answer(b"".join(pieces), tally, reader.faults, reader.texts, reader.form, chunk.position)
 
     def _end(self, row: Row, tally: Tally) -> bytes:
         """The end of an output row."""
         tally.rows += 1
-        known = (self._probes.get((row.proto, name)) for name in row.probes)
-        probe = next(filter(None, known), None)
-        if probe is None:
+        name = (row.proto, row.probes, row.foreign)
+        reading = self._readings.get(name)
+        if reading is None:
+            reading = self._reading(*name)
+        if not reading.probes:
             tally.unknown += 1
             reason = f"no {row.proto.upper()} probe is named {row.probes[0]}"
             return b',"match":null,"error":%b}\n' % self._encode(reason)
-        key = (probe.index, row.data)
+        key = (reading.number, row.data)
         end = self._remembered.get(key)
         if end is None:
-            end = self._matched(probe, row.data)
+            end = self._matched(reading, row.data)
             if len(row.data) <= SHORT:
                 if len(self._remembered) >= REMEMBERED:
                     self._remembered.clear()
@@ -110,11 +144,30 @@ class Identifier:
         tally.matched += end is not NO_MATCH
         return end
 
-    def _matched(self, probe: Probe, response: bytes) -> bytes:
-        match = self._match(probe, response)
-        if match is None:
-            return NO_MATCH
-        return b',"match":%b}\n' % self._encode(match_row(match, self._database))
+    def _reading(self, proto: str, names: tuple[str, ...], foreign: bool) -> _Reading:
+        """By the first name that the database knows, or that asks what some of its probes ask."""
+        probes: tuple[Probe, ...] = ()
+        for name in names:
+            known = self._probes.get((proto, name))
+            if known is not None:
+                probes = (known,)
+                break
+            same = (self._probes.get((proto, other)) for other in SAME.get((proto, name), ()))
+            if probes := tuple(filter(None, same)):
+                foreign = True
+                break
+        self._read += 1
+        reading = _Reading(self._read, probes, foreign)
+        if probes:
+            self._readings[proto, names, foreign] = reading
+        return reading
+
+    def _matched(self, reading: _Reading, response: bytes) -> bytes:
+        for probe in reading.probes:
+            match = self._match(probe, as_asked(probe, response) if reading.foreign else response)
+            if match is not None:
+                return b',"match":%b}\n' % self._encode(match_row(match, self._database))
+        return NO_MATCH
 
 
 def match_row(match: Match, database: str) -> MatchRow:
@@ -144,7 +197,26 @@ def identify(
     matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
     the workers open again. Raises EngineError when a worker dies; what `chunks` raises passes through.
     """
-    source = iter(chunks)
+    texts = Texts()
+    position = 0
+    damage = None
+    try:
+        for answer in _answers(iter(chunks), matcher, probes, workers):
+            faults, meaningless = texts.judge(answer.form, answer.texts)
+            answer.faults.extend(faults)
+            answer.tally.text += meaningless
+            position = answer.position
+            yield answer
+    except InputError as error:
+        damage = error
+    undecided = texts.close()
+    if undecided.count:
+        yield Answer(b"", Tally(), undecided, position=position)
+    if damage is not None:
+        raise damage
+
+
+def _answers(source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int) -> Iterator[Answer]:
     engine = matcher.engine
     identifier = Identifier(matcher)
     answered = 0
@@ -160,52 +232,62 @@ def identify(
 
 
 class _Pool:
-    """Workers that are given one chunk at a time. A chunk goes only to one that waits for it, so no pipe can block."""
+    """Workers that are given one chunk at a time. A chunk goes only to one that waits for it, so no link can block."""
 
     def __init__(self, probes: Sequence[str], engine: str, workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._workers = {}
+        self._setup = (tuple(probes), engine)
+        self._workers: dict[Connection, subprocess.Popen[bytes]] = {}
         for _ in range(workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, probes, engine), daemon=True)
-            with held_back(signal.SIGINT):  # the terminal's ^C is the parent's affair; they end with their link
-                process.start()
-            theirs.close()
-            self._workers[ours] = process
+            ours, theirs = Pipe()
+            with theirs, held_back(signal.SIGINT):  # the terminal's ^C is the parent's affair; they end with their link
+                descriptor = theirs.fileno()
+                self._workers[ours] = subprocess.Popen(
+                    command("engine.offline.identify:work", descriptor),
+                    pass_fds=[descriptor],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                )
 
     def run(self, source: Iterator[Chunk]) -> Iterator[Answer]:
         try:
+            for link in self._workers:
+                self._send(link, self._setup)
             yield from self._run(source)
         finally:
             for link in self._workers:
                 link.close()
             for process in self._workers.values():
-                process.join()
+                process.wait()
 
     def _run(self, source: Iterator[Chunk]) -> Iterator[Answer]:
         idle = list(self._workers)
         busy: dict[Connection, int] = {}  # link -> number of its chunk
         done: dict[int, Answer] = {}
+        sizes: dict[int, int] = {}  # number of a chunk not yet written -> bytes of it, or of its answer
         given = written = 0
         window = CHUNKS_PER_WORKER * len(idle)
         chunk = next(source, None)
         while busy or chunk is not None:
-            while idle and chunk is not None and given - written < window:
+            while idle and chunk is not None and given - written < window and sum(sizes.values()) < HELD_BYTES:
                 link = idle.pop()
                 busy[link] = given
+                sizes[given] = len(chunk.data)
                 self._send(link, chunk)
                 given += 1
                 chunk = next(source, None)
             for link in cast(list[Connection], wait(list(busy))):
-                done[busy.pop(link)] = self._receive(link)
+                number = busy.pop(link)
+                done[number] = self._receive(link)
+                sizes[number] = len(done[number].out)
                 idle.append(link)
             while written in done:
+                del sizes[written]
                 yield done.pop(written)
                 written += 1
 
-    def _send(self, link: Connection, chunk: Chunk) -> None:
+    def _send(self, link: Connection, message: object) -> None:
         try:
-            link.send(chunk)
+            link.send(message)
         except OSError:
             raise self._death(link) from None
 
@@ -218,15 +300,15 @@ class _Pool:
 
     def _death(self, link: Connection) -> EngineError:
         process = self._workers[link]
-        process.join(timeout=5)
-        return EngineError(f"a worker (pid {process.pid}) died with status {process.exitcode}")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
+        return EngineError(f"a worker (pid {process.pid}) died with status {process.returncode}")
 
 
-def work(link: Connection, probes: Sequence[str], engine: str) -> None:
+def work(descriptor: int) -> None:
     """The whole life of a worker."""
-    identifier = Identifier(open_matcher(probes, engine))
-    try:
+    with Connection(descriptor) as link, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        probes, engine = link.recv()
+        identifier = Identifier(open_matcher(probes, engine))
         while True:
             link.send(identifier.answer(link.recv()))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return

@@ -1,13 +1,13 @@
-"""A file or pipe of lines as chunks: plain or zstd (told by its first bytes), cut where no record is cut.
+"""A file or pipe of lines as chunks: plain, compressed or UTF-16 (told by its first bytes), cut where no record is cut.
 
-Contract: chunks come in order, are at most about a megabyte, hold whole lines, and never end inside a wrapped
-fingerprint. What a pipe has ready is passed on at once.
+Contract: chunks come in order, hold whole lines, at most LINES of them and about a megabyte (a longer line alone), and
+never end inside a wrapped fingerprint. What a pipe has ready is passed on at once.
 """
 
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -15,13 +15,13 @@ import zstandard
 from msgspec import Struct
 
 from engine.errors import InputError
-from engine.offline.records import NMAP_TEXT
+from engine.offline.forms.fingerprints import unfinished
+from engine.offline.unpack import Damaged, unpacked
 from engine.results.sinks.output import Output
 
 READ_SIZE = 1 << 18  # bytes asked of a file at once
 MAX_LINE = 16 << 20  # bytes; longer is passed over
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-ZSTD_PIECE = 4096  # compressed bytes unpacked at once; even nothing but zeros is not more than 128 MiB then
+LINES = 1 << 14  # of a chunk
 STDIN = "-"
 
 
@@ -31,7 +31,6 @@ class Chunk(Struct):
     data: bytes
     line: int
     position: int
-    nmap_text: bool = False
 
 
 class Source:
@@ -59,40 +58,14 @@ class Source:
 
     def chunks(self) -> Iterator[Chunk]:
         """The lines. Raises InputError for a read error or damaged compression; what came before has been given."""
-        rest = bytearray()
-        line = 0
-        nmap_text: bool | None = None
-        skipping = False
-        for block in self._blocks():
-            rest += block
-            if skipping:
-                end = rest.find(b"\n") + 1
-                del rest[: end or len(rest)]
-                if not end:
-                    continue
-                skipping = False
-                line += 1
-            if nmap_text is None and rest.strip():
-                nmap_text = NMAP_TEXT.match(rest) is not None
-            if cut := _cut(rest):
-                yield Chunk(bytes(rest[:cut]), line, self._position, bool(nmap_text))
-                line += rest.count(b"\n", 0, cut)
-                del rest[:cut]
-            elif len(rest) > MAX_LINE:
-                self.faults.append(InputError(self.name, line + 1, f"line is longer than {MAX_LINE >> 20} MiB"))
-                rest.clear()
-                skipping = True
-        if rest:
-            yield Chunk(bytes(rest), line, self._position, bool(nmap_text))
+        for data, line in whole_lines(self._blocks(), self._complain):
+            yield Chunk(data, line, self._position)
 
     def _blocks(self) -> Iterator[bytes]:
-        first = self._read()
-        if first.startswith(ZSTD_MAGIC):
-            yield from self._unpacked(first)
-            return
-        while first:
-            yield first
-            first = self._read()
+        try:
+            yield from unpacked(iter(self._read, b""), lambda reason: self._complain(0, reason))
+        except Damaged as damage:
+            raise InputError(self.name, 0, str(damage)) from damage
 
     def _read(self) -> bytes:
         try:
@@ -102,42 +75,63 @@ class Source:
         self._position += len(data)
         return bytes(data)
 
-    def _unpacked(self, packed: bytes) -> Iterator[bytes]:
-        """Every frame's content. zstandard's own reader passes over a missing end, so frames are told apart here."""
-        unpacker = zstandard.ZstdDecompressor().decompressobj()
-        ready = bytearray()
-        while packed:
-            for at in range(0, len(packed), ZSTD_PIECE):
-                piece = packed[at : at + ZSTD_PIECE]
-                while piece:
-                    if unpacker.eof:
-                        unpacker = zstandard.ZstdDecompressor().decompressobj()
-                    try:
-                        ready += unpacker.decompress(piece)
-                    except zstandard.ZstdError as error:
-                        yield bytes(ready)
-                        raise InputError(self.name, 0, f"damaged zstd data: {error}") from error
-                    piece = unpacker.unused_data
-                if len(ready) >= READ_SIZE:
-                    yield bytes(ready)
-                    ready.clear()
-            packed = self._read()
-        yield bytes(ready)
-        if not unpacker.eof:
-            self.faults.append(InputError(self.name, 0, "ends in the middle of its zstd data"))
+    def _complain(self, line: int, reason: str) -> None:
+        self.faults.append(InputError(self.name, line, reason))
 
 
-def _cut(text: bytearray) -> int:
+def whole_lines(blocks: Iterable[bytes], told: Callable[[int, str], None]) -> Iterator[tuple[bytes, int]]:
+    """The text of a chunk, and how many lines precede it. told: called with the number of a line that is too long.
+
+    An InputError out of `blocks` comes through behind all that precedes it.
+    """
+    rest = bytearray()
+    line = 0
+    skipping = False
+    try:
+        for block in blocks:
+            rest += block
+            if skipping:
+                end = rest.find(b"\n") + 1
+                del rest[: end or len(rest)]
+                if not end:
+                    continue
+                skipping = False
+                line += 1
+            cut = _cut(rest)
+            if not cut and len(rest) > MAX_LINE:
+                cut = rest.rfind(b"\n") + 1  # behind the beginning of a fingerprint that goes on in empty lines
+            if cut:
+                yield from _few_lines(bytes(rest[:cut]), line)
+                line += rest.count(b"\n", 0, cut)
+                del rest[:cut]
+            if len(rest) > MAX_LINE:
+                told(line + 1, f"line is longer than {MAX_LINE >> 20} MiB")
+                rest.clear()
+                skipping = True
+    except InputError:
+        yield from _few_lines(bytes(rest), line)
+        raise
+    yield from _few_lines(bytes(rest), line)
+
+
+def _few_lines(text: bytes, line: int) -> Iterator[tuple[bytes, int]]:
+    while text.count(b"\n") > LINES:
+        at = 0
+        for _ in range(LINES):
+            at = text.find(b"\n", at) + 1
+        cut = _cut(text[:at]) or at
+        yield text[:cut], line
+        line += text.count(b"\n", 0, cut)
+        text = text[cut:]
+    if text:
+        yield text, line
+
+
+def _cut(text: bytes | bytearray) -> int:
     """Where the last line ends that is no part of an unfinished fingerprint; 0 where there is none."""
-    end = text.rfind(b"\n")
-    while end >= 0:
-        start = text.rfind(b"\n", 0, end) + 1
-        if not text.startswith(b"SF", start) or text[start:end].rstrip().endswith(b'");'):
-            return end + 1
-        if text.startswith(b"SF-Port", start):
-            return start
-        end = start - 1
-    return 0
+    end = text.rfind(b"\n") + 1
+    start = unfinished(text[:end])
+    return end if start < 0 else start
 
 
 class Destination:
