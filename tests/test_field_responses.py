@@ -177,14 +177,7 @@ def test_a_file_from_the_wild(case: dict[str, Any]) -> None:
 
 
 @IN_THE_FIELD
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=pytest.mark.xfail(reason=case["pending"])) if "pending" in case else case
-        for case in TABLE["file"]
-    ],
-    ids=lambda case: case["name"],
-)
+@pytest.mark.parametrize("case", TABLE["file"], ids=lambda case: case["name"])
 def test_what_databases_say_of_a_file_from_the_wild(case: dict[str, Any]) -> None:
     check_products(case, (FIELD / case["name"]).read_bytes())
 
