@@ -39,9 +39,10 @@ check: .venv/dev  ## lint and types
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy engine matcher
 
-fuzz: .venv/dev  ## one minute of coverage-guided fuzzing (installs atheris)
+fuzz: .venv/dev  ## two minutes of coverage-guided fuzzing (installs atheris)
 	@$(PIP) install atheris
 	@$(BIN)/python tests/fuzz_matcher.py -max_total_time=60
+	@$(BIN)/python tests/fuzz_targets.py -max_total_time=60
 
 lab: .venv/dev  ## compare with Nmap on real daemons (root, apt and ../shared/lab)
 	@$(BIN)/python -m bench.lab --up $(ARGS)
