@@ -49,7 +49,10 @@ HOUSES = {"engine": (WINGS, GROUND), "matcher": (MATCHER_WINGS, MATCHER_GROUND)}
 # Rooms of one kind, which never import each other, and what of their folder they share.
 SIBLINGS = {
     "engine/transports": {"base", "crashes", "reactor"},
-    "engine/targets": {"base", "base_hosts", "base_ports", "permutation", "prefixes"},
+    "engine/targets": {
+        *("base", "base_hosts", "base_ports", "base_records", "base_spec", "base_text", "base_urls"),
+        *("permutation", "prefixes"),
+    },
     "engine/results/sinks": {"base", "output"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
@@ -81,6 +84,7 @@ PLACES = {
     "rich": ("engine/cli/",),
     "prometheus_client": ("engine/cli/metrics.py",),
     "cryptography": ("engine/transports/certificates.py",),
+    "idna": ("engine/targets/base_hosts.py",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.
