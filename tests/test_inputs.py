@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from engine.errors import ConfigError, InputError
 from engine.model import Target
-from engine.targets import FORMATS, Item, PortSpec, TargetSpec, Unreadable, detect, parse_ports, target_reader
+from engine.targets import (
+    FORMATS,
+    Item,
+    PortSpec,
+    TargetSpec,
+    Unreadable,
+    canonical_address,
+    detect,
+    parse_ports,
+    target_reader,
+)
 from engine.targets.base import LINE_LIMIT
 from engine.targets.base_spec import BLOCK
 from engine.targets.base_text import Decoder
@@ -482,3 +492,21 @@ def test_where_the_bytes_are_cut_makes_no_difference(lines: list[str], cuts: lis
         found = [item for a, b in pairwise(places) for item in pieces.feed(data[a:b])]
         assert shown(found + pieces.close()) == shown(expected)
         assert pieces.ordinal == whole.ordinal
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("::1%1", "::1"),
+        ("::1%lo", "::1"),
+        ("2001:DB8::7%eth0", "2001:db8::7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7%2", "192.0.2.7"),
+        ("FE80::1%eth0.100", "fe80::1%eth0.100"),
+        ("febf::1%br-lan", "febf::1%br-lan"),
+        ("192.0.2.7%1", ""),
+    ],
+)
+def test_one_host_has_one_spelling(text: str, canonical: str) -> None:
+    """So that its caps and delays are counted once, whatever it was called."""
+    assert canonical_address(text) == canonical

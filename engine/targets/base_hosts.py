@@ -19,6 +19,7 @@ from msgspec import Struct
 from engine.targets.base_ports import Unreadable, quoted
 
 MAX_HOST_BITS = 32  # the whole of IPv4; a larger network would never end, and its ordinals outgrow 64 bits
+_LINK_LOCAL = b"\xfe\x80", b"\xfe\xbf"  # fe80::/10
 _MAPPED = bytes(10) + b"\xff\xff"
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMERIC = re.compile(r"[0-9.,*-]+|(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")  # what C libraries may take for an IPv4 address
@@ -95,15 +96,21 @@ def is_octet_range(text: str) -> bool:
 
 
 def canonical_address(text: str) -> str:
-    """The address in canonical form, or the empty string if `text` is none. `fe80::1%eth0` keeps its zone."""
+    """The address in canonical form, or the empty string if `text` is none.
+
+    `fe80::1%eth0` keeps its zone; `::1%lo` does not, because outside link-local addresses a zone says nothing, and one
+    host has one spelling.
+    """
     packed = _packed(text)
     if packed is not None:
         return inet_ntop(AF_INET if len(packed) == 4 else AF_INET6, packed)
     literal, percent, zone = text.partition("%")
     if percent and _ZONE.fullmatch(zone):
         packed = _packed(literal)
-        if packed is not None and len(packed) == 16:
+        if packed is not None and len(packed) == 16 and _LINK_LOCAL[0] <= packed[:2] <= _LINK_LOCAL[1]:
             return f"{inet_ntop(AF_INET6, packed)}%{zone}"
+        if packed is not None and ":" in literal:
+            return canonical_address(literal)
     return ""
 
 
