@@ -107,7 +107,7 @@ def shown(value: object) -> str:
 
 
 def _is_no_port(record: Record) -> bool:
-    if record.get("rec_type") == "banner" or record.get("failed") is True or record.get("probe_status") is False:
+    if record.get("rec_type") == "banner" or record.get("failed") in _YES or record.get("probe_status") in _NO:
         return True
     return ("finished" in record or "rate" in record) and not names_a_host(record)
 
