@@ -18,7 +18,7 @@ neither time nor what a name resolves to. `reader.ordinal` is the next one, and 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 from engine.errors import InputError
 from engine.model import State, Target
@@ -35,14 +35,8 @@ _SEGMENT = re.compile(r"([^\r\n]*)([\r\n]|\Z)")
 Item = Target | TargetSpec | InputError
 
 
-class Place(NamedTuple):
-    """One port of one host text as an input names it: a number or its digits, or None for those of -p."""
-
-    host: str
-    port: int | str | PortSpec | None
-    proto: Proto = "tcp"
-    name: str = ""
-    state: State | Literal[""] = ""
+Place = tuple[str, int | str | None, Proto, str, State | Literal[""]]
+"""One port of one host text as an input names it: host; number, digits, or None for those of -p; proto; name; state."""
 
 
 class TargetReader(ABC):
@@ -84,7 +78,7 @@ class TargetReader(ABC):
     ) -> Target | TargetSpec:
         """Number what one host text names. Raises Unreadable.
 
-        port: as in a Place. proto: of a single port; a PortSpec says it itself.
+        port: None stands for those of -p. proto: of a single port; a PortSpec says it itself.
         """
         if isinstance(port, str):
             port = parse_port(port)

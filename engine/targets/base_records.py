@@ -76,7 +76,7 @@ def read_record(reader: TargetReader, record: Record) -> list[Item]:
             return []
         if len(hosts) == 1:
             return [reader.item(*place)]
-        return reader.items_of(place._replace(host=host) for host in hosts)
+        return reader.items_of((host, *place[1:]) for host in hosts)
     if not isinstance(ports, list):
         raise Unreadable(f"'ports' is not a list: {shown(ports)}")
     if len(ports) == 1 and len(hosts) == 1:
@@ -107,7 +107,7 @@ def shown(value: object) -> str:
 
 
 def _is_no_port(record: Record) -> bool:
-    if record.get("rec_type") == "banner" or record.get("failed") is True or record.get("probe_status") is False:
+    if record.get("rec_type") == "banner" or record.get("failed") in _YES or record.get("probe_status") in _NO:
         return True
     return ("finished" in record or "rate" in record) and not names_a_host(record)
 
@@ -201,14 +201,14 @@ def _place(host: str, name: str, entry: Record, rest: Record) -> Place | None:
     if type(port) is int:
         if not 0 < port <= MAX_PORT:
             parse_port(str(port))  # says what is wrong with it
-        return Place(host, port, proto, name, state)
+        return host, port, proto, name, state
     if port is None or port == "":
         scheme = rest.get("scheme")
         port = parse_url(f"{scheme}://").usual_port if isinstance(scheme, str) else None
-        return Place(host, port, proto, name, state)
+        return host, port, proto, name, state
     if not isinstance(port, str):
         raise Unreadable(f"bad port '{shown(port)}'; expected a number from 1 to 65535")
-    return Place(host, port, proto, name, state)
+    return host, port, proto, name, state
 
 
 def _naabu_proto(number: object) -> Proto:
@@ -260,9 +260,9 @@ def _zmap(record: Record) -> Place | None:
     proto: Proto = "tcp" if implied is None and _ZMAP_UDP_FIELDS.isdisjoint(record) else "udp"
     port = record.get("sport")
     if port is None or port == "":
-        return Place(_text(record, "saddr"), implied or None, proto, "", "open" if implied else "")
+        return _text(record, "saddr"), implied or None, proto, "", "open" if implied else ""
     if isinstance(port, int | str) and not isinstance(port, bool):
-        return Place(_text(record, "saddr"), str(port), proto, "", "open")
+        return _text(record, "saddr"), str(port), proto, "", "open"
     raise Unreadable(f"bad port '{shown(port)}'; expected a number from 1 to 65535")
 
 

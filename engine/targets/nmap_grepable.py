@@ -9,7 +9,7 @@ import re
 from typing import cast
 
 from engine.model import State
-from engine.targets.base import Item, LineReader, Place
+from engine.targets.base import Item, LineReader
 from engine.targets.base_ports import Proto, Unreadable, quoted
 
 _HOST = re.compile(r"\s*(?:Timestamp: \d+\s+)?Host: (\S+) \([^)\t]*\)(?:.*?\sPorts: ([^\t]*))?")
@@ -30,5 +30,5 @@ class NmapGrepableReader(LineReader):
             raise Unreadable(f"expected grepable output, 'Host: ADDRESS (NAME)', not {quoted(line)}")
         ports = _PORT.findall(host[2] or "")
         return self.items_of(
-            [Place(host[1], port, cast(Proto, proto), "", cast(State, state)) for port, state, proto in ports]
+            [(host[1], port, cast(Proto, proto), "", cast(State, state)) for port, state, proto in ports]
         )
