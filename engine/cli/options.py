@@ -111,7 +111,8 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             "--input-format",
             default="auto",
             type=click.Choice(["auto", *FORMATS]),
-            help="Form of the inputs; with `auto` the first bytes of each decide.",
+            help="Form of the inputs, or the program that wrote them, in any of its forms; with `auto` the first line "
+            "that is recognisable decides.",
         ),
         field("ports", "-p", "--ports", metavar="PORTS"),
         field("blocklist", "--blocklist", metavar="FILE", many=True),

@@ -56,8 +56,8 @@ def scan_command(**options: Any) -> None:
     \b
     A target is one of
       192.0.2.7:22        192.0.2.7:53/udp       [2001:db8::7]:443      host.example:25
-      192.0.2.7           192.0.2.0/24           (with -p)
-    Files hold one a line (# begins a comment), or NDJSON, masscan, zmap, naabu or Nmap output.
+      192.0.2.7           192.0.2.0/24           192.0.2.1-9,20         (with -p)
+    Files hold several (# begins a comment), or what masscan, zmap, naabu, rustscan, Nmap, httpx, Shodan write.
 
     \b
     probemill scan 192.0.2.7:22 192.0.2.7:443
