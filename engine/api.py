@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
+from typing import Annotated
+
+from msgspec import Meta, ValidationError, convert, to_builtins
 
 from engine.databases import open_matcher
 from engine.errors import ConfigError, EngineError, InputError
@@ -23,6 +26,15 @@ from engine.targets.selection import select
 from engine.targets.source import TargetSource
 from engine.transports.local_addresses import check_sources
 from matcher import Match, Matcher, Proto
+
+
+class _Checked(Target, frozen=True, array_like=True):
+    """A target of the caller's, whose fields hold what they say."""
+
+    ordinal: int
+    host: str
+    port: Annotated[int, Meta(ge=1, le=65535)]
+
 
 Targets = Iterable[str | Target] | AsyncIterable[str | Target]
 
@@ -45,8 +57,10 @@ async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncItera
     """Identify the services on `targets`: `Target` objects, or texts such as `192.0.2.7:22/tcp`.
 
     Results come in the order in which the services are done; what lists and shard leave out has none. Leaving the loop
-    early ends the scan. Raises InputError at the first text that is no target, ConfigError for a config that cannot be
-    obeyed, MatcherError for an unusable database.
+    early ends the scan. An iterable that waits for its next target (a pipe, a queue) has to be an asynchronous one: a
+    plain one is read inside the loop. What it raises is raised when the targets before it are done. Raises InputError
+    at the first text that is no target, ConfigError for a config that cannot be obeyed, MatcherError for an unusable
+    database.
     """
     config = config or ScanConfig()
     if isinstance(targets, str | bytes | Target):
@@ -84,17 +98,17 @@ async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncItera
 
 def scan_sync(targets: Targets, config: ScanConfig | None = None) -> Iterator[ServiceResult]:
     """As `scan`, for code without an event loop. Raises EngineError where there is one."""
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        raise EngineError("scan_sync: there is an event loop here; write `async for row in scan(...)`, or use a thread")
+    _refuse_in_a_loop()
     return _scan_sync(targets, config)
 
 
 def _scan_sync(targets: Targets, config: ScanConfig | None) -> Iterator[ServiceResult]:
+    _refuse_in_a_loop()
     with asyncio.Runner() as runner:
         results = scan(targets, config)
         try:
             while True:
+                _refuse_in_a_loop()
                 try:
                     yield runner.run(_next(results))
                 except StopAsyncIteration:
@@ -103,8 +117,18 @@ def _scan_sync(targets: Targets, config: ScanConfig | None) -> Iterator[ServiceR
             runner.run(_close(results))
 
 
+def _refuse_in_a_loop() -> None:
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise EngineError("scan_sync: there is an event loop here; write `async for row in scan(...)`, or use a thread")
+
+
 def match(
-    response: bytes, probe: str = "NULL", proto: Proto = "tcp", *, config: ScanConfig | None = None
+    response: bytes | bytearray | memoryview,
+    probe: str = "NULL",
+    proto: Proto = "tcp",
+    *,
+    config: ScanConfig | None = None,
 ) -> Match | None:
     """The line of the database that identifies `response` as an answer to `probe`, or None. Contacts nobody.
 
@@ -113,11 +137,13 @@ def match(
     Raises ConfigError for a probe that the database does not have, MatcherError for an unusable database.
     """
     config = config or ScanConfig()
+    if not isinstance(response, bytes | bytearray | memoryview):
+        raise ConfigError(f"response: {response!r} cannot be used; expected the bytes that were received")
     matcher = _matcher(config.probes, config.matcher)
     asked = matcher.database.probe(probe, proto)
     if asked is None:
         raise ConfigError(f"{matcher.database.name} has no {proto} probe {probe!r}")
-    return matcher.match(asked, response)
+    return matcher.match(asked, bytes(response))
 
 
 @lru_cache(maxsize=4)
@@ -130,6 +156,10 @@ async def _next(results: AsyncIterator[ServiceResult]) -> ServiceResult:
 
 
 async def _close(results: AsyncIterator[ServiceResult]) -> None:
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        if task.get_coro().__name__ == _next.__name__:  # type: ignore[union-attr]
+            task.cancel()  # left in the middle, by an exception of a signal's handler
+            await asyncio.wait({task})
     await results.aclose()  # type: ignore[attr-defined]
 
 
@@ -145,7 +175,10 @@ async def _items(targets: Targets, reader: PlainReader) -> AsyncIterator[list[It
         if isinstance(target, str):
             return reader.read_line(target)
         try:
-            return [reader.item(target.host, target.port, target.proto, target.name, target.state)]
+            checked = convert(to_builtins(target), _Checked)
+            return [reader.item(checked.host or checked.name, checked.port, checked.proto, checked.name, checked.state)]
+        except ValidationError:
+            return [reader.error(f"{target!r} is no target")]
         except Unreadable as reason:
             return [reader.error(str(reason))]
 

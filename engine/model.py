@@ -172,6 +172,10 @@ class Batch(Struct, frozen=True, array_like=True):
     tally: dict[str, int]
 
 
+MAX_WORKERS = 1024  # processes
+MANY = 10_000_000  # more than any machine holds
+
+
 class ScanConfig(Struct, frozen=True, kw_only=True):
     """Everything a scan can be told. The command line's options are these fields, with these words as their help.
 
@@ -203,7 +207,7 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         int | None,
         Meta(
             description="Visit the addresses and ports of each network in a pseudo-random order; nothing is stored "
-            "for it."
+            "for it.",
         ),
     ] = None
 
@@ -254,11 +258,12 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
+            le=MAX_WORKERS,
             description="Processes; 0 scans inside the caller's own, and is what the Python API does by itself. The "
             "command starts one a core.",
         ),
     ] = 0
-    batch_rows: Annotated[int, Meta(ge=1)] = 256
+    batch_rows: Annotated[int, Meta(ge=1, le=MANY)] = 256
     batch_s: Annotated[float, Meta(ge=0)] = 0.2
 
     # how hard; over all workers
@@ -266,12 +271,13 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
+            le=MANY,
             description="Conversations at once. 0: what the file descriptor limit allows, at most 20,000.",
         ),
     ] = 0
     rate: Annotated[float, Meta(ge=0, description="Connections per second.")] = 0.0
-    per_host: Annotated[int, Meta(ge=0, description="Conversations at once with one address.")] = 16
-    per_prefix: Annotated[int, Meta(ge=0, description="Conversations at once with one /24 (IPv6: /64).")] = 0
+    per_host: Annotated[int, Meta(ge=0, le=MANY, description="Conversations at once with one address.")] = 16
+    per_prefix: Annotated[int, Meta(ge=0, le=MANY, description="Conversations at once with one /24 (IPv6: /64).")] = 0
     host_delay_s: Annotated[float, Meta(ge=0, description="From one connection to an address to the next.")] = 0.0
     sources: Annotated[
         tuple[str, ...],
@@ -284,6 +290,7 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         int,
         Meta(
             ge=0,
+            le=MANY,
             description="So many equal answers of one address make it a pseudo service: rows are labelled, further "
             "ports get a short conversation. 0: never.",
         ),
@@ -306,18 +313,24 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
     deadline_s: Annotated[
         float, Meta(ge=0, description="For the run; what is in flight is then marked `incomplete`, reason `budget`.")
     ] = 0.0
-    max_bytes: Annotated[int, Meta(ge=1, description="Received per service.")] = 1 << 23
+    max_bytes: Annotated[int, Meta(ge=1, le=1 << 40, description="Received per service.")] = 1 << 23
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
             try:
                 checked = convert(value, _field_types()[name])
-                if checked == inf:
+                if checked == inf or "\0" in "".join(_texts(checked)):
                     raise ValidationError
-            except ValidationError:
+                if isinstance(checked, int) and not -(1 << 63) <= checked < 1 << 63:  # what a worker can be told
+                    raise ValidationError
+            except (ValidationError, UnicodeError):
                 raise ConfigError(f"{name}: {value!r} cannot be used; expected {allowed(name)}") from None
             force_setattr(self, name, checked)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ()
 
 
 @cache
@@ -343,6 +356,8 @@ def allowed(name: str) -> str:
     if choices := field_choices(name):
         return "one of " + ", ".join(choices)
     words = _KINDS[kind]
+    if kind == int | None:
+        return words
     if meta.ge is not None and meta.le is not None:
         return f"{words} from {meta.ge} to {meta.le}"
     if meta.ge is not None:
@@ -355,6 +370,6 @@ _KINDS = {
     bool: "True or False",
     int: "a whole number",
     float: "a number",
-    int | None: "a whole number, or None",
+    int | None: "a whole number of 64 bits, or None",
     tuple[str, ...]: "a tuple of texts",
 }

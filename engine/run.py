@@ -156,8 +156,11 @@ class Run:
         missing = f"{self.unfinished:,} of {self.read:,} targets were not scanned" if self.unfinished else ""
         if not self.cancelled:
             return missing and f"{missing}; this is a fault of ours"
-        unread = "" if self.input_ended else "the input was not read to its end"
-        said = " and ".join(filter(None, (missing, unread)))
+        source = self._source
+        unread = "" if source is not None and source.ended else "the input was not read to its end"
+        waiting = source.names - source.looked_up if source is not None else 0
+        names = f"{waiting:,} host name{'s were' if waiting != 1 else ' was'} not looked up" if waiting else ""
+        said = " and ".join(filter(None, (missing, names, unread)))
         why = "interrupted" if self.interrupted else "the deadline has passed"
         return f"{why}: {said}" if said else why if self.interrupted else ""
 

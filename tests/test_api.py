@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,18 @@ import pytest
 from loopback import GREETING, Farm, Visit, config, database_file, greeting_after
 
 import probemill
-from probemill import ConfigError, EngineError, Reason, ScanConfig, Target, Verdict, match, scan, scan_sync
+from probemill import (
+    ConfigError,
+    EngineError,
+    MatcherError,
+    Reason,
+    ScanConfig,
+    Target,
+    Verdict,
+    match,
+    scan,
+    scan_sync,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -96,13 +108,18 @@ def test_a_deadline_ends_the_scan_with_what_is_known(database: str, workers: int
         ("timing", "foo", "one of nmap, adaptive"),
         ("matcher", "grep", "one of auto, hyperscan, re2, reference"),
         ("intensity", 12, "a whole number from 0 to 9"),
-        ("workers", -1, "a whole number of at least 0"),
+        ("workers", -1, "a whole number from 0 to 1024"),
+        ("per_host", 10**30, "a whole number from 0 to 10000000"),
         ("rate", float("inf"), "a number of at least 0"),
         ("rate", None, "a number of at least 0"),
         ("connect_timeout_s", 0.0, "a number above 0"),
         ("probes", "nmap", "a tuple of texts"),
         ("blocklist", (1,), "a tuple of texts"),
-        ("seed", "7", "a whole number, or None"),
+        ("seed", "7", "a whole number of 64 bits, or None"),
+        ("seed", 10**30, "a whole number of 64 bits, or None"),
+        ("recog", "a\0b", "a text"),
+        ("probes", ("\0",), "a tuple of texts"),
+        ("intensity", "\ud800", "a whole number from 0 to 9"),
         ("reset", 1, "True or False"),
     ],
 )
@@ -152,6 +169,59 @@ def test_one_target_is_no_list_of_targets(database: str, targets: Any) -> None:
 def test_a_text_that_is_no_target(database: str) -> None:
     with pytest.raises(EngineError, match="targets:2: "):
         list(scan_sync(["127.0.0.1:1", "nonsense"], config(database)))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [Target(0, "127.0.0.1", 99999), Target(0, "127.0.0.1", -1), Target(0, "127.0.0.1", 1, "sctp"), None, 5, b"x"],  # type: ignore[arg-type]
+    ids=repr,
+)
+def test_what_is_no_target(database: str, target: Any) -> None:
+    with pytest.raises(EngineError, match=r"targets:1: .* is no target"):
+        list(scan_sync([target], config(database)))
+
+
+def test_a_target_may_have_a_name_alone(database: str) -> None:
+    with Farm(greeting_after(0.0)) as farm:
+        (row,) = scan_sync([Target(0, "", farm.port, "tcp", "localhost")], config(database))
+    assert (row.host, row.ip in ("127.0.0.1", "::1")) == ("localhost", True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_exception_of_a_signal_is_the_callers(database: str, workers: int) -> None:
+    """scan_sync lets it through as it is, and leaves nothing behind."""
+
+    def ring(*_: object) -> None:
+        raise ZeroDivisionError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with Farm(greeting_after(60.0)) as farm:
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
+            with pytest.raises(ZeroDivisionError):
+                list(scan_sync(farm.targets("127.5.9.1"), config(slow_database(database), workers=workers)))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def slow_database(database: str) -> str:
+    path = Path(database).with_name("slow")
+    path.write_bytes(Path(database).read_bytes().replace(b"totalwaitms 400", b"totalwaitms 20000"))
+    return str(path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_database_is_the_same_error_everywhere(tmp_path: Path, workers: int) -> None:
+    with pytest.raises(MatcherError, match="nowhere"):
+        list(scan_sync(["127.0.0.1:1"], ScanConfig(probes=(str(tmp_path / "nowhere"),), workers=workers)))
+
+
+def test_one_response_is_bytes(database: str) -> None:
+    settings = ScanConfig(probes=(database,))
+    assert match(bytearray(GREETING), config=settings) == match(memoryview(GREETING), config=settings)
+    with pytest.raises(ConfigError, match="expected the bytes"):
+        match("HELLO", config=settings)  # type: ignore[arg-type]
 
 
 def test_scan_sync_inside_a_loop_says_what_to_write(database: str) -> None:

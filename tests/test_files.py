@@ -110,6 +110,49 @@ def test_nmaps_way_to_name_a_form_makes_no_file_of_that_name(folder: Path, lette
     assert run(folder, *SCAN, "-o", f"./{letter}", "127.0.0.1:9").returncode == 0
 
 
+@pytest.mark.parametrize("name", ["journal", "lock", "part-000001.ndjson.zst", "rows"])
+@pytest.mark.parametrize("state", ["state", "fresh"])
+def test_the_folder_of_a_run_is_its_own(folder: Path, state: str, name: str) -> None:
+    """Whether the file is there yet or not."""
+    done = run(folder, *SCAN, "127.0.0.1:9", "--state", state, "-o", f"./{state}/{name}")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "in the folder of --state" in done.stderr
+    assert not (folder / "fresh").exists()
+
+
+@pytest.mark.parametrize("bad", ["nowhere-at-all/rows", ".", "targets/rows", "x" * 5000])
+def test_an_output_that_cannot_be_opened_is_one_line(folder: Path, bad: str) -> None:
+    """And the outputs opened before it have their tail."""
+    done = run(folder, *SCAN, "127.0.0.1:9", "-o", "whole.xml", "-o", bad)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("probemill: ")
+    assert (folder / "whole.xml").read_text().endswith("</nmaprun>\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--state", ""], "--state: its value is empty"),
+        (["--ports", ""], "-p: its value is empty"),
+        (["--source", ","], "source address ''"),
+        (["--source", "\udcff"], "source address"),
+        (["--seed", "9" * 30], "seed: "),
+        (["--max-bytes", "99999999999G"], "max_bytes: "),
+        (["--workers", "9999999"], "--workers"),
+    ],
+)
+def test_values_that_cannot_be_used(folder: Path, arguments: list[str], said: str) -> None:
+    done = run(folder, *SCAN, "127.0.0.1:9", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_deadline_before_the_first_target_is_no_bad_input(folder: Path) -> None:
+    done = run(folder, *SCAN, "127.0.0.1:9", "--deadline", "1ms")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
 def test_a_folder_stands_for_its_files(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"-o .*journal: is the input of --state as well"):
         check_outputs([("-o", str(folder / "state" / "journal"))], [("--state", str(folder / "state"))])

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback import DATABASE, Farm, Visit, collect, config, database_file, greeting_after, scan, silent
@@ -132,10 +133,10 @@ def test_a_target_that_kills_every_worker(database: str, count: int, caplog: pyt
 def test_a_worker_that_hangs_is_replaced(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped for good, it gives no sign of life; its targets are scanned by another."""
     monkeypatch.setattr(processes, "HANG_S", 2.0)
-    targets = addresses(100)
+    targets = addresses(1000)
 
     async def stop_one(runner: ProcessRunner, farm: Farm) -> None:
-        while len(farm.visits) < 30:
+        while len(farm.visits) < 30 or not all(slot.ready for slot in runner._slots):
             await asyncio.sleep(0.01)
         os.kill(runner.pids[0], signal.SIGSTOP)
 
@@ -215,6 +216,69 @@ def test_a_deadline_with_an_output_that_nobody_reads(database: str, tmp_path: Pa
     os.close(reader)
     assert process.returncode == 1
     assert "an output takes nothing" in said
+
+
+@pytest.mark.parametrize(
+    "inputs", ["10.0.0.0/8 -p 1-1000 --blocklist 10.0.0.0/8", "10.0.0.0/8 -p 1-1000 --exclude-reserved", "-i {sparse}"]
+)
+@pytest.mark.parametrize("how", ["deadline", "signal"])
+def test_a_run_without_a_target_hears_too(database: str, tmp_path: Path, inputs: str, how: str) -> None:
+    """Nothing but targets that are left out, or a line that never ends: the loop has its turn."""
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        file.truncate(1 << 40)
+    arguments = inputs.format(sparse=sparse).split()
+    with command(database, *arguments, *(["--deadline", "1s"] if how == "deadline" else [])) as process:
+        if how == "signal":
+            time.sleep(2.0)
+            process.send_signal(signal.SIGTERM)
+        rows, said = finish(process)
+    assert rows == []
+    assert process.returncode == (1 if how == "deadline" else 130)
+    assert "the input was not read to its end" in said
+
+
+def test_a_worker_that_is_done_is_not_stuck(database: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """It has said goodbye while another is still at it."""
+    monkeypatch.setattr(processes, "HANG_S", 1.0)
+    monkeypatch.setattr(processes, "LOOK_S", 0.1)
+
+    async def run(farm: Farm) -> int:
+        runner = ProcessRunner(config(database, workers=3))
+        rows, _ = await collect(farm.targets("127.4.0.1"), runner)
+        assert runner.restarts == 0
+        return len(rows)
+
+    with caplog.at_level(logging.WARNING, "probemill.pool"), Farm(greeting_after(0.0)) as farm:
+        assert asyncio.run(run(farm)) == 1
+        slow = config(database_file(Path(database).parent / "..", DATABASE.replace(b"ms 400", b"ms 4000")), workers=3)
+        with Farm(silent) as tarpit:
+            rows, _ = scan([*tarpit.targets("127.4.0.2"), *farm.targets(*addresses(3))], slow)
+    assert len(rows) == 4
+    assert "stuck" not in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_goes_wrong_with_the_targets_takes_no_rows_along(database: str, workers: int) -> None:
+    async def source(port: int) -> "AsyncIterator[Sequence[Target]]":
+        yield [Target(number, host, port) for number, host in enumerate(addresses(20))]
+        raise KeyError("whatever the caller's iterable does")
+
+    async def run(port: int) -> int:
+        rows = []
+
+        async def deliver(batch: Batch) -> None:
+            rows.extend(decode_rows(batch.rows))
+
+        settings = config(database, workers=workers)
+        runner: Runner = ProcessRunner(settings) if workers else InlineRunner(settings)
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(KeyError):
+                await runner.run(source(port), deliver)
+        return len(rows)
+
+    with Farm(greeting_after(0.1)) as farm:
+        assert asyncio.run(run(farm.port)) == 20
 
 
 # -- other people's code

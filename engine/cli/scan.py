@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
 
@@ -23,7 +25,7 @@ from engine.cli.start import INTERRUPTED, Interrupted
 from engine.cli.stderr import Stderr
 from engine.conversation.plan import Planner
 from engine.databases import database_files, open_database
-from engine.errors import ConfigError, InputError, OutputError
+from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
 from engine.results.schema import result_schema
 from engine.results.sinks import STDOUT, Sink, Summary, open_sink
@@ -67,6 +69,7 @@ def scan_command(**options: Any) -> None:
     TIME is 500ms, 30s, 2m or 1h. Ctrl-C writes what is known and ends; twice ends at once.
     Scan only hosts that you own or may scan.
     """
+    _refuse_empty(click.get_current_context())
     config = groups.scan_config(options)
     inputs = groups.inputs(options, config)
     _check_files(options, config)
@@ -81,21 +84,33 @@ def scan_command(**options: Any) -> None:
     log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
     segments = _open_segments(options, inputs)
     sinks: list[Sink] = []
+    run = None
     try:
         for form, path, facts in _forms(options):
             sinks.append(open_sink(form, path, facts))
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
         asyncio.run(_follow(run, stderr, options))
-    except Interrupted:  # before anything was begun
-        for sink in sinks:
-            sink.close(Summary(time.time(), stopped="interrupted before anything was scanned"))
-        raise
-    except OutputError as error:
+    except (Interrupted, OutputError) as error:
+        if run is None or isinstance(error, Interrupted):  # nothing was begun
+            summary = Summary(time.time(), stopped="ended before anything was scanned")
+            for closing in (*sinks, *([segments] if segments is not None else ())):
+                with suppress(EngineError):
+                    closing.close(summary)
+            raise
         if not run.interrupted:
             raise
         stderr.say(f"probemill: {error}")
     errors.summarise()
     sys.exit(_last_words(run, errors, stderr, options))
+
+
+def _refuse_empty(context: click.Context) -> None:
+    """Raises ConfigError for an option with an empty value: a shell variable that is not set, as a rule."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and context.params.get(name) == "":
+            raise ConfigError(f"{parameter.opts[0]}: its value is empty; give one, or leave the option out")
 
 
 def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: groups.Options) -> int:
@@ -109,6 +124,8 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
         stderr.console.print(summary_table(run))
     if run.interrupted:
         return INTERRUPTED
+    if run.cancelled:
+        return 1 if stopped or errors.count else 0
     if run.read == 0 and not run.blocked and not run.done_before and (errors.count or options["inputs"] != ("-",)):
         raise InputError("input", 0, "no valid target")
     return 1 if stopped or errors.count else 0
@@ -125,6 +142,13 @@ def _check_files(options: groups.Options, config: ScanConfig) -> None:
     """Raises ConfigError for an output that is an input or another output, and for Nmap's way to name one."""
     for letter in NMAP_FORMS.keys() & set(options["outputs"]):
         raise ConfigError(f"-o{letter} is Nmap's: write {NMAP_FORMS[letter]} (or -o ./{letter}, if that is the file)")
+    if options["state"]:
+        place = os.path.realpath(options["state"])
+        for option, path in _outputs(options):
+            if path != STDOUT and os.path.dirname(os.path.realpath(path)) == place:  # noqa: PTH120 - it may not exist
+                raise ConfigError(
+                    f"{option} {path}: is in the folder of --state, which is the run's own; name another file"
+                )
     inputs = [
         *(("-i", path) for path in options["inputs"]),
         *(("--blocklist", entry) for entry in config.blocklist),

@@ -37,7 +37,12 @@ class WorkerProcess:
             descriptor = theirs.fileno()
             with held_back(*COLLECTORS):
                 process = subprocess.Popen(command("engine.pool.serve:serve", descriptor), pass_fds=[descriptor])
-        return cls(process, *await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT))
+        try:
+            return cls(process, *await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT))
+        except BaseException:  # whoever wanted it has left
+            process.kill()
+            process.wait()
+            raise
 
     @property
     def pid(self) -> int:

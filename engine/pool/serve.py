@@ -53,7 +53,9 @@ async def _serve(link: socket.socket) -> None:
             lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
         )
     except (MatcherError, EngineError) as error:
-        writer.write(frame(Kind.FAULT, str(error).encode(errors="backslashreplace")))
+        family = MatcherError if isinstance(error, MatcherError) else EngineError
+        text = str(error).encode(errors="backslashreplace").decode()
+        writer.write(frame(Kind.FAULT, encode((family.__name__, text))))
         with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
             await writer.drain()
         return

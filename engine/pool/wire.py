@@ -2,8 +2,8 @@
 
 Collector to worker: SETUP (once), TARGETS (many), DRAIN (no more targets will come), CANCEL (finish what is in flight
 now, as incomplete for the reason in the body). Worker to collector: READY (with the DatabaseRef), BATCH (many), ALIVE
-(every second), BYE (after DRAIN, when all is done), FAULT (one line, then the end). A message that is cut off by a
-worker's death is never half read.
+(every second), BYE (after DRAIN, when all is done), FAULT (its family and one line, then the end). A message that is
+cut off by a worker's death is never half read.
 """
 
 import asyncio

@@ -9,6 +9,7 @@ An ordinary sink takes rows. A committing sink takes the batch, because it recor
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 from engine.model import Batch
@@ -49,5 +50,6 @@ class Collector:
             self._committing.take(batch)
         self.rows += batch.count
         self.tally.update(batch.tally)
-        for sink in self._sinks:
-            sink.write(batch.rows, batch.count)
+        with ExitStack() as all_of_them:  # whatever becomes of one, the others get their rows
+            for sink in reversed(self._sinks):
+                all_of_them.callback(sink.write, batch.rows, batch.count)

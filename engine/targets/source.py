@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from itertools import chain, islice
 
@@ -27,6 +28,7 @@ CHUNK = 512  # targets in one list
 READ_SIZE = 1 << 16  # bytes of input at once
 RESOLVING = 64  # names looked up at the same time
 QUEUED = 4  # lists waiting to be taken
+TURN_S = 0.005  # of reading and filtering at a time; then the loop gets its turn, or nobody would hear a signal
 RETRY_S = (1.0, 3.0, 9.0)  # pauses before a name is looked up again whose server did not answer
 PASSING = {socket.EAI_AGAIN, socket.EAI_SYSTEM, socket.EAI_MEMORY}  # faults that say nothing of the name
 
@@ -60,6 +62,8 @@ async def read_chunks(path: str) -> AsyncGenerator[bytes, None]:
                         await readable.wait()
                     finally:
                         loop.remove_reader(descriptor)
+            else:
+                await asyncio.sleep(0)
             try:
                 chunk = os.read(descriptor, READ_SIZE)
             except BlockingIOError:
@@ -87,6 +91,8 @@ async def read_items(
 class TargetSource:
     """An async iterator of target lists over `items`, to be iterated once.
 
+    ended: whether the items have been read to their end. names: that were met; looked_up: that are done with.
+
     admit: which targets are wanted (None: all); the others are counted in `blocked`. seed: visit the targets of a
     network in a pseudo-random order instead of the spread one; the n-th visited has the n-th ordinal.
 
@@ -107,6 +113,9 @@ class TargetSource:
         put_off: Ordinals = lambda _: None,
     ) -> None:
         self.blocked = 0
+        self.ended = False
+        self.looked_up = 0
+        self.names = 0
         self._items = items
         self._on_error = on_error
         self._admit = admit
@@ -115,6 +124,7 @@ class TargetSource:
         self._pass_over = pass_over
         self._put_off = put_off
         self._queue: asyncio.Queue[list[Target] | None] = asyncio.Queue(QUEUED)
+        self._turned_at = 0.0
         self._lookups: set[asyncio.Task[None]] = set()
         self._looking = asyncio.Semaphore(RESOLVING)
 
@@ -132,6 +142,7 @@ class TargetSource:
         wanted = True
         try:
             async for items in self._items:
+                await self._take_turns()
                 ready: list[Target] = []
                 for item in items:
                     if isinstance(item, Target):
@@ -143,6 +154,7 @@ class TargetSource:
                     else:
                         self._on_error(item)
                 await self._put(ready)
+            self.ended = True
             while self._lookups:
                 await asyncio.wait(self._lookups)
         except asyncio.CancelledError:
@@ -163,6 +175,13 @@ class TargetSource:
                 chunk = admitted
             if chunk:
                 await self._queue.put(chunk)
+            await self._take_turns()
+
+    async def _take_turns(self) -> None:
+        """Let others do something, if we have been at it for a while."""
+        if time.monotonic() - self._turned_at > TURN_S:
+            await asyncio.sleep(0)
+            self._turned_at = time.monotonic()
 
     def _targets(self, spec: TargetSpec) -> Iterator[Target]:
         """What of a spec is not done, in the order of the ordinals."""
@@ -179,6 +198,7 @@ class TargetSource:
         if not spec.is_name:
             await self._put(self._targets(spec))
             return
+        self.names += 1
         await self._looking.acquire()
         task = asyncio.create_task(self._resolve(spec))
         self._lookups.add(task)
@@ -198,6 +218,7 @@ class TargetSource:
         except UnicodeError:  # no name that a resolver could be asked for
             pass
         await self._put(self._targets(spec.resolved(address)))
+        self.looked_up += 1
 
 
 async def look_up(name: str) -> str:

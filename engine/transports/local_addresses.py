@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import cycle
 
 from engine.errors import ConfigError
+from matcher import shown
 
 
 class Sources:
@@ -24,6 +25,9 @@ def check_sources(addresses: Sequence[str]) -> None:
     for address in addresses:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
             try:
+                if not address:
+                    raise ValueError("an address is empty")
                 sock.bind((address, 0))
-            except OSError as error:
-                raise ConfigError(f"source address {address}: {error.strerror}") from error
+            except (OSError, ValueError, TypeError) as error:
+                reason = getattr(error, "strerror", None) or "not an address"
+                raise ConfigError(f"source address {shown(address) or repr(address)}: {reason}") from error

@@ -23,6 +23,7 @@ from engine.pool.process import WorkerProcess
 from engine.pool.runners.base import Deliver, Source
 from engine.pool.wire import Kind, setup_body
 from engine.targets.permutation import route
+from matcher import MatcherError
 
 log = logging.getLogger("probemill.pool")
 
@@ -30,6 +31,7 @@ MAX_BARREN_DEATHS = 4  # of one slot in a row without a row and without a target
 MAX_CULPRITS = 20  # of one slot in a row without a row in between; then it is not the targets
 PATIENCE_S = 4.0  # before people are told what the workers are doing
 LOOK_S = 1.0  # from one look at the workers' signs of life to the next
+START_S = 600.0  # for a worker to be ready; compiling a large database on a slow machine takes minutes
 HANG_S = 20.0  # without a sign of life; a worker that was stopped for less goes on as if nothing had been
 ENDING_S = 5.0  # for workers to hand over what they have when the run is to end early
 
@@ -46,6 +48,7 @@ class _Slot:
         self.culprits = 0
         self.ready = False
         self.draining = False
+        self.done = False
         self.delivering = False
         self.heard_at = 0.0
 
@@ -108,18 +111,22 @@ class ProcessRunner:
             log.warning("preparing the database; the first time this can take a minute")
 
     async def _until_done(self, feeder: "asyncio.Task[None]", readers: "list[asyncio.Task[None]]") -> None:
-        """Wait for the reader, then for every worker; the first thing to go wrong ends the run."""
+        """Wait for the reader, then for every worker; the first thing to go wrong with one of these ends the run.
+
+        What goes wrong with the reader is raised when everything that it had read is done.
+        """
         try:
             tasks: set[asyncio.Task[None]] = {feeder, *readers}
             while tasks:
                 done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if not task.cancelled():
-                        task.result()
+                for task in done - {feeder}:
+                    task.result()
                 if feeder in done:
                     self._fed = True
                     for slot in self._slots:
                         self._give_due(slot)
+            if not feeder.cancelled():
+                feeder.result()
         finally:
             for task in (feeder, *readers):
                 task.cancel()
@@ -177,8 +184,10 @@ class ProcessRunner:
                 self._database = msgspec.msgpack.decode(body, type=DatabaseRef)
                 slot.ready = True
             elif kind is Kind.FAULT:
-                raise ConfigError(body.decode())
+                fault, text = msgspec.msgpack.decode(body, type=tuple[str, str])
+                raise (MatcherError if fault == MatcherError.__name__ else ConfigError)(text)
             elif kind is Kind.BYE:
+                slot.done = True  # it has nothing more to say, and that is no silence
                 return
 
     @staticmethod
@@ -192,6 +201,7 @@ class ProcessRunner:
     async def _launch(self, slot: _Slot) -> None:
         slot.ready = slot.draining = False
         slot.process = await WorkerProcess.start()
+        slot.heard_at = time.monotonic()
         slot.write(Kind.SETUP, setup_body(self._config))
 
     async def _replace(self, slot: _Slot, deliver: Deliver) -> None:
@@ -245,7 +255,10 @@ class ProcessRunner:
             looked_at = now
             for slot in self._slots:
                 slot.heard_at += paused_s
-                if slot.ready and not slot.delivering and now - slot.heard_at > HANG_S and slot.process is not None:
+                if slot.process is None or slot.delivering or slot.done:
+                    continue
+                if now - slot.heard_at > (HANG_S if slot.ready else START_S):
+                    slot.heard_at = now  # said once
                     log.warning("worker %d (pid %d) is stuck", slot.index, slot.process.pid)
                     slot.process.kill()
 
