@@ -146,9 +146,7 @@ def _check_files(options: groups.Options, config: ScanConfig) -> None:
         place = os.path.realpath(options["state"])
         for option, path in _outputs(options):
             if path != STDOUT and os.path.dirname(os.path.realpath(path)) == place:  # noqa: PTH120 - it may not exist
-                raise ConfigError(
-                    f"{option} {path}: is in the folder of --state, which is the run's own; name another file"
-                )
+                raise ConfigError(f"{option} {path}: is in the folder of --state, the run's own; name another file")
     inputs = [
         *(("-i", path) for path in options["inputs"]),
         *(("--blocklist", entry) for entry in config.blocklist),
