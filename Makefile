@@ -57,11 +57,12 @@ check: .venv/dev  ## lint and types
 docs: .venv/dev  ## write the parts of docs/ that are made from the code
 	@$(BIN)/python docs/generate.py
 
-fuzz: .venv/dev  ## three minutes of coverage-guided fuzzing (installs atheris)
+fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 	@$(PIP) install atheris
 	@$(BIN)/python tests/fuzz_matcher.py -max_total_time=60
 	@$(BIN)/python tests/fuzz_responses.py -max_total_time=60
 	@$(BIN)/python tests/fuzz_targets.py -max_total_time=60
+	@$(BIN)/python tests/fuzz_post.py -max_total_time=60
 
 lab: .venv/dev  ## compare with Nmap on real daemons (root, apt and ../shared/lab)
 	@$(BIN)/python -m bench.lab --up $(ARGS)

@@ -132,7 +132,7 @@ def test_a_target_that_kills_every_worker(database: str, count: int, caplog: pyt
 
 def test_a_worker_that_hangs_is_replaced(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped for good, it gives no sign of life; its targets are scanned by another."""
-    monkeypatch.setattr(processes, "HANG_S", 2.0)
+    monkeypatch.setattr(processes, "HANG_S", 6.0)
     targets = addresses(1000)
 
     async def stop_one(runner: ProcessRunner, farm: Farm) -> None:
@@ -240,7 +240,7 @@ def test_a_run_without_a_target_hears_too(database: str, tmp_path: Path, inputs:
 
 def test_a_worker_that_is_done_is_not_stuck(database: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     """It has said goodbye while another is still at it."""
-    monkeypatch.setattr(processes, "HANG_S", 1.0)
+    monkeypatch.setattr(processes, "HANG_S", 6.0)
     monkeypatch.setattr(processes, "LOOK_S", 0.1)
 
     async def run(farm: Farm) -> int:
