@@ -21,7 +21,7 @@ from engine.cli import options as groups
 from engine.cli.files import check_outputs
 from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.progress import LiveLine, summary_table
-from engine.cli.start import INTERRUPTED, Interrupted
+from engine.cli.start import INTERRUPTED, Interrupted, heard
 from engine.cli.stderr import Stderr
 from engine.conversation.plan import Planner
 from engine.databases import database_files, open_database
@@ -195,6 +195,8 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup has its way
             loop.add_signal_handler(number, stop)
+    if heard:
+        stop()
     loop.add_signal_handler(signal.SIGUSR1, _print_snapshot, run, stderr)
     watchers = []
     if not options["quiet"]:

@@ -46,8 +46,12 @@ def listen(handler: Callable[[int, FrameType | None], None]) -> None:
             signal.signal(number, handler)
 
 
-def interrupt(_number: int, _frame: FrameType | None) -> None:
-    """For `listen`, once there may be something to put in order."""
+heard: list[int] = []  # signals that `interrupt` was called for
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    """For `listen`, once there may be something to put in order. Other people's code may swallow what it raises."""
+    heard.append(number)
     raise Interrupted
 
 
