@@ -142,6 +142,8 @@ def test_every_stage(database: str, monkeypatch: pytest.MonkeyPatch, stage: str,
     rows, _ = among_honest(talk, database)
     assert outcomes(rows) == CRASHED
     assert all(row.started.startswith("20") for row in rows)
+    if stage == "start":  # nobody has looked at these ports
+        assert {row.state for row in rows if row.reason is Reason.CRASHED} == {""}
 
 
 def test_a_transport_that_raises(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

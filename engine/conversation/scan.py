@@ -41,6 +41,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.conversation.fingerprint import Fingerprint
 from engine.conversation.plan import Plan, Planner
@@ -326,17 +327,10 @@ class ServiceScan:
     def crashed(self, now: float) -> ServiceResult:
         """The least there is to say, where the state of the conversation can no longer be trusted."""
         self.stage = Stage.FINISHED
-        target, context = self.target, self._context
-        return ServiceResult(
-            ip=target.host,
-            port=target.port,
-            proto=target.proto,
-            host=target.name,
-            state=self._state or ("open|filtered" if target.proto == "udp" else "open"),
-            verdict=Verdict.INCOMPLETE,
-            reason=Reason.CRASHED,
-            database=context.reference,
-            started=_rfc3339(self._started + context.wall_offset),
+        context = self._context
+        started = rfc3339(self._started + context.wall_offset)
+        return replace(
+            crashed_row(self.target, context.reference, started, state=self._state or self._unanswered()),
             elapsed_ms=round((now - self._started) * 1000),
             connections=self._connections,
             bytes=self._bytes,
@@ -484,8 +478,7 @@ class ServiceScan:
                 verdict, reason = Verdict.TCPWRAPPED, None
             else:
                 state = "closed" if reason is Reason.REFUSED else "filtered"
-        if not state and target.proto == "udp" and self._contacted:
-            state = "open|filtered"
+        state = state or self._unanswered()
         name = self._name or ""
         method: Literal["probed", "table", ""] = "probed"
         conf = 10
@@ -528,12 +521,16 @@ class ServiceScan:
                 fingerprint=fingerprint,
                 tls=self.tls,
                 database=context.reference,
-                started=_rfc3339(self._started + context.wall_offset),
+                started=rfc3339(self._started + context.wall_offset),
                 elapsed_ms=round((now - self._started) * 1000),
                 connections=self._connections,
                 bytes=self._bytes,
             )
         )
+
+    def _unanswered(self) -> str:
+        """The state of a port that has not answered: none is claimed where nobody has asked."""
+        return "open|filtered" if self.target.proto == "udp" and self._contacted else ""
 
     def _given_fingerprint(self, verdict: Verdict) -> str:
         if self._fingerprint is None or verdict is Verdict.HARDMATCHED:
@@ -548,6 +545,22 @@ def _rfc3339_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _rfc3339(epoch: float) -> str:
+def rfc3339(epoch: float) -> str:
+    """Seconds since the epoch as rows have them: UTC, to the millisecond."""
     second, milliseconds = divmod(int(epoch * 1000), 1000)
     return f"{_rfc3339_second(second)}.{milliseconds:03d}Z"
+
+
+def crashed_row(target: Target, database: DatabaseRef, started: str, *, state: str) -> ServiceResult:
+    """The least there is to say of a target at which our own program failed."""
+    return ServiceResult(
+        ip=target.host,
+        port=target.port,
+        proto=target.proto,
+        host=target.name,
+        state=state,
+        verdict=Verdict.INCOMPLETE,
+        reason=Reason.CRASHED,
+        database=database,
+        started=started,
+    )

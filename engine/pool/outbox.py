@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from engine.model import Batch, DatabaseRef, Reason, ServiceResult, Verdict
+from engine.conversation.scan import crashed_row
+from engine.model import Batch, DatabaseRef, Reason, ServiceResult, Target, Verdict
 from engine.pool.alarm import Alarm, CallLater
 
 log = logging.getLogger("probemill.worker")
@@ -96,17 +97,9 @@ class Outbox:
             self.tally["reason:" + row.reason.value] -= 1
         self.tally["verdict:" + Verdict.INCOMPLETE.value] += 1
         self.tally["reason:" + Reason.CRASHED.value] += 1
-        plain = ServiceResult(
-            ip=_plain(row.ip),
-            port=row.port,
-            proto=row.proto,
-            host=_plain(row.host),
-            state=row.state,
-            verdict=Verdict.INCOMPLETE,
-            reason=Reason.CRASHED,
-            database=DatabaseRef(_plain(row.database.name), row.database.sha256),
-            started=row.started,
-        )
+        target = Target(0, _plain(row.ip), row.port, row.proto, _plain(row.host))
+        database = DatabaseRef(_plain(row.database.name), row.database.sha256)
+        plain = crashed_row(target, database, row.started, state=row.state)
         return self._encoder.encode(plain) + b"\n"
 
     def close(self) -> None:

@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import msgspec
 
+from engine.conversation.scan import crashed_row, rfc3339
 from engine.errors import ConfigError, EngineError
-from engine.model import Batch, DatabaseRef, Reason, ScanConfig, ServiceResult, Target, Verdict
+from engine.model import Batch, DatabaseRef, Reason, ScanConfig, Target
 from engine.pool.descriptors import window
 from engine.pool.owed import Owed
 from engine.pool.process import WorkerProcess
@@ -231,17 +231,7 @@ class ProcessRunner:
 
     def _obituary(self, target: Target) -> Batch:
         """The row of a target that no worker survives."""
-        row = ServiceResult(
-            ip=target.host,
-            port=target.port,
-            proto=target.proto,
-            host=target.name,
-            state=target.state,
-            verdict=Verdict.INCOMPLETE,
-            reason=Reason.CRASHED,
-            database=self._database,
-            started=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        )
+        row = crashed_row(target, self._database, rfc3339(time.time()), state=target.state)
         tally = {f"verdict:{row.verdict.value}": 1, f"reason:{Reason.CRASHED.value}": 1}
         return Batch(msgspec.json.encode(row) + b"\n", 1, [target.ordinal], tally)
 
