@@ -20,7 +20,7 @@ from bench.farm import addresses, farm
 from engine.model import Target
 from engine.targets.source import CHUNK, TargetSource
 
-TARGETS = 1500
+TARGETS = 3000
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def arena(tmp_path: Path, port: int) -> Arena:
-    """Slow enough that a run takes about two seconds."""
+    """Slow enough that a run takes about four seconds."""
     return Arena.build(tmp_path, port, TARGETS, inflight=60)
 
 
