@@ -17,6 +17,7 @@ from engine.model import Batch, Reason, ScanConfig, Target
 from engine.pool.runners import Runner, deadline
 from engine.results.collector import Collector
 from engine.results.sinks import Sink, SinkClosed, Summary
+from engine.state.delivery import Deliveries
 from engine.state.digest import InputDigest
 from engine.state.ordinals import OrdinalSet, Range
 from engine.state.records import Plan
@@ -105,6 +106,9 @@ class Run:
         self._desk = Desk()  # where outputs are written: a slow one does not make the run deaf
         self._unheard = False  # whoever read our output has gone
         self._tasks: set[asyncio.Task[None]] = set()
+        if (deliveries := self._deliveries) is not None:
+            deliveries.hurried = lambda: self.cancelled
+            deliveries.progressed = self._desk.beat
 
     @property
     def in_flight(self) -> int:
@@ -119,6 +123,14 @@ class Run:
     def blocked(self) -> int:
         """Targets that lists or shards left out."""
         return self._source.blocked if self._source is not None else 0
+
+    def behind(self) -> dict[str, int]:
+        """How many committed segments each sink lacks, by its name."""
+        return self._deliveries.behind() if self._deliveries is not None else {}
+
+    @property
+    def _deliveries(self) -> Deliveries | None:
+        return self._segments.deliveries if self._segments is not None else None
 
     def outstanding(self) -> list[int]:
         """Per worker, the targets it was given and has not done."""
@@ -211,6 +223,8 @@ class Run:
             closing.result()
         elif self.given_up:
             closing.cancel()
+            if any(self.behind().values()):
+                raise OutputError("a sink was not waited for; its rows are safe in the state folder")
             raise OutputError("an output takes nothing; what was not written to it is lost")
 
     async def _deliver(self, batch: Batch) -> None:

@@ -60,6 +60,11 @@ class Desk:
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
+    def beat(self) -> None:
+        """Said by a job that takes long and gets on: it is not stuck."""
+        if self._since is not None:
+            self._since = time.monotonic()
+
     def _put(self, job: _Job) -> None:
         if not self._thread.ident:
             self._thread.start()

@@ -54,7 +54,7 @@ SIBLINGS = {
         *("permutation", "prefixes"),
     },
     "engine/results/sinks": {"base", "output"},
-    "engine/results/lake": {"base"},
+    "engine/results/lake": {"base", "base_folder", "base_place"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},

@@ -17,6 +17,7 @@ from engine.model import ScanConfig, field_choices, field_meta
 from engine.post import module_names
 from engine.results.sinks import SINKS
 from engine.run import Inputs
+from engine.state.delivery import Terms
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE
 from engine.targets import FORMATS
 from engine.targets.selection import select
@@ -153,6 +154,42 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             help="Write the rows to compressed segments in DIR, which survive any crash; see docs/state.md.",
         ),
         option("--resume", is_flag=True, help="Go on with the run in `--state DIR`, given the same inputs."),
+        option(
+            *("--sink", "sinks"),
+            multiple=True,
+            metavar="URL",
+            help="Bring the rows of `--state DIR` on, each exactly once, to `parquet:PATH`, `ndjson+zstd:PATH`, "
+            "`delta:PATH`, `iceberg:CATALOG/NAMESPACE.TABLE`, `kafka:BROKER:PORT/TOPIC` or `postgres:TABLE`. A PATH "
+            "may be `s3://`, `gs://` or `az://`. Repeatable; see docs/lake.md.",
+        ),
+        option("--scan-name", metavar="NAME", help="The scan's name in tables. Default: its time and a random part."),
+        option(
+            "--sink-size",
+            type=Bytes(),
+            default=Terms().size,
+            metavar="SIZE",
+            show_default="128M",
+            help="Size of the files that a sink writes, about.",
+        ),
+        option(
+            "--sink-seconds",
+            type=Seconds(),
+            default=Terms().seconds,
+            metavar="TIME",
+            show_default=f"{Terms().seconds:g}s",
+            help="Longest time until rows that are committed are seen at a sink; shorter makes smaller files.",
+        ),
+        option(
+            "--delete-delivered",
+            is_flag=True,
+            help="Delete each segment of the state folder once every `--sink` has it.",
+        ),
+        option(
+            *("--rows", "rows"),
+            type=click.Choice(["lean", "full"]),
+            default="lean",
+            help="NDJSON rows without what is absent, or with every field: null where absent, zeros written.",
+        ),
         option(
             "--segment-size",
             type=Bytes(),

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from engine import __version__
 from engine.api import make_runner
@@ -31,6 +32,7 @@ from engine.results.schema import result_schema
 from engine.results.sinks import STDOUT, Sink, Summary, open_sink
 from engine.results.sinks import Run as RunFacts
 from engine.run import Inputs, Run
+from engine.state.delivery import Deliveries, Terms
 from engine.state.journal import Journal
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
@@ -160,7 +162,7 @@ def _check_files(options: groups.Options, config: ScanConfig) -> None:
 
 def _forms(options: groups.Options) -> Iterator[tuple[str, str, RunFacts]]:
     """The form of each output, its path, and what the output is told of the run."""
-    facts = RunFacts(__version__, " ".join(sys.argv), time.time(), streaming="-" in options["inputs"])
+    facts = RunFacts(__version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full")
     default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
     for option, path in _outputs(options):
         yield "fingerprints" if option != "-o" else SUFFIXES.get(PurePath(path).suffix, default), path, facts
@@ -174,13 +176,39 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
             raise ConfigError("--resume needs --state DIR: the folder of the run to go on with")
         if (options["segment_size"], options["segment_seconds"]) != (SEGMENT_SIZE, SEGMENT_S):
             raise ConfigError("--segment-size and --segment-seconds need --state DIR: the folder of the segments")
+        if options["sinks"]:
+            raise ConfigError("--sink needs --state DIR: a folder where rows are safe before they reach it")
         return None
     plan = {**inputs.plan(), "shard": options["shard"] or None}
     journal = Journal.open(folder, plan, resume=options["resume"])
     if options["resume"] and not options["quiet"]:
         done, segments = f"{len(journal.committed):,} targets are done", f"{len(journal.records):,} segments"
         click.echo(f"{journal.folder}: {done}, {journal.rows:,} rows in {segments}", err=True)
-    return SegmentSink(journal, size=options["segment_size"], seconds=options["segment_seconds"])
+    try:
+        deliveries = _open_sinks(options, journal)
+    except BaseException:
+        journal.close()
+        raise
+    return SegmentSink(journal, deliveries=deliveries, size=options["segment_size"], seconds=options["segment_seconds"])
+
+
+def _open_sinks(options: groups.Options, journal: Journal) -> Deliveries | None:
+    """Raises ConfigError, OutputError for a sink that cannot be used."""
+    terms = Terms(
+        options["scan_name"] or "",
+        options["sink_size"],
+        options["sink_seconds"],
+        options["rows"] == "full",
+        options["delete_delivered"],
+    )
+    if not options["sinks"]:
+        if replace(terms, full=False) != Terms():
+            raise ConfigError("--scan-name, --sink-size, --sink-seconds and --delete-delivered need --sink URL")
+        return None
+    deliveries = Deliveries(journal, options["sinks"], terms)
+    if not options["quiet"]:
+        click.echo(f"probemill: the rows go on as scan {deliveries.scan}", err=True)
+    return deliveries
 
 
 async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 import msgspec
 import zstandard
@@ -18,6 +19,7 @@ from msgspec import Struct
 from engine.errors import OutputError
 from engine.model import Batch, Reason
 from engine.results.sinks.base import Summary
+from engine.state.delivery import Deliveries
 from engine.state.digest import InputDigest
 from engine.state.folder import MENDED, Folder, close, staged_name, told, write_all
 from engine.state.journal import Journal
@@ -80,7 +82,7 @@ class SegmentWriter:
 
 
 class SegmentSink:
-    """The sink that commits. digest: over the inputs, fed by their reader.
+    """The sink that commits. digest: over the inputs, fed by their reader. deliveries: who brings the rows on.
 
     The rows of targets that are cancelled or put off are left out: they have not been scanned, the next run does it.
     """
@@ -89,11 +91,13 @@ class SegmentSink:
         self,
         journal: Journal,
         *,
+        deliveries: Deliveries | None = None,
         size: int = SEGMENT_SIZE,
         seconds: float = SEGMENT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.journal = journal
+        self.deliveries = deliveries
         self.digest = InputDigest(journal.read)
         self._size = size
         self._seconds = seconds
@@ -111,6 +115,8 @@ class SegmentSink:
         """Take rows with their ordinals. Raises OutputError: nothing more can be committed, what was is safe."""
         if self._failure is not None:
             raise self._failure
+        if self.deliveries is not None:
+            self.deliveries.make_room()
         finished = without_unfinished(batch, self._put_off)
         if finished.count:
             writer = self._open()
@@ -132,14 +138,18 @@ class SegmentSink:
             self._rotate(writer)
 
     def close(self, summary: Summary) -> None:
-        """Commit what there is. Raises OutputError if that fails, or an earlier failure that nobody was told of."""
-        try:
+        """Commit what there is, and see it delivered.
+
+        Raises OutputError if that fails, or an earlier failure that nobody was told of.
+        """
+        with ExitStack() as closing:
+            closing.callback(self.journal.close)
+            if self.deliveries is not None:
+                closing.callback(self.deliveries.finish)
             if self._failure is not None and not summary.error:
                 raise self._failure
             if self._failure is None and self._writer is not None:
                 self._rotate(self._writer)
-        finally:
-            self.journal.close()
 
     def _open(self) -> SegmentWriter:
         if self._writer is None:
@@ -163,6 +173,8 @@ class SegmentSink:
             twice = OutputError(f"{self.journal.folder}: a target was done twice; this is a fault of ours")
             self._fail(twice, writer)
             raise twice
+        if self.deliveries is not None:
+            self.deliveries.committed()
 
     def _fail(self, error: OutputError, writer: SegmentWriter) -> None:
         writer.discard()

@@ -1,1 +1,43 @@
-"""Where committed rows land beside the state folder: tables, topics and folders that other programs read."""
+"""Where committed rows land beside the state folder: tables, topics and folders that other programs read.
+
+`open_lake` opens one by its URL. Each form is one file, imported when it is asked for, because its libraries are large
+and belong to the extra `lake`.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+
+from engine.errors import ConfigError
+from engine.results.lake.base import Batch, Delivery, Lake, Unavailable
+from engine.results.lake.base_place import INSTALL
+
+__all__ = ["INSTALL", "LAKES", "Batch", "Delivery", "Lake", "Unavailable", "open_lake"]
+
+LAKES: Mapping[str, tuple[str, str]] = MappingProxyType(  # scheme -> (class, how its URL goes on)
+    {
+        "parquet": ("parquet:ParquetLake", "PATH"),
+        "ndjson+zstd": ("ndjson:NdjsonLake", "PATH"),
+        "delta": ("delta:DeltaLake", "PATH"),
+        "iceberg": ("iceberg:IcebergLake", "CATALOG/NAMESPACE.TABLE"),
+        "kafka": ("kafka:KafkaLake", "BROKER:PORT/TOPIC"),
+        "postgres": ("postgres:PostgresLake", "TABLE"),
+    }
+)
+
+
+def open_lake(url: str, delivery: Delivery) -> Lake:
+    """A lake by its URL. Raises ConfigError for one that cannot be, OutputError where it cannot be reached."""
+    scheme, colon, rest = url.partition(":")
+    if not colon or not rest or scheme not in LAKES:
+        known = ", ".join(f"{name}:{form}" for name, (_, form) in LAKES.items())
+        raise ConfigError(f"{url}: is no sink; write one of {known}")
+    module, _, name = LAKES[scheme][0].partition(":")
+    try:
+        made = getattr(import_module(f"{__name__}.{module}"), name)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "engine":
+            raise
+        raise ConfigError(f"{scheme}: needs an extra package ({error.name}): {INSTALL}") from None
+    lake: Lake = made(rest, delivery)
+    return lake

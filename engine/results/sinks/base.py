@@ -31,12 +31,14 @@ class Run(Struct, frozen=True):
     """The run that the rows come from. version: ours; args: the command as typed; started: seconds since the epoch.
 
     streaming: the input may never end, so people want to see each row as it comes, not tables at the end.
+    full: NDJSON rows have every field.
     """
 
     version: str
     args: str
     started: float
     streaming: bool = False
+    full: bool = False
 
 
 class Summary(Struct, frozen=True):

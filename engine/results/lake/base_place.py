@@ -1,0 +1,207 @@
+"""Where files appear whole or not at all: a local folder, or a prefix of an object store (extra `lake`).
+
+Contract: a name that is there is never written over, because it can only be an earlier attempt at the same file; a
+local file is staged beside its place, synced and renamed, an object is created on condition that it does not exist.
+Credentials and endpoints of object stores come from the environment, as their own tools read them (AWS_ACCESS_KEY_ID,
+AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME, ...).
+"""
+
+import importlib
+import os
+import secrets
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from engine.errors import ConfigError, OutputError
+from engine.results.lake.base import Unavailable
+
+STORES = {"s3", "gs", "gcs", "az", "abfs", "abfss", "azure"}
+INSTALL = "pip install 'probemill[lake]'"
+STAGED = ".probemill-"  # how the names of files begin that do not count yet
+ENDING = ".tmp"
+
+
+class Place(Protocol):
+    """name: as people may see it."""
+
+    name: str
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there. Raises OutputError, Unavailable; so do all."""
+
+    def put(self, file: Path, name: str) -> None:
+        """Make a local file appear under a name, which may lead through folders. The file is used up."""
+
+    def put_bytes(self, data: bytes, name: str) -> None:
+        """Make a small file."""
+
+    def staging(self, run: str, aside: Path) -> Path:
+        """A local folder for the run's files, where `put` has the least to do. aside: the run's own."""
+
+
+def open_place(where: str) -> Place:
+    """A path, `file://`, or the URL of an object store. Raises ConfigError, OutputError."""
+    scheme, separator, _ = where.partition("://")
+    if not separator:
+        return LocalPlace(Path(where))
+    if scheme == "file":
+        return LocalPlace(Path(unquote(urlsplit(where).path)))
+    if scheme in STORES:
+        return ObjectPlace(where)
+    raise ConfigError(f"{where}: no store is known by {scheme}://; write a path, s3://, gs:// or az://")
+
+
+class LocalPlace:
+    """A folder, made when the first file comes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(os.path.abspath(root))  # noqa: PTH100 - a link stays what it is called
+        self.name = str(self._root)  # by which later runs know it, wherever they are started
+
+    def has(self, name: str) -> bool:
+        return (self._root / name).exists()
+
+    def put(self, file: Path, name: str) -> None:
+        place = self._root / name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if place.exists():
+                file.unlink()
+                return
+            if file.stat().st_dev != place.parent.stat().st_dev:
+                file = _moved(file, place.parent)
+            file.rename(place)
+            _sync(place.parent)
+        except OSError as error:
+            raise self._error(error, name) from error
+
+    def put_bytes(self, data: bytes, name: str) -> None:
+        place = self._root / name
+        staged = place.parent / _staged_name("bytes")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with staged.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                staged.unlink()
+            raise self._error(error, name) from error
+        self.put(staged, name)
+
+    def staging(self, run: str, aside: Path) -> Path:
+        """A hidden folder in this one. What an earlier process of the run left in it is removed."""
+        folder = self._root / f"{STAGED}{run}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.iterdir():
+                left.unlink()
+        except OSError as error:
+            raise self._error(error, "") from error
+        return folder
+
+    def _error(self, error: OSError, name: str) -> OutputError:
+        return OutputError(f"{Path(self.name, name)}: {error.strerror or error}")
+
+
+class ObjectPlace:
+    """A prefix of a bucket."""
+
+    def __init__(self, url: str) -> None:
+        self.name = url
+        try:
+            self._store_module = importlib.import_module("obstore")
+            stores = importlib.import_module("obstore.store")
+            self._errors = importlib.import_module("obstore.exceptions")
+        except ImportError:
+            raise ConfigError(f"{url}: object stores need an extra package: {INSTALL}") from None
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        client = {"allow_http": True} if endpoint.startswith("http://") else {}
+        try:
+            self._store = stores.from_url(
+                url.rstrip("/"),
+                client_options={**client, "timeout": timedelta(minutes=5), "connect_timeout": timedelta(seconds=10)},
+                retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
+            )
+        except Exception as error:
+            raise ConfigError(f"{url}: cannot be used: {_first_line(error)}") from error
+
+    def has(self, name: str) -> bool:
+        try:
+            self._store_module.head(self._store, name)
+        except FileNotFoundError:
+            return False
+        except Exception as error:
+            raise self._error(error) from error
+        return True
+
+    def put(self, file: Path, name: str) -> None:
+        self._create(file, name)
+        with suppress(OSError):
+            file.unlink()
+
+    def put_bytes(self, data: bytes, name: str) -> None:
+        self._create(data, name)
+
+    def staging(self, run: str, aside: Path) -> Path:
+        return aside
+
+    def _create(self, content: Path | bytes, name: str) -> None:
+        try:
+            self._store_module.put(self._store, name, content, mode="create")
+        except self._errors.AlreadyExistsError:
+            return
+        except Exception as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> OutputError:
+        """Which of the store's errors may pass is told by what they are not."""
+        lasting: tuple[Any, ...] = (
+            self._errors.PermissionDeniedError,
+            self._errors.UnauthenticatedError,
+            self._errors.NotSupportedError,
+            self._errors.InvalidPathError,
+            self._errors.UnknownConfigurationKeyError,
+        )
+        text = f"{self.name}: {_first_line(error)}"
+        if isinstance(error, (*lasting, FileNotFoundError)) or "NoSuchBucket" in str(error):
+            return OutputError(text)
+        return Unavailable(text)
+
+
+def _staged_name(suffix: str) -> str:
+    return f"{STAGED}{secrets.token_hex(8)}.{suffix}{ENDING}"
+
+
+def _moved(file: Path, folder: Path) -> Path:
+    """A copy on the folder's own disk, synced."""
+    staged = folder / _staged_name("copy")
+    try:
+        with file.open("rb") as source, staged.open("xb") as target:
+            while data := source.read(1 << 20):
+                target.write(data)
+            target.flush()
+            os.fsync(target.fileno())
+    except OSError:
+        with suppress(OSError):
+            staged.unlink()
+        raise
+    file.unlink()
+    return staged
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    """Of the error, without the addresses of the library's own documents."""
+    return str(error).strip().partition("\n")[0]
