@@ -1,0 +1,43 @@
+"""`-o rows.parquet`: one Parquet file of the whole run, there when the run has ended, however it ended but by a kill.
+
+Until then it is made beside its place under a name that begins with `.probemill-`. Whoever wants rows that survive a
+kill names a state folder, and `--sink parquet:FOLDER`.
+"""
+
+import secrets
+from pathlib import Path
+
+from engine.errors import OutputError
+from engine.results.arrow import SCHEMA, batches_of
+from engine.results.parquet import ParquetFile
+from engine.results.sinks.base import Run, Summary
+
+
+class ParquetSink:
+    def __init__(self, path: str, _run: Run) -> None:
+        """Raises OutputError."""
+        self._path = Path(path)
+        self._file = ParquetFile(self._path.with_name(f".probemill-{secrets.token_hex(8)}.tmp"), SCHEMA)
+        self._closed = False
+
+    def write(self, blob: bytes, rows: int) -> None:
+        try:
+            for batch in batches_of(blob):
+                self._file.write(batch)
+        except OutputError:
+            self._file.discard()
+            self._closed = True
+            raise
+
+    def close(self, summary: Summary) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._file.close()
+            self._file.path.rename(self._path)
+        except (OSError, OutputError) as error:
+            self._file.discard()
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"{self._path}: {error.strerror or error}") from error
