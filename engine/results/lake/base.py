@@ -10,7 +10,7 @@ arrived. So a lake is exactly-once if it keeps to this:
     commit(batch)  all that was written becomes visible at once, with the mark that `holds` looks for. Where a batch
                    becomes several files and the format has no transactions, each appears whole, and doing it again
                    adds only what is missing
-    discard()      forget what was written; after any error, and more than once
+    discard()      forget what was written; after any error, and more than once. Never raises
 
 Errors: `Unavailable` for what may pass by itself (no connection, a server that starts, a conflict with another
 writer): the batch is tried again for a while. `OutputError` for what will not (no permission, another schema).
