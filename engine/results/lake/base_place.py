@@ -130,6 +130,17 @@ class ObjectPlace:
         except Exception as error:
             raise ConfigError(f"{url}: cannot be used: {_first_line(error)}") from error
 
+        self._refuse_no_bucket()
+
+    def _refuse_no_bucket(self) -> None:
+        """Only a listing tells of it before something is written. Raises OutputError."""
+        try:
+            for _ in self._store_module.list(self._store, chunk_size=1):
+                return
+        except Exception as error:  # what else is wrong, or not allowed, is for the first real request to say
+            if "NoSuchBucket" in str(error) or isinstance(error, FileNotFoundError):
+                raise OutputError(f"{self.name}: there is no such bucket") from error
+
     def has(self, name: str) -> bool:
         try:
             self._store_module.head(self._store, name)
@@ -168,7 +179,7 @@ class ObjectPlace:
             self._errors.UnknownConfigurationKeyError,
         )
         text = f"{self.name}: {_first_line(error)}"
-        if isinstance(error, (*lasting, FileNotFoundError)) or "NoSuchBucket" in str(error):
+        if isinstance(error, (*lasting, FileNotFoundError)):
             return OutputError(text)
         return Unavailable(text)
 
