@@ -53,7 +53,7 @@ class ObjectStore:
         """With SIGKILL."""
         if self._gateway is not None:
             self._gateway.kill()
-            self._gateway.wait()
+            self._gateway.communicate()
             self._gateway = None
 
 

@@ -78,7 +78,10 @@ class ParquetFile:
         with suppress(OutputError):
             self._settle()
         self._thread.shutdown()
-        with suppress(OSError, pa.ArrowException):
+        with suppress(OSError, ValueError, pa.ArrowException):
+            self._writer.close()
+        self._writer.is_open = False  # or it would try again, and complain, when it is collected
+        with suppress(OSError):
             self._file.close()
         with suppress(OSError):
             self.path.unlink()
