@@ -77,10 +77,10 @@ def test_what_every_row_has_is_never_null() -> None:
 
 def test_addresses_sort() -> None:
     """As bytes: IPv4 by number, then IPv6."""
-    ips = ["9.0.0.1", "10.0.0.1", "::ffff:0:0:1", "2001:db8::1"]
+    ips = ["9.0.0.1", "10.0.0.1", "::ffff:0:0:1", "2001:db8::1", "fe80::1%eth0"]
     rows = b"".join(LINES.partition(b"\n")[0].replace(b'"ip":""', f'"ip":"{ip}"'.encode()) + b"\n" for ip in ips)
     found = batch_of(rows).column("ip_bytes").to_pylist()
-    assert [len(one) for one in found] == [16] * 4
+    assert [len(one) for one in found] == [16] * 5
     assert found[0] < found[1]
 
 

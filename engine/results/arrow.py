@@ -174,10 +174,12 @@ def _json(raw: Raw) -> bytes | None:
 
 
 def address_bytes(ip: str) -> bytes | None:
-    """An address as 16 bytes; None for none. Raises OSError for what is no address."""
+    """An address as 16 bytes, without its zone; None for none. Raises OSError for what is no address."""
     if not ip:
         return None
-    return socket.inet_pton(socket.AF_INET6, ip) if ":" in ip else _IPV4 + socket.inet_pton(socket.AF_INET, ip)
+    if ":" in ip:
+        return socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
+    return _IPV4 + socket.inet_pton(socket.AF_INET, ip)
 
 
 def _values(array: pa.Array, column: Column) -> list[Any]:
