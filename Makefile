@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test bindings check docs fuzz lab bench bench-match bench-scan dist clean
+.PHONY: help run test test-all bindings check docs fuzz lab bench bench-match bench-scan bench-sinks dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,14 @@ else
 endif
 
 test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
+
+.venv/all: .venv/dev
+	@echo "installing what lakes and data engines need into .venv"
+	@$(PIP) install -c constraints.txt -e '.[lake,lakedev]'
+	@touch $@
+
+test-all: .venv/all  ## run all tests, those too that need the extras (some 2 GB of packages)
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
 
 # Two throwaway folders with nothing but pyre2 and pcre2, in front of what is in .venv.
@@ -74,6 +82,9 @@ bench-match: .venv/dev  ## matching speed of every engine
 
 bench-scan: .venv/dev  ## scan throughput on a loopback farm
 	@$(BIN)/python -m bench.scan_table
+
+bench-sinks: .venv/all  ## what sinks cost, alone and beside a scan
+	@$(BIN)/python -m bench.sinks
 
 dist: .venv/dev  ## build wheel and source archive into dist/
 	@$(BIN)/python -m build --no-isolation
