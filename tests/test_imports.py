@@ -14,6 +14,7 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 GROUND = {
     "errors": "",
     "text": "",
+    "unpack": "",
     "model": "errors",
     "isolated": "",
     "signals": "",
@@ -63,7 +64,7 @@ SIBLINGS = {
 # The pure rooms: time, bytes and results are arguments. sockets: inet_pton there is arithmetic.
 WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subprocess", "multiprocessing"}
 PURE = {
-    "": "errors model text",
+    "": "errors model text unpack",
     "conversation": "driver fingerprint plan scan timing trace",
     "offline": "faults questions records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",

@@ -105,7 +105,7 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             multiple=True,
             metavar="FILE",
             help="Read targets from FILE, `-` for standard input. Repeatable; files follow one another. A pipe is read "
-            "as it comes, at the speed of the scan.",
+            "as it comes, at the speed of the scan. zstd and gzip are told by their first bytes.",
         ),
         option(
             "--input-format",

@@ -4,11 +4,13 @@ Contract: chunks come in order, hold whole lines, at most LINES of them and abou
 never end inside a wrapped fingerprint. What a pipe has ready is passed on at once.
 """
 
+import codecs
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import BinaryIO
 
 import zstandard
@@ -16,13 +18,14 @@ from msgspec import Struct
 
 from engine.errors import InputError
 from engine.offline.forms.fingerprints import unfinished
-from engine.offline.unpack import Damaged, unpacked
 from engine.results.sinks.output import Output
+from engine.unpack import Damaged, unpacked
 
 READ_SIZE = 1 << 18  # bytes asked of a file at once
 MAX_LINE = 16 << 20  # bytes; longer is passed over
 LINES = 1 << 14  # of a chunk
 STDIN = "-"
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Chunk(Struct):
@@ -63,7 +66,7 @@ class Source:
 
     def _blocks(self) -> Iterator[bytes]:
         try:
-            yield from unpacked(iter(self._read, b""), lambda reason: self._complain(0, reason))
+            yield from without_utf16(unpacked(iter(self._read, b""), lambda reason: self._complain(0, reason)))
         except Damaged as damage:
             raise InputError(self.name, 0, str(damage)) from damage
 
@@ -77,6 +80,24 @@ class Source:
 
     def _complain(self, line: int, reason: str) -> None:
         self.faults.append(InputError(self.name, line, reason))
+
+
+def without_utf16(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """UTF-16 with a byte order mark as UTF-8; all else as it is."""
+    source = iter(blocks)
+    first = b""
+    for block in source:
+        first += block
+        if len(first) >= len(UTF16_MARKS[0]):
+            break
+    whole = chain((first,), source) if first else source
+    if not first.startswith(UTF16_MARKS):
+        yield from whole
+        return
+    decode = codecs.getincrementaldecoder("utf-16")("replace").decode
+    for block in whole:
+        yield decode(block).encode()
+    yield decode(b"", True).encode()
 
 
 def whole_lines(blocks: Iterable[bytes], told: Callable[[int, str], None]) -> Iterator[tuple[bytes, int]]:
