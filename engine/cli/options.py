@@ -132,12 +132,12 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             multiple=True,
             metavar="FILE",
             help="Write to FILE, `-` for standard output (the default). Repeatable. The suffixes `.ndjson`, `.jsonl`, "
-            "`.txt`, `.nmap`, `.xml` and `.gnmap` decide the form.",
+            "`.txt`, `.nmap`, `.xml` and `.gnmap` decide the form; `.zst` or `.gz` behind them compresses it.",
         ),
         option(
             *("--format", "form"),
             type=click.Choice([name for name in SINKS if name != "fingerprints"]),
-            help="For outputs whose suffix does not say. Default: text on a terminal, else ndjson.",
+            help="For outputs whose suffix says nothing or is unknown. Default: text on a terminal, else ndjson.",
         ),
         option("--fingerprints", metavar="FILE", help="Collect the SF-Port fingerprints of unknown services in FILE."),
         option(

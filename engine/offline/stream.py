@@ -13,12 +13,11 @@ from contextlib import suppress
 from itertools import chain
 from typing import BinaryIO
 
-import zstandard
 from msgspec import Struct
 
 from engine.errors import InputError
 from engine.offline.forms.fingerprints import unfinished
-from engine.results.sinks.output import Output
+from engine.results.sinks import open_output
 from engine.unpack import Damaged, unpacked
 
 READ_SIZE = 1 << 18  # bytes asked of a file at once
@@ -156,7 +155,7 @@ def _cut(text: bytes | bytearray) -> int:
 
 
 class Destination:
-    """Lines to a file or standard output (`-`), compressed where the name ends in .zst.
+    """Lines to a file or standard output (`-`), compressed where the name ends in .zst or .gz.
 
     Refuses to overwrite `source`. Raises OutputError, SinkClosed as sinks.output does, InputError for the former.
     """
@@ -166,15 +165,10 @@ class Destination:
             status = os.stat(path)  # noqa: PTH116
             if path != STDIN and (status.st_dev, status.st_ino) == source.identity and stat.S_ISREG(status.st_mode):
                 raise InputError(path, 0, "is the input, too; write to another file")
-        self._output = Output(path)
-        self._packer = zstandard.ZstdCompressor().compressobj() if path.endswith(".zst") else None
+        self._output = open_output(path)
 
     def write(self, lines: bytes) -> None:
-        packed = self._packer.compress(lines) if self._packer else lines
-        if packed:
-            self._output.write(packed)
+        self._output.write(lines)
 
     def close(self) -> None:
-        if self._packer:
-            self._output.write(self._packer.flush())
         self._output.close()

@@ -1,4 +1,7 @@
-"""Where rows go. `SINKS` names every form; `open_sink` opens one on a file or on standard output."""
+"""Where rows go. `SINKS` names every form; `open_sink` opens one on a file or on standard output.
+
+Whether a file is compressed is told by its name, whatever the form (suffixes.py).
+"""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -10,9 +13,22 @@ from engine.results.sinks.grepable import GrepableSink
 from engine.results.sinks.ndjson import NdjsonSink
 from engine.results.sinks.nmap_xml import NmapXmlSink
 from engine.results.sinks.output import STDOUT, Output
+from engine.results.sinks.packed import PackedOutput
 from engine.results.sinks.text import TextSink
+from engine.results.suffixes import read_name
 
-__all__ = ["BUFFERED_ROWS", "SINKS", "STDOUT", "Output", "Run", "Sink", "SinkClosed", "Summary", "open_sink"]
+__all__ = [
+    "BUFFERED_ROWS",
+    "SINKS",
+    "STDOUT",
+    "Output",
+    "Run",
+    "Sink",
+    "SinkClosed",
+    "Summary",
+    "open_output",
+    "open_sink",
+]
 
 SINKS: Mapping[str, Callable[[Output, Run], Sink]] = MappingProxyType(
     {
@@ -25,12 +41,18 @@ SINKS: Mapping[str, Callable[[Output, Run], Sink]] = MappingProxyType(
 )
 
 
+def open_output(path: str) -> Output:
+    """A file, compressed if its name says so, or standard output (`-`). Raises OutputError."""
+    packing = read_name(path).packing
+    return PackedOutput(path, packing) if packing else Output(path)
+
+
 def open_sink(form: str, path: str, run: Run) -> Sink:
     """The sink of that form on that file (`-` is standard output).
 
     Raises OutputError when it cannot be opened, SinkClosed when nobody reads.
     """
-    output = Output(path)
+    output = open_output(path)
     try:
         return SINKS[form](output, run)
     except EngineError:
