@@ -55,6 +55,7 @@ SIBLINGS = {
         *("permutation", "prefixes"),
     },
     "engine/results/sinks": {"base", "output"},
+    "engine/results/lake": {"base"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},
@@ -70,7 +71,7 @@ PURE = {
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
-    "results": "collector columns schema suffixes",
+    "results": "collector columns schema suffixes table",
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {"engine/pool/limits.py", "engine/targets/prefixes.py"}
@@ -86,6 +87,7 @@ PLACES = {
     "prometheus_client": ("engine/cli/metrics.py",),
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
+    "pyarrow": ("engine/results/",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.
