@@ -13,6 +13,7 @@ FORMS: Mapping[str, str] = MappingProxyType(
     {
         ".ndjson": "ndjson",
         ".jsonl": "ndjson",
+        ".csv": "csv",
         ".txt": "text",
         ".nmap": "text",
         ".xml": "xml",

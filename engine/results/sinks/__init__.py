@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from engine.errors import EngineError
 from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, SinkClosed, Summary
+from engine.results.sinks.csv_rows import CsvSink
 from engine.results.sinks.fingerprints import FingerprintsSink
 from engine.results.sinks.grepable import GrepableSink
 from engine.results.sinks.ndjson import NdjsonSink
@@ -33,6 +34,7 @@ __all__ = [
 SINKS: Mapping[str, Callable[[Output, Run], Sink]] = MappingProxyType(
     {
         "ndjson": NdjsonSink,
+        "csv": CsvSink,
         "text": TextSink,
         "xml": NmapXmlSink,
         "grepable": GrepableSink,
