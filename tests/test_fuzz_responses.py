@@ -12,7 +12,7 @@ from engine.offline import stream
 from engine.offline.forms import fingerprints
 from engine.offline.identify import identify
 from engine.offline.stream import Chunk
-from engine.offline.unpack import PIECE, Damaged, unpacked
+from engine.unpack import PIECE, Damaged, unpacked
 
 LINES = sorted({line for seed in SEEDS for line in seed.split(b"\n")})
 JSON = st.recursive(

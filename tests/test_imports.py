@@ -14,6 +14,7 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 GROUND = {
     "errors": "",
     "text": "",
+    "unpack": "",
     "model": "errors",
     "isolated": "",
     "signals": "",
@@ -64,13 +65,13 @@ SIBLINGS = {
 # The pure rooms: time, bytes and results are arguments. sockets: inet_pton there is arithmetic.
 WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subprocess", "multiprocessing"}
 PURE = {
-    "": "errors model text",
+    "": "errors model text unpack",
     "conversation": "driver fingerprint plan scan timing trace",
     "offline": "faults questions records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
-    "results": "collector columns schema table",
+    "results": "collector columns schema suffixes table",
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {"engine/pool/limits.py", "engine/targets/prefixes.py"}

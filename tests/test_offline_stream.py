@@ -13,8 +13,8 @@ import zstandard
 from engine.errors import InputError, OutputError
 from engine.offline.identify import identify
 from engine.offline.stream import LINES, READ_SIZE, Chunk, Destination, Source
-from engine.offline.unpack import PIECE, ZSTD_MAGIC, Damaged, unpacked
 from engine.results.sinks.base import SinkClosed
+from engine.unpack import PIECE, ZSTD_MAGIC, Damaged, unpacked
 from matcher import compile_matcher, parse_database
 
 MATCHER = compile_matcher(parse_database(b"Probe TCP NULL q||\nmatch a m|^a|\n", "db"), "reference", cache=False)

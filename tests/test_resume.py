@@ -1,6 +1,7 @@
 """The command itself, killed and resumed on a loopback farm: one row for every target, whatever happens."""
 
 import asyncio
+import gzip
 import json
 import os
 import random
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 from loopback import from_items
 
 from bench.chaos import DELAY_S, Arena, Audit, audit, full_disk_round, read_rows, small_disk
@@ -168,6 +170,46 @@ def test_standard_input_is_given_again(port: int, tmp_path: Path) -> None:
     assert (process.returncode, said) == (0, "")
     result = audit(state, [*arena.targets, *network, *more])
     assert result.perfect, result
+
+
+@pytest.mark.parametrize("pack", [zstandard.compress, gzip.compress], ids=["zstd", "gzip"])
+def test_compressed_targets_are_taken_up(arena: Arena, tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """What is compared is the file as it is: it may have grown by a frame; the same lines packed anew are others."""
+    path, state = tmp_path / "targets.txt", tmp_path / "state"
+    whole = path.read_bytes()
+    half = whole.index(b"\n", len(whole) // 2) + 1
+    begun = pack(whole[:half])
+    path.write_bytes(begun)
+    with arena.start(state) as process:
+        until(lambda: visible(state), process)
+        os.killpg(process.pid, signal.SIGKILL)
+    path.write_bytes(pack(whole[:100]) + pack(whole[100:half]))
+    code, said = arena.finish(state)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "the inputs are not those" in said
+    path.write_bytes(begun + pack(whole[half:]))
+    assert arena.finish(state) == (0, "")
+    result = audit(state, arena.targets)
+    assert result.perfect, result
+
+
+def test_a_compressed_input_that_is_damaged(port: int, tmp_path: Path) -> None:
+    """Its whole lines are scanned; the damage is one error and exit code 1, or 2 where there is no target at all."""
+    arena = Arena.build(tmp_path, port, 300)
+    path = tmp_path / "targets.txt"
+    whole = gzip.compress(path.read_bytes())
+    path.write_bytes(whole + b"more")
+    code, said = arena.finish(tmp_path / "state")
+    assert code == 1
+    first, *others = said.splitlines()
+    assert first.startswith(f"{path}:301: damaged gzip data: ")
+    assert others == ["probemill: 1 input line skipped"]
+    assert audit(tmp_path / "state", arena.targets).perfect
+    path.write_bytes(whole[:12])
+    code, said = arena.finish(tmp_path / "other")
+    assert code == 2
+    assert said.startswith(f"{path}:1: ends in the middle of its gzip data")
+    assert "no valid target" in said
 
 
 def test_targets_without_rows(port: int, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From bytes to targets: files, pipes and names, as streams."""
 
 import asyncio
+import gzip
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
+import zstandard
 from loopback import from_items
 
 from engine.errors import InputError
@@ -138,6 +140,122 @@ def test_standard_input(tmp_path: Path, how: str) -> None:
         with Path("/dev/null" if how == "null" else tmp_path / "in").open() as file:
             done = subprocess.run(command, stdin=file, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == ("" if how == "null" else text)
+
+
+# -- compressed bytes
+
+
+@pytest.fixture(params=[zstandard.compress, gzip.compress], ids=["zstd", "gzip"])
+def pack(request: pytest.FixtureRequest) -> Callable[[bytes], bytes]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def lines_of(first: int, count: int) -> bytes:
+    return b"".join(b"127.%d.%d.%d:80\n" % (n >> 16, n >> 8 & 255, n & 255) for n in range(first, first + count))
+
+
+def test_a_compressed_file(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """Told by its first bytes, whatever it is called; several frames follow one another; text may be UTF-16."""
+    path = tmp_path / "targets"
+    path.write_bytes(pack(lines_of(0, 30_000)) + pack(lines_of(30_000, 10)))
+    found = read_all(str(path))
+    assert [item.ordinal for item in found if isinstance(item, Target)] == list(range(30_010))
+    path.write_bytes(pack("127.0.0.1:80\n".encode("utf-16")))
+    assert read_all(str(path)) == [Target(0, "127.0.0.1", 80)]
+
+
+def test_every_form_may_be_compressed(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """The form is looked for in what was unpacked."""
+    path = tmp_path / "targets"
+    path.write_bytes(pack(b'[\n{"ip": "127.0.0.1", "ports": [{"port": 80, "proto": "tcp", "status": "open"}]}\n]\n'))
+    (target,) = read_all(str(path))
+    assert isinstance(target, Target)
+    assert (target.host, target.port) == ("127.0.0.1", 80)
+
+
+@pytest.mark.parametrize("begin", [b"1", b"(\xb5", b"\x1f\x8b", b"S*"])
+def test_what_only_begins_like_a_compressed_file(tmp_path: Path, begin: bytes) -> None:
+    """A file too short to tell is read as it is."""
+    path = tmp_path / "targets"
+    path.write_bytes(begin)
+    (wrong,) = read_all(str(path))
+    assert isinstance(wrong, InputError)
+    assert "zstd" not in str(wrong)
+
+
+def test_a_compressed_pipe_is_read_as_it_comes(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """What one write holds is there before the next one."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    async def run() -> list[Item]:
+        seen: list[Item] = []
+        items = read_items(str(path), target_reader(str(path), "plain"))
+        first = asyncio.ensure_future(anext(items))
+        with await asyncio.to_thread(path.open, "wb", 0) as writer:
+            for number in range(3):
+                writer.write(pack(lines_of(number, 1)))
+                seen += await asyncio.wait_for(first, 10)
+                assert len(seen) == number + 1
+                first = asyncio.ensure_future(anext(items))
+        first.cancel()
+        return seen
+
+    assert [item.ordinal for item in asyncio.run(run()) if isinstance(item, Target)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage behind it", "garbage in it"])
+@pytest.mark.parametrize("form", ["auto", "plain"])
+def test_damage_is_one_error_behind_what_was_whole(
+    tmp_path: Path, pack: Callable[[bytes], bytes], damage: str, form: str
+) -> None:
+    """With the line where it ended. The line that had begun is not guessed at: `:8` may have been `:80`."""
+    packed = pack(lines_of(0, 100_000))
+    path = tmp_path / "targets"
+    if damage == "cut":
+        path.write_bytes(packed[: len(packed) // 2])
+    elif damage == "garbage in it":
+        path.write_bytes(packed[: len(packed) // 2] + b"\xff" * 4096 + packed[len(packed) // 2 + 4096 :])
+    else:
+        path.write_bytes(pack(lines_of(0, 500) + b"127.0.0.1:8") + b"garbage that is no frame")
+    watched: list[bytes] = []
+
+    async def run() -> list[Item]:
+        reader = target_reader(str(path), form)
+        return [item async for items in read_items(str(path), reader, watched.append) for item in items]
+
+    *found, error = asyncio.run(run())
+    assert isinstance(error, InputError)
+    assert (error.source, error.line) == (str(path), len(found) + 1)
+    assert "damaged" in error.reason or "ends in the middle" in error.reason
+    assert len(found) == 500 if damage == "garbage behind it" else len(found) > 20_000
+    if damage != "garbage in it":  # which may come out as text before it is noticed
+        assert [(item.host, item.port) for item in found if isinstance(item, Target)] == [
+            (f"127.{n >> 16}.{n >> 8 & 255}.{n & 255}", 80) for n in range(len(found))
+        ]
+    assert b"".join(watched) == path.read_bytes(), "a digest of the input does not depend on where pipes were cut"
+
+
+def test_a_cut_input_whose_form_was_not_known_yet(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """The lines that were held back until one tells the form are targets all the same."""
+    path = tmp_path / "targets"
+    path.write_bytes(pack(b"a.example 81\nb.example 82\nc.example 8") + b"garbage that is no frame")
+    *found, error = read_all(str(path))
+    assert [item.host for item in found if isinstance(item, TargetSpec)] == ["a.example", "b.example"]
+    assert isinstance(error, InputError)
+    assert error.line == 3
+
+
+def test_a_bomb_takes_no_memory(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """Half a gigabyte of nothing in a few hundred kilobytes."""
+    path = tmp_path / "targets"
+    path.write_bytes(pack(bytes(1 << 20)) * 512 + pack(b"\n127.0.0.1:80\n"))
+    tracemalloc.start()
+    found = read_all(str(path), "plain")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [item.port for item in found if isinstance(item, Target)] == [80]
+    assert peak < 16 << 20
 
 
 # -- targets

@@ -31,7 +31,11 @@ COLUMNS = (
 @click.command("match")
 @click.option("-i", "--input", "source", default="-", metavar="FILE", help="Rows to identify. Default: - (stdin).")
 @click.option(
-    "-o", "--output", default="-", metavar="FILE", help="Where to write; *.zst is compressed. Default: - (stdout)."
+    "-o",
+    "--output",
+    default="-",
+    metavar="FILE",
+    help="Where to write; *.zst and *.gz are compressed. Default: - (stdout).",
 )
 @click.option("--probes", multiple=True, metavar="FILE", help="Probe database: a file, `nmap`, `builtin`. Repeatable.")
 @click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")

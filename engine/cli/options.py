@@ -106,7 +106,7 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             multiple=True,
             metavar="FILE",
             help="Read targets from FILE, `-` for standard input. Repeatable; files follow one another. A pipe is read "
-            "as it comes, at the speed of the scan.",
+            "as it comes, at the speed of the scan. zstd and gzip are told by their first bytes.",
         ),
         option(
             "--input-format",
@@ -133,12 +133,12 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             multiple=True,
             metavar="FILE",
             help="Write to FILE, `-` for standard output (the default). Repeatable. The suffixes `.ndjson`, `.jsonl`, "
-            "`.txt`, `.nmap`, `.xml` and `.gnmap` decide the form.",
+            "`.csv`, `.txt`, `.nmap`, `.xml` and `.gnmap` decide the form; `.zst` or `.gz` behind them compresses it.",
         ),
         option(
             *("--format", "form"),
             type=click.Choice([name for name in SINKS if name != "fingerprints"]),
-            help="For outputs whose suffix does not say. Default: text on a terminal, else ndjson.",
+            help="For outputs whose suffix says nothing or is unknown. Default: text on a terminal, else ndjson.",
         ),
         option("--fingerprints", metavar="FILE", help="Collect the SF-Port fingerprints of unknown services in FILE."),
         option(

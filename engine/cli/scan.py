@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,20 +31,13 @@ from engine.model import ScanConfig, Target
 from engine.results.schema import result_schema
 from engine.results.sinks import STDOUT, Sink, Summary, open_sink
 from engine.results.sinks import Run as RunFacts
+from engine.results.suffixes import FORMS, PACKINGS, read_name
 from engine.run import Inputs, Run
 from engine.state.delivery import Deliveries, Terms
 from engine.state.journal import Journal
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
 
-SUFFIXES = {
-    ".ndjson": "ndjson",
-    ".jsonl": "ndjson",
-    ".txt": "text",
-    ".nmap": "text",
-    ".xml": "xml",
-    ".gnmap": "grepable",
-}
 log = logging.getLogger("probemill")
 
 SHOWN_ERRORS = 20  # input errors printed one by one; the rest is counted
@@ -75,6 +68,7 @@ def scan_command(**options: Any) -> None:
     config = groups.scan_config(options)
     inputs = groups.inputs(options, config)
     _check_files(options, config)
+    forms = _forms(options)
     stderr = Stderr()
     click.get_current_context().call_on_close(stderr.settle)
     stderr.take_logs(LEVELS[min(options["verbose"], len(LEVELS) - 1)])
@@ -88,7 +82,10 @@ def scan_command(**options: Any) -> None:
     sinks: list[Sink] = []
     run = None
     try:
-        for form, path, facts in _forms(options):
+        facts = RunFacts(
+            __version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full"
+        )
+        for form, path in forms:
             sinks.append(open_sink(form, path, facts))
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
         asyncio.run(_follow(run, stderr, options))
@@ -160,12 +157,26 @@ def _check_files(options: groups.Options, config: ScanConfig) -> None:
     check_outputs(_outputs(options), inputs)
 
 
-def _forms(options: groups.Options) -> Iterator[tuple[str, str, RunFacts]]:
-    """The form of each output, its path, and what the output is told of the run."""
-    facts = RunFacts(__version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full")
+def _forms(options: groups.Options) -> list[tuple[str, str]]:
+    """The form of each output, and its path. Raises ConfigError for a name that seems to ask for another form."""
     default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
+    forms = []
     for option, path in _outputs(options):
-        yield "fingerprints" if option != "-o" else SUFFIXES.get(PurePath(path).suffix, default), path, facts
+        name = read_name(path)
+        if option == "-o" and name.suffix and not (name.form or options["form"] or _is_no_file(path)):
+            known = f"known are {', '.join(FORMS)}, with {' or '.join(PACKINGS)} behind them to compress"
+            raise ConfigError(
+                f"-o {path}: no form is known by {name.suffix}; {known}; or say what you want by --format"
+            )
+        forms.append(("fingerprints" if option != "-o" else name.form or default, path))
+    return forms
+
+
+def _is_no_file(path: str) -> bool:
+    """Whether a name leads to a device or a pipe, whose suffix says nothing."""
+    with suppress(OSError):
+        return Path(path).exists() and not Path(path).is_file()
+    return False
 
 
 def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | None:

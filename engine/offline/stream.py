@@ -4,25 +4,27 @@ Contract: chunks come in order, hold whole lines, at most LINES of them and abou
 never end inside a wrapped fingerprint. What a pipe has ready is passed on at once.
 """
 
+import codecs
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import BinaryIO
 
-import zstandard
 from msgspec import Struct
 
 from engine.errors import InputError
 from engine.offline.forms.fingerprints import unfinished
-from engine.offline.unpack import Damaged, unpacked
-from engine.results.sinks.output import Output
+from engine.results.sinks import open_output
+from engine.unpack import Damaged, unpacked
 
 READ_SIZE = 1 << 18  # bytes asked of a file at once
 MAX_LINE = 16 << 20  # bytes; longer is passed over
 LINES = 1 << 14  # of a chunk
 STDIN = "-"
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Chunk(Struct):
@@ -63,7 +65,7 @@ class Source:
 
     def _blocks(self) -> Iterator[bytes]:
         try:
-            yield from unpacked(iter(self._read, b""), lambda reason: self._complain(0, reason))
+            yield from without_utf16(unpacked(iter(self._read, b""), lambda reason: self._complain(0, reason)))
         except Damaged as damage:
             raise InputError(self.name, 0, str(damage)) from damage
 
@@ -77,6 +79,24 @@ class Source:
 
     def _complain(self, line: int, reason: str) -> None:
         self.faults.append(InputError(self.name, line, reason))
+
+
+def without_utf16(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """UTF-16 with a byte order mark as UTF-8; all else as it is."""
+    source = iter(blocks)
+    first = b""
+    for block in source:
+        first += block
+        if len(first) >= len(UTF16_MARKS[0]):
+            break
+    whole = chain((first,), source) if first else source
+    if not first.startswith(UTF16_MARKS):
+        yield from whole
+        return
+    decode = codecs.getincrementaldecoder("utf-16")("replace").decode
+    for block in whole:
+        yield decode(block).encode()
+    yield decode(b"", True).encode()
 
 
 def whole_lines(blocks: Iterable[bytes], told: Callable[[int, str], None]) -> Iterator[tuple[bytes, int]]:
@@ -135,7 +155,7 @@ def _cut(text: bytes | bytearray) -> int:
 
 
 class Destination:
-    """Lines to a file or standard output (`-`), compressed where the name ends in .zst.
+    """Lines to a file or standard output (`-`), compressed where the name ends in .zst or .gz.
 
     Refuses to overwrite `source`. Raises OutputError, SinkClosed as sinks.output does, InputError for the former.
     """
@@ -145,15 +165,10 @@ class Destination:
             status = os.stat(path)  # noqa: PTH116
             if path != STDIN and (status.st_dev, status.st_ino) == source.identity and stat.S_ISREG(status.st_mode):
                 raise InputError(path, 0, "is the input, too; write to another file")
-        self._output = Output(path)
-        self._packer = zstandard.ZstdCompressor().compressobj() if path.endswith(".zst") else None
+        self._output = open_output(path)
 
     def write(self, lines: bytes) -> None:
-        packed = self._packer.compress(lines) if self._packer else lines
-        if packed:
-            self._output.write(packed)
+        self._output.write(lines)
 
     def close(self) -> None:
-        if self._packer:
-            self._output.write(self._packer.flush())
         self._output.close()

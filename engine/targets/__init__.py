@@ -122,8 +122,11 @@ class AutoReader(TargetReader):
         return self._passed_on(self._reader, self._reader.read_text(text))
 
     def end(self) -> list[Item]:
-        items = self._begin(detect(self._opening, complete=True, forms=self._forms)) if self._reader is None else []
+        items = self.break_off()
         return items + (self._passed_on(self._reader, self._reader.end()) if self._reader is not None else [])
+
+    def break_off(self) -> list[Item]:
+        return self._begin(detect(self._opening, complete=True, forms=self._forms)) if self._reader is None else []
 
     def _begin(self, form: str) -> list[Item]:
         if not form:

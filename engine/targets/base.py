@@ -57,6 +57,10 @@ class TargetReader(ABC):
         """What was left over when the input ended."""
         return self.read_text(self._decoder.decode(b"", final=True)) + self.end()
 
+    def break_off(self) -> list[Item]:
+        """Instead of `close`, where an input cannot be read to its end: what had begun may say another thing whole."""
+        return []
+
     @abstractmethod
     def read_text(self, text: str) -> list[Item]:
         """What the next characters of the input say, in order."""

@@ -1,8 +1,9 @@
 """From bytes to targets ready to scan: reads files and pipes as streams, resolves names, expands networks lazily.
 
-Contract: yields lists of at most `CHUNK` targets, as soon as they are known; holds a bounded number at any time. Lines
-that cannot be read go to `on_error` and are passed over. The targets of a name that cannot be resolved are yielded
-without a host, so that each has a row. Nobody waits for a resolver that is silent: look-ups run in daemon threads.
+Contract: yields lists of at most `CHUNK` targets, as soon as they are known; holds a bounded number at any time. Inputs
+may be compressed. Lines that cannot be read go to `on_error` and are passed over. The targets of a name that cannot be
+resolved are yielded without a host, so that each has a row. Nobody waits for a resolver that is silent: look-ups run in
+daemon threads.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from engine.state.ordinals import OrdinalSet
 from engine.targets import Item, TargetReader, TargetSpec, canonical_address
 from engine.targets.permutation import Permutation
 from engine.threads import in_thread
+from engine.unpack import Damaged, Unpacker
 
 CHUNK = 512  # targets in one list
 READ_SIZE = 1 << 16  # bytes of input at once
@@ -80,12 +82,35 @@ async def read_chunks(path: str) -> AsyncGenerator[bytes, None]:
 async def read_items(
     path: str, reader: TargetReader, watch: Callable[[bytes], None] = lambda _: None
 ) -> AsyncIterator[list[Item]]:
-    """What the lines of an input say. watch: sees all bytes before they are read."""
+    """What the lines of an input say. watch: sees all bytes as they are in the input, before they are read.
+
+    Where compressed data is damaged the input ends with an InputError, behind the lines that were whole by then.
+    """
+    unpacker = Unpacker()
+    whole = True
     async with contextlib.aclosing(read_chunks(path)) as chunks:
         async for chunk in chunks:
             watch(chunk)
-            yield reader.feed(chunk)
-    yield reader.close()
+            if whole:  # else there is nothing to read any more, but who watches sees the same however a pipe was cut
+                try:
+                    for piece in unpacker.feed(chunk):
+                        yield reader.feed(piece)
+                except Damaged as damage:
+                    whole = False
+                    yield _break_off(reader, damage)
+    if whole:
+        try:
+            for piece in unpacker.close():
+                yield reader.feed(piece)
+        except Damaged as damage:
+            yield _break_off(reader, damage)
+        else:
+            yield reader.close()
+
+
+def _break_off(reader: TargetReader, damage: Damaged) -> list[Item]:
+    items = reader.break_off()
+    return [*items, InputError(reader.source, reader.line + 1, f"{damage}; nothing from here on is read")]
 
 
 class TargetSource:

@@ -1,22 +1,40 @@
-"""Where rows go. `SINKS` names every form; `open_sink` opens one on a file or on standard output."""
+"""Where rows go. `SINKS` names every form; `open_sink` opens one on a file or on standard output.
+
+Whether a file is compressed is told by its name, whatever the form (suffixes.py).
+"""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from engine.errors import ConfigError, EngineError
 from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, SinkClosed, Summary
+from engine.results.sinks.csv_rows import CsvSink
 from engine.results.sinks.fingerprints import FingerprintsSink
 from engine.results.sinks.grepable import GrepableSink
 from engine.results.sinks.ndjson import NdjsonSink
 from engine.results.sinks.nmap_xml import NmapXmlSink
 from engine.results.sinks.output import STDOUT, Output
+from engine.results.sinks.packed import PackedOutput
 from engine.results.sinks.text import TextSink
+from engine.results.suffixes import read_name
 
-__all__ = ["BUFFERED_ROWS", "SINKS", "STDOUT", "Output", "Run", "Sink", "SinkClosed", "Summary", "open_sink"]
+__all__ = [
+    "BUFFERED_ROWS",
+    "SINKS",
+    "STDOUT",
+    "Output",
+    "Run",
+    "Sink",
+    "SinkClosed",
+    "Summary",
+    "open_output",
+    "open_sink",
+]
 
 SINKS: Mapping[str, Callable[[Output, Run], Sink]] = MappingProxyType(
     {
         "ndjson": NdjsonSink,
+        "csv": CsvSink,
         "text": TextSink,
         "xml": NmapXmlSink,
         "grepable": GrepableSink,
@@ -25,14 +43,20 @@ SINKS: Mapping[str, Callable[[Output, Run], Sink]] = MappingProxyType(
 )
 
 
+def open_output(path: str) -> Output:
+    """A file, compressed if its name says so, or standard output (`-`). Raises OutputError."""
+    packing = read_name(path).packing
+    return PackedOutput(path, packing) if packing else Output(path)
+
+
 def open_sink(form: str, path: str, run: Run) -> Sink:
     """The sink of that form on that file (`-` is standard output).
 
-    Raises OutputError when it cannot be opened, SinkClosed when nobody reads, ConfigError where an extra is missing.
+    Raises OutputError when it cannot be opened, SinkClosed when nobody reads, ConfigError for Parquet that cannot be.
     """
     if form == "parquet":
         return _open_parquet(path, run)
-    output = Output(path)
+    output = open_output(path)
     try:
         return SINKS[form](output, run)
     except EngineError:
@@ -41,8 +65,8 @@ def open_sink(form: str, path: str, run: Run) -> Sink:
 
 
 def _open_parquet(path: str, run: Run) -> Sink:
-    if path == STDOUT:
-        raise ConfigError("parquet cannot be written to standard output; name a file")
+    if packing := read_name(path).packing:
+        raise ConfigError(f"-o {path}: Parquet is compressed by itself; leave {packing} away")
     try:
         from engine.results.sinks.parquet import ParquetSink
     except ImportError as error:
