@@ -70,7 +70,7 @@ PURE = {
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
-    "results": "collector columns schema table",
+    "results": "collector columns dialects json_schema schema table",
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {"engine/pool/limits.py", "engine/targets/prefixes.py"}
