@@ -1,57 +1,14 @@
 """Rows as Arrow, and back."""
 
 import pytest
+from rows import LEAST, LINES
 
 from engine.errors import InputError
-from engine.model import DatabaseRef, Evidence, Pseudo, Reason, ServiceResult, TlsFacts, Tunnel, Verdict
 from engine.results.table import COLUMNS, full_rows, lean_rows
 
-pytest.importorskip("pyarrow", reason="needs probemill[lake]")
+pa = pytest.importorskip("pyarrow", reason="needs probemill[lake]")
 
 from engine.results.arrow import SCHEMA, batch_of, batches_of, by_date, conformed, lines_of
-
-LEAST = ServiceResult(
-    ip="",
-    port=1,
-    proto="udp",
-    verdict=Verdict.NOMATCH,
-    database=DatabaseRef("", ""),
-    started="2026-11-21T06:38:13.402Z",
-)
-MOST = ServiceResult(
-    ip="2001:db8::1",
-    port=65535,
-    proto="tcp",
-    host="a.example",
-    state="open",
-    name="http",
-    product='a"b\n\0€😀',
-    version="1",
-    extrainfo="x",
-    hostname="h",
-    ostype="Linux",
-    devicetype="router",
-    cpe=("cpe:/a:x:y", "cpe:/o:z"),
-    tunnel=Tunnel.SSL,
-    method="probed",
-    conf=10,
-    verdict=Verdict.INCOMPLETE,
-    reason=Reason.TLS,
-    evidence=Evidence("GetRequest", 5, True, "x", "y", "z"),
-    fingerprint="SF-Port\nSF:x",
-    tls=TlsFacts(
-        *("TLSv1.3", "x", "h2", "CN=a", "CN=b", ("a", "b"), "1950-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "00"),
-        *("rsa 2048", True),
-    ),
-    post={"post": {"database": {"name": "}"}}, "n": [1, 2.5, None, "é"]},
-    pseudo=Pseudo(40, "ff"),
-    database=DatabaseRef("builtin", "00"),
-    started="2026-11-22T00:00:00.000Z",
-    elapsed_ms=1 << 40,
-    connections=3,
-    bytes=1 << 40,
-)
-LINES = b"".join(row.to_json().encode() + b"\n" for row in (LEAST, MOST, LEAST))
 
 
 def test_rows_come_back_as_they_were() -> None:
@@ -130,3 +87,19 @@ def test_what_is_no_row_is_refused(line: bytes) -> None:
 def test_the_schema_says_its_version() -> None:
     """For whoever finds a file."""
     assert SCHEMA.metadata == {b"probemill.schema_version": b"1"}
+
+
+def test_a_table_of_another_time_is_read() -> None:
+    """Counts and flags that it does not have are zeros, and rows come back; what is no table of rows is refused."""
+    batch = batch_of(LINES)
+    tls = batch.column("tls")
+    older = pa.StructArray.from_arrays([tls.field("protocol")], names=["protocol"], mask=tls.is_null())
+    columns = {name: batch.column(name) for name in batch.schema.names if name not in {"conf", "schema_version"}}
+    read = conformed(pa.RecordBatch.from_pydict(columns | {"tls": older}))
+    assert read.column("conf").to_pylist() == [0, 0, 0]
+    assert read.column("schema_version").to_pylist() == [1, 1, 1]
+    assert read.column("tls").to_pylist()[1]["self_signed"] is False
+    assert read.column("tls").to_pylist()[0] is None
+    assert b'"tls":{"protocol":"TLSv1.3"' in lines_of(read)
+    with pytest.raises(InputError):
+        conformed(pa.RecordBatch.from_pydict(columns | {"tls": batch.column("ip")}))

@@ -71,7 +71,7 @@ PURE = {
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
-    "results": "collector columns schema suffixes table",
+    "results": "collector columns dialects json_schema schema suffixes table",
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {"engine/pool/limits.py", "engine/targets/prefixes.py"}

@@ -2,18 +2,25 @@
 
 import re
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
+import jsonschema
 import msgspec
 import pytest
+from rows import LEAST, MOST
 
 from engine.model import DatabaseRef, Reason, ServiceResult, TlsFacts, Verdict
-from engine.results.schema import ABOUT, COUNTS, result_schema
+from engine.results.json_schema import result_schema
+from engine.results.schema import ABOUT, COUNTS
 from engine.results.sinks import SINKS
+from engine.results.table import COLUMNS, VERSION, full_rows, lean_rows
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "result.md").read_text()
+
+VALIDATOR = jsonschema.Draft202012Validator(result_schema())
 
 FULL = ServiceResult(
     ip="192.0.2.1",
@@ -89,6 +96,66 @@ def test_the_example_of_the_document_is_a_row() -> None:
 @pytest.mark.parametrize("change", [{}, {"port": "22"}, {"verdict": "maybe"}, {"reason": 7}], ids=str)
 def test_rows_are_valid(change: dict[str, Any]) -> None:
     """What we write, the schema accepts; what we never write, it refuses."""
-    jsonschema = pytest.importorskip("jsonschema")
     row = msgspec.json.decode(msgspec.json.encode(FULL)) | change
-    assert jsonschema.Draft202012Validator(result_schema()).is_valid(row) is (not change)
+    assert VALIDATOR.is_valid(row) is (not change)
+
+
+@pytest.mark.parametrize("form", [full_rows, lean_rows])
+@pytest.mark.parametrize("row", [LEAST, MOST, FULL], ids=["least", "most", "full"])
+def test_rows_of_either_form_are_valid(form: Callable[[bytes], bytes], row: ServiceResult) -> None:
+    """One schema for both."""
+    VALIDATOR.validate(msgspec.json.decode(form(row.to_json().encode() + b"\n")))
+
+
+WRONG = [
+    *({"port": value} for value in (None, -1, 65536, 22.5)),
+    *({"conf": value} for value in (None, 11)),
+    *({"elapsed_ms": value} for value in (None, -1)),
+    *({"started": value} for value in (None, 1700000000)),
+    *({"database": value} for value in (None, "builtin", {"name": "builtin"})),
+    *({"evidence": value} for value in ({"probe": "NULL"}, {"probe": None, "line": 1}, {"probe": "", "line": -1})),
+    *({"tls": value} for value in (True, {"names": "a"}, {"names": [1]}, {"not_after": 1}, {"self_signed": None})),
+    *({"pseudo": value} for value in (40, {"ports": 40}, {"ports": "40", "hash": "x"})),
+    *({"proto": value} for value in (None, "sctp")),
+    *({"cpe": "cpe:/a:x"}, {"cpe": [None]}, {"post": []}, {"post": "{}"}, {"ip": None}, {"schema_version": 0}),
+    *({"state": ""}, {"state": "ajar"}, {"method": ""}, {"tunnel": "tls"}, {"reason": "bored"}, {"verdict": None}),
+]
+
+
+@pytest.mark.parametrize("change", WRONG, ids=str)
+def test_what_is_no_row_is_not_valid(change: dict[str, Any]) -> None:
+    """In either form."""
+    for form in (full_rows, lean_rows):
+        row = msgspec.json.decode(form(MOST.to_json().encode() + b"\n"))
+        assert not VALIDATOR.is_valid(row | change)
+
+
+@pytest.mark.parametrize("name", result_schema()["$defs"]["ServiceResult"]["required"])
+def test_what_is_always_there_may_not_be_missing(name: str) -> None:
+    """And nothing else is asked for: the least row has just that."""
+    row = msgspec.json.decode(LEAST.to_json())
+    assert VALIDATOR.is_valid(row)
+    del row[name]
+    assert not VALIDATOR.is_valid(row)
+
+
+def test_a_row_of_tomorrow_is_valid() -> None:
+    """Fields are only ever added, within structs, too."""
+    row = msgspec.json.decode(MOST.to_json())
+    assert VALIDATOR.is_valid(row | {"new": {"x": 1}, "tls": row["tls"] | {"new": 1}, "schema_version": VERSION + 1})
+
+
+def test_the_schema_agrees_with_the_columns() -> None:
+    """In names, in what is a time, and in what is null where a full row has nothing to say."""
+    document = result_schema()
+    definitions = document["$defs"]
+    full = msgspec.json.decode(full_rows(LEAST.to_json().encode() + b"\n"))
+    own = definitions["ServiceResult"]["properties"]
+    assert list(own) == [column.name for column in COLUMNS if not column.derived]
+    for name, shape in own.items():
+        alone = jsonschema.Draft202012Validator(shape | {"$defs": definitions})
+        assert alone.is_valid(None) is (full[name] is None), name
+    shapes = [item for struct in definitions.values() for item in struct["properties"].items()]
+    assert {name for name, shape in shapes if "format" in shape} == {"started", "not_before", "not_after"}
+    assert document["$id"].endswith(f":{VERSION}")
+    assert document["title"].endswith(f" {VERSION}")

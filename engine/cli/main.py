@@ -15,7 +15,8 @@ import click
 from engine import __version__
 from engine.cli.db import db_group
 from engine.cli.match import match_command
-from engine.cli.scan import scan_command, schema_command
+from engine.cli.scan import scan_command
+from engine.cli.schema import schema_command
 from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
 from engine.cli.state import state_command
 from engine.errors import ConfigError, EngineError, InputError

@@ -28,7 +28,6 @@ from engine.conversation.plan import Planner
 from engine.databases import database_files, open_database
 from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
-from engine.results.schema import result_schema
 from engine.results.sinks import STDOUT, Sink, Summary, open_sink
 from engine.results.sinks import Run as RunFacts
 from engine.results.suffixes import FORMS, PACKINGS, read_name
@@ -318,9 +317,3 @@ class _InputErrors:
     def summarise(self) -> None:
         if self.count:
             self._stderr.say(f"probemill: {self.count} input line{'s' * (self.count != 1)} skipped")
-
-
-@click.command("schema")
-def schema_command() -> None:
-    """Print the JSON Schema of a result row."""
-    click.echo(json.dumps(result_schema(), indent=2))

@@ -118,20 +118,32 @@ def conformed(batch: pa.RecordBatch) -> pa.RecordBatch:
     Raises InputError for columns of other types.
     """
     try:
-        names = set(batch.schema.names)
-        columns = [
-            batch.column(field.name).cast(field.type) if field.name in names else _absent(field, batch.num_rows)
-            for field in SCHEMA
-        ]
+        columns = [_conformed(batch, column, field) for column, field in zip(COLUMNS, SCHEMA, strict=True)]
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError) as error:
         raise InputError("rows", 0, f"its columns are not those of result rows: {_first_line(error)}") from error
 
 
-def _absent(field: pa.Field, count: int) -> pa.Array:
-    if field.name == "schema_version":
-        return pa.array([VERSION] * count, field.type)
-    return pa.nulls(count, field.type)
+def _conformed(batch: pa.RecordBatch, column: Column, field: pa.Field) -> pa.Array:
+    if field.name not in batch.schema.names:
+        if field.name == "schema_version":  # a table that does not say it is of the first
+            return pa.array([1] * batch.num_rows, field.type)
+        return _filled(pa.nulls(batch.num_rows, field.type), column)
+    found = batch.column(field.name)
+    return _filled(_struct(found, field.type) if column.fields else found.cast(field.type), column)
+
+
+def _struct(array: pa.StructArray, kind: pa.StructType) -> pa.Array:
+    """Field by field: a struct that lacks one cannot be cast."""
+    if not pa.types.is_struct(array.type):
+        raise pa.ArrowTypeError(f"{array.type} is no struct")
+    fields = [
+        array.field(array.type.get_field_index(f.name)).cast(f.type)
+        if array.type.get_field_index(f.name) >= 0
+        else pa.nulls(len(array), f.type)
+        for f in kind
+    ]
+    return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
 
 
 def _read(blob: bytes) -> pa.Table:

@@ -1,17 +1,15 @@
-"""The JSON Schema of a row, and the sentence that explains each of its fields.
+"""The sentence that explains each field of a row, and what else `ServiceResult` does not say of itself.
 
-The shape comes from `ServiceResult` itself; the sentences stand here and nowhere else: docs/result.md repeats them, and
-a test compares.
+The sentences stand here and nowhere else: docs/result.md repeats them, and a test compares. What is made from them:
+table (columns), json_schema, and through the columns dialects and arrow.
 """
-
-from typing import Any
 
 import msgspec
 
 from engine.model import DatabaseRef, Evidence, Pseudo, ServiceResult, TlsFacts
 
 COUNTS = ["elapsed_ms", "connections", "bytes"]  # written though they have defaults
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+STATES = ["open", "open|filtered", "closed", "filtered"]  # of a port, where anything is said of it
 
 ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
     ServiceResult: {
@@ -81,14 +79,3 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "sha256": "SHA-256 of its bytes, in hex.",
     },
 }
-
-
-def result_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of one NDJSON row."""
-    document: dict[str, Any] = {"$schema": DIALECT, **msgspec.json.schema(ServiceResult)}
-    document["$defs"]["ServiceResult"]["required"] += COUNTS
-    for struct, fields in ABOUT.items():
-        properties = document["$defs"][struct.__name__]["properties"]
-        for name, text in fields.items():
-            properties[name]["description"] = text
-    return document
