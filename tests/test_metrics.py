@@ -14,10 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from loopback import Farm, config, database_file, greeting_after, scan
 from prometheus_client import CollectorRegistry, generate_latest
 
+from engine.cli.main import cli
 from engine.cli.metrics import PREFIX, TALLY, RunMetrics, serve_metrics, snapshot
+from engine.cli.options import Endpoint
 from engine.errors import ConfigError
 
 OPERATIONS = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
@@ -113,22 +116,73 @@ def test_snapshot() -> None:
 
 
 def test_endpoint() -> None:
-    """On loopback only; a port that is taken is one clear error."""
+    """On the address that was named only; a port that is taken is one clear error."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    server, thread = serve_metrics(run(), port)
+    server, thread = serve_metrics(run(), "127.0.0.1", port)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             assert b"probemill_targets_done_total 9.0" in answer.read()
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", port), timeout=10).close()
-        with pytest.raises(ConfigError, match=f"--metrics {port}: Address already in use"):
-            serve_metrics(run(), port)
+        with pytest.raises(ConfigError, match=f"--metrics 127.0.0.1:{port}: Address already in use"):
+            serve_metrics(run(), "127.0.0.1", port)
     finally:
         server.shutdown()
         server.server_close()
         thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("9464", ("127.0.0.1", 9464)),
+        ("127.0.0.9:1", ("127.0.0.9", 1)),
+        ("0.0.0.0:65535", ("0.0.0.0", 65535)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_where_to_listen(said: str, meant: tuple[str, int]) -> None:
+    assert Endpoint()(said) == meant
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("0", "65536", "x", "-1", "127.0.0.1", "127.0.0.1:", ":9464", "::1:9464", "[::1]", "[::1]9464"),
+        *("[127.0.0.1]:9464", "localhost:9464", "127.0.0.256:9464", "[::g]:9464", "[]:9464", "127.0.0.1:99999"),
+        *("9464 ", "\u0663"),
+    ],
+)
+def test_where_nobody_can_listen(bad: str, tmp_path: Path) -> None:
+    """One line that names the option, before anything is scanned."""
+    done = CliRunner().invoke(cli, ["scan", "127.0.0.1:9", "-o", str(tmp_path / "rows"), "--metrics", bad])
+    assert done.exit_code == 2
+    assert "--metrics" in done.stderr
+    assert not (tmp_path / "rows").exists()
+
+
+def test_an_ipv6_endpoint() -> None:
+    """Listens there and nowhere else; an address of another machine is one clear error."""
+    with socket.socket(socket.AF_INET6) as sock:
+        try:
+            sock.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        port = sock.getsockname()[1]
+    server, thread = serve_metrics(run(), "::1", port)
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=10) as answer:
+            assert b"probemill_targets_done_total 9.0" in answer.read()
+        with pytest.raises(ConfigError, match=rf"--metrics \[::1\]:{port}: Address already in use"):
+            serve_metrics(run(), "::1", port)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+    with pytest.raises(ConfigError, match=f"--metrics 192.0.2.1:{port}: Cannot assign requested address"):
+        serve_metrics(run(), "192.0.2.1", port)
 
 
 def test_a_scan_counts(tmp_path: Path) -> None:

@@ -63,14 +63,15 @@ class RunMetrics:
         yield from families.values()
 
 
-def serve_metrics(run: Run, port: int) -> Any:
-    """Answer on loopback at `port` until the process ends. Raises ConfigError when the port is taken."""
+def serve_metrics(run: Run, address: str, port: int) -> Any:
+    """Answer there until the process ends. Raises ConfigError when the port is taken, or the address not ours."""
     registry = CollectorRegistry()
     registry.register(RunMetrics(run))
     try:
-        return start_http_server(port, addr="127.0.0.1", registry=registry)
+        return start_http_server(port, addr=address, registry=registry)
     except OSError as error:
-        raise ConfigError(f"--metrics {port}: {error.strerror}") from error
+        where = f"[{address}]" if ":" in address else address
+        raise ConfigError(f"--metrics {where}:{port}: {error.strerror}") from error
 
 
 def snapshot(run: Run) -> dict[str, Any]:

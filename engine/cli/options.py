@@ -5,6 +5,7 @@ knows is told here (`option`). docs/options.md is made from the same table. Nmap
 the same thing. What cannot be obeyed is a ConfigError naming the option.
 """
 
+import ipaddress
 import os
 import re
 from typing import Any
@@ -63,6 +64,28 @@ class Bytes(click.ParamType[int]):
         if not found:
             self.fail(f"{value!r} is not a size; write 65536, 64k, 8M or 1G", param, ctx)
         return int(found[1]) << {"": 0, "k": 10, "M": 20, "G": 30}[found[2]]
+
+
+class Endpoint(click.ParamType[tuple[str, int]]):
+    """Where to listen: PORT on loopback, ADDRESS:PORT, [IPV6]:PORT. Gives the address and the port."""
+
+    name = "endpoint"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"(?:(?:\[([^\[\]]*)\]|([^:\[\]]*)):)?([0-9]{1,5})", value)
+        if not found or not 0 < int(found[3]) <= 0xFFFF:
+            self.fail(f"{value!r} is no port, ADDRESS:PORT or [IPV6]:PORT; a port is 1 to 65535", param, ctx)
+        try:
+            if found[1] is not None:
+                return str(ipaddress.IPv6Address(found[1])), int(found[3])
+            return str(ipaddress.IPv4Address("127.0.0.1" if found[2] is None else found[2])), int(found[3])
+        except ValueError:
+            kind = "an IPv6" if found[1] is not None else "an IPv4"
+            self.fail(
+                f"{value!r}: what stands before the port is not {kind} address (names are not looked up)", param, ctx
+            )
 
 
 def field(name: str, *flags: str, metavar: str | None = None, many: bool = False, **other: Any) -> click.Option:
@@ -263,9 +286,10 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
         ),
         option(
             "--metrics",
-            type=click.IntRange(1, 65535),
-            metavar="PORT",
-            help="Prometheus metrics at `http://127.0.0.1:PORT/metrics`.",
+            type=Endpoint(),
+            metavar="[ADDR:]PORT",
+            help="Prometheus metrics at `http://127.0.0.1:PORT/metrics`, or at another address of this machine, for "
+            "whoever reaches it; IPv6 in brackets.",
         ),
         option(
             *("-v", "--verbose"),

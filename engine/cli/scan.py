@@ -241,7 +241,7 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
         watchers.append(asyncio.create_task(LiveLine(stderr).follow(run)))
     if options["stats_every"]:
         watchers.append(asyncio.create_task(_print_stats(run, stderr, options["stats_every"])))
-    server = serve_metrics(run, options["metrics"]) if options["metrics"] else None
+    server = serve_metrics(run, *options["metrics"]) if options["metrics"] else None
     try:
         await running
     except asyncio.CancelledError:
