@@ -48,6 +48,7 @@ def run(**changed: object) -> Any:
         "elapsed_s": 2.0,
         "collector": SimpleNamespace(rows=9, tally=Counter(COUNTS)),
         "outstanding": lambda: [4, 7],
+        "behind": lambda: {"parquet:/lake": 2},
         "restarts": lambda: 1,
     }
     return SimpleNamespace(**{**facts, **changed})
@@ -68,6 +69,7 @@ def test_text() -> None:
         'probemill_outstanding{worker="0"}': 4,
         'probemill_outstanding{worker="1"}': 7,
         "probemill_worker_restarts_total": 1,
+        'probemill_sink_segments_behind{sink="parquet:/lake"}': 2,
         'probemill_verdicts_total{verdict="hardmatched"}': 7,
         'probemill_verdicts_total{verdict="incomplete"}': 2,
         'probemill_reasons_total{reason="timeout"}': 2,
@@ -108,6 +110,7 @@ def test_snapshot() -> None:
         "connections": 12,
         "restarts": 1,
         "outstanding": [4, 7],
+        "sinks_behind": {"parquet:/lake": 2},
         "verdict": {"hardmatched": 7, "incomplete": 2},
         "reason": {"timeout": 2},
         "engine": {"compile": 1},

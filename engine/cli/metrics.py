@@ -49,6 +49,12 @@ class RunMetrics:
             outstanding.add_metric([str(worker)], count)
         yield outstanding
         yield CounterMetricFamily(PREFIX + "worker_restarts", "workers that died and were replaced", run.restarts())
+        behind = GaugeMetricFamily(
+            PREFIX + "sink_segments_behind", "committed segments that a sink lacks", labels=["sink"]
+        )
+        for sink, count in run.behind().items():
+            behind.add_metric([sink], count)
+        yield behind
         families: dict[str, CounterMetricFamily] = {}
         for name, count in run.collector.tally.copy().items():
             kind, _, label = name.partition(":")
@@ -93,5 +99,6 @@ def snapshot(run: Run) -> dict[str, Any]:
         "connections": tally["connections"],
         "restarts": run.restarts(),
         "outstanding": run.outstanding(),
+        **({"sinks_behind": behind} if (behind := run.behind()) else {}),
         **grouped,
     }
