@@ -13,13 +13,18 @@ from engine.cli.progress import LiveLine, rate, status_line, summary_table
 from engine.cli.stderr import Stderr
 
 
-def run(read: int = 0, *, ended: bool = False, **tally: int) -> Any:
-    """A run as far as it can be seen; tally names with `__` for `:`."""
+def run(read: int = 0, *, ended: bool = False, behind: int = 0, **tally: int) -> Any:
+    """A run as far as it can be seen, with one sink; tally names with `__` for `:`."""
     counts = Counter({name.replace("__", ":"): count for name, count in tally.items()})
     rows = sum(count for name, count in counts.items() if name.startswith("verdict:"))
     collector = SimpleNamespace(rows=rows, tally=counts)
     return SimpleNamespace(
-        collector=collector, read=read, in_flight=read - rows, input_ended=ended, started=time.monotonic()
+        collector=collector,
+        read=read,
+        in_flight=read - rows,
+        input_ended=ended,
+        started=time.monotonic(),
+        behind=lambda: {"delta:/lake": behind},
     )
 
 
@@ -27,6 +32,13 @@ def test_while_the_input_goes_on() -> None:
     """No total, no end in sight."""
     seen = run(5000, verdict__hardmatched=1200, verdict__softmatched=34, verdict__nomatch=66)
     assert status_line(seen, 987.6) == "1,300 done  988/s  3,700 in flight  1,234 identified"
+
+
+def test_what_is_left_to_deliver() -> None:
+    """When everything else is done: a sink that is some segments behind is no news before."""
+    done = run(2, ended=True, behind=3, verdict__hardmatched=2)
+    assert status_line(done, 0.0).endswith("2 identified  3 segments left to deliver")
+    assert "deliver" not in status_line(run(3, ended=True, behind=3, verdict__hardmatched=2), 1.0)
 
 
 def test_once_the_input_has_ended() -> None:

@@ -53,7 +53,9 @@ def status_line(run: Run, per_second: float) -> str:
         f"{identified:,} identified",
     ]
     parts += [f"{count:,} {reason}" for reason, count in failed]
-    if run.input_ended and per_second > 0:
+    if run.input_ended and not run.in_flight and (behind := max(run.behind().values(), default=0)):
+        parts.append(f"{behind:,} segments left to deliver")
+    elif run.input_ended and per_second > 0:
         parts.append(f"{run.in_flight / per_second:,.0f} s left")
     return "  ".join(parts)
 
