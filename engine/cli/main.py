@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from engine import __version__
+from engine.cli.convert import convert_command
 from engine.cli.db import db_group
 from engine.cli.match import match_command
 from engine.cli.scan import scan_command
@@ -37,6 +38,7 @@ def cli() -> None:
 
 cli.add_command(scan_command)
 cli.add_command(match_command)
+cli.add_command(convert_command)
 cli.add_command(db_group)
 cli.add_command(schema_command)
 cli.add_command(state_command)

@@ -1,19 +1,26 @@
 """Where files appear whole or not at all: a local folder, or a prefix of an object store (extra `lake`).
 
+A place is also where files are found and read again, and from which they are removed.
+
 Contract: a name that is there is never written over, because it can only be an earlier attempt at the same file; a
 local file is staged beside its place, synced and renamed, an object is created on condition that it does not exist.
 Credentials and endpoints of object stores come from the environment, as their own tools read them (AWS_ACCESS_KEY_ID,
 AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME, ...).
 """
 
+import errno
 import importlib
+import io
 import os
 import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from engine.errors import ConfigError, OutputError
 from engine.results.lake.base import Unavailable
@@ -22,6 +29,15 @@ STORES = {"s3", "gs", "gcs", "az", "abfs", "abfss", "azure"}
 INSTALL = "pip install 'probemill[lake]'"
 STAGED = ".probemill-"  # how the names of files begin that do not count yet
 ENDING = ".tmp"
+LISTINGS = 5  # attempts to list a folder while its files are replaced
+
+
+class Found(Struct, frozen=True, order=True):
+    """A file of a place. name: below it, with `/`. size: in bytes; changed: in nanoseconds since the epoch."""
+
+    name: str
+    size: int
+    changed: int
 
 
 class Place(Protocol):
@@ -40,6 +56,15 @@ class Place(Protocol):
 
     def staging(self, run: str, aside: Path) -> Path:
         """A local folder for the run's files, where `put` has the least to do. aside: the run's own."""
+
+    def files(self, under: str = "") -> Iterator[Found]:
+        """All files below a folder of the place, in no order; none where it is not there."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A file for reading, with `read1` and `seek`, whose errors are the system's (OSError)."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Files that may be there or not."""
 
 
 def open_place(where: str) -> Place:
@@ -104,6 +129,42 @@ class LocalPlace:
             raise self._error(error, "") from error
         return folder
 
+    def files(self, under: str = "") -> Iterator[Found]:
+        top = self._root / under
+        for attempt in range(LISTINGS):
+            try:
+                yield from list(self._listed(top))
+                return
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError) or attempt + 1 == LISTINGS:
+                    raise self._error(error, under) from error
+                if not top.exists():
+                    return
+
+    def _listed(self, top: Path) -> Iterator[Found]:
+        """Raises FileNotFoundError where something goes while we look: other files may have come for it."""
+        for folder, _, names in os.walk(top, onerror=_raised):
+            for name in names:
+                path = Path(folder, name)
+                facts = path.stat()
+                yield Found(path.relative_to(self._root).as_posix(), facts.st_size, facts.st_mtime_ns)
+
+    def open(self, name: str) -> BinaryIO:
+        return (self._root / name).open("rb")
+
+    def remove(self, names: Iterable[str]) -> None:
+        folders = set()
+        for name in names:
+            path = self._root / name
+            folders.add(path.parent)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise self._error(error, name) from error
+        for folder in folders:
+            with suppress(FileNotFoundError):
+                _sync(folder)
+
     def _error(self, error: OSError, name: str) -> OutputError:
         return OutputError(f"{Path(self.name, name)}: {error.strerror or error}")
 
@@ -161,6 +222,34 @@ class ObjectPlace:
     def staging(self, run: str, aside: Path) -> Path:
         return aside
 
+    def files(self, under: str = "") -> Iterator[Found]:
+        try:
+            for page in self._store_module.list(self._store, f"{under}/" if under else None):
+                for found in page:
+                    changed = int(found["last_modified"].timestamp() * 1e9)
+                    yield Found(found["path"], found["size"], changed)
+        except Exception as error:
+            raise self._error(error) from error
+
+    def open(self, name: str) -> BinaryIO:
+        try:
+            reader = self._store_module.open_reader(self._store, name)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise OSError(errno.EIO, _first_line(error)) from error
+        return io.BufferedReader(_Object(reader), 1 << 20)
+
+    def remove(self, names: Iterable[str]) -> None:
+        if not (gone := list(names)):
+            return
+        try:
+            self._store_module.delete(self._store, gone)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._error(error) from error
+
     def _create(self, content: Path | bytes, name: str) -> None:
         try:
             self._store_module.put(self._store, name, content, mode="create")
@@ -182,6 +271,37 @@ class ObjectPlace:
         if isinstance(error, (*lasting, FileNotFoundError)):
             return OutputError(text)
         return Unavailable(text)
+
+
+class _Object(io.RawIOBase):
+    """An object as Python's files are. The store's errors become OSError."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = bytes(self._reader.read(len(buffer)))
+        except Exception as error:
+            raise OSError(errno.EIO, _first_line(error)) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def _staged_name(suffix: str) -> str:

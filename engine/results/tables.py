@@ -1,0 +1,119 @@
+"""Rows out of tables: Parquet files, wherever they lie, and Delta tables, batch by batch. Needs the extra `lake`.
+
+Contract: a part is read in the same order each time, in memory that its row groups bound; every row is looked at, and
+one that is none is told by its number. Columns are found by name, and may be missing or more (`arrow.conformed`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+from msgspec import Struct
+
+from engine.errors import ConfigError, InputError, ReadError
+from engine.results.arrow import conformed, faults_of, lines_of, without
+from engine.results.lake import INSTALL
+from engine.results.rows import Rows
+
+BATCH_ROWS = 1 << 14
+
+
+class TableRows(Struct, frozen=True):
+    """Rows of SCHEMA."""
+
+    table: pa.RecordBatch
+
+    @property
+    def count(self) -> int:
+        return int(self.table.num_rows)
+
+    def lines(self) -> bytes:
+        return lines_of(self.table)
+
+    def cut(self, count: int) -> tuple[Rows, Rows]:
+        return TableRows(self.table.slice(0, count)), TableRows(self.table.slice(count))
+
+
+class Read(Struct):
+    """Some rows. share: of the part that has been read, 0 to 1; faults: the number of what is no row, and why."""
+
+    rows: TableRows
+    share: float
+    faults: list[tuple[int, str]]
+
+
+class DeltaPart(Struct):
+    """A file of a Delta table. size: in bytes; partition: column -> value."""
+
+    name: str
+    size: int
+    partition: dict[str, Any]
+    fragment: Any
+
+    def read(self) -> Iterator[Read]:
+        """Raises InputError behind what could be read."""
+        try:
+            count = self.fragment.count_rows()
+            batches = self.fragment.to_batches(batch_size=BATCH_ROWS, batch_readahead=1)
+            yield from _checked(self.name, batches, count, self.partition)
+        except (pa.ArrowException, OSError) as error:
+            kind = InputError if isinstance(error, pa.ArrowException) else ReadError
+            raise kind(self.name, 0, f"cannot be read: {_first_line(error)}") from error
+
+
+def read_parquet(file: BinaryIO, name: str, partition: Mapping[str, str]) -> Iterator[Read]:
+    """One file. name: as people may see it; partition: what the folders around it say of all its rows.
+
+    Raises InputError behind what could be read.
+    """
+    try:
+        with pa.parquet.ParquetFile(file) as opened:
+            count = opened.metadata.num_rows
+            yield from _checked(name, opened.iter_batches(BATCH_ROWS), count, partition)
+    except (pa.ArrowException, OSError) as error:
+        kind = ReadError if getattr(error, "errno", None) else InputError  # Arrow says OSError of damage, too
+        raise kind(name, 0, f"cannot be read as Parquet: {_first_line(error)}") from error
+
+
+def delta_parts(url: str) -> tuple[int, list[DeltaPart]]:
+    """The version of a Delta table, and its files, in the order of their names. Raises ConfigError, InputError."""
+    try:
+        deltalake = import_module("deltalake")
+    except ImportError:
+        raise ConfigError(f"delta:{url}: needs an extra package (deltalake): {INSTALL}") from None
+    try:
+        table = deltalake.DeltaTable(url)
+        fragments = table.to_pyarrow_dataset().get_fragments()
+        actions = pa.record_batch(table.get_add_actions())
+        sizes = dict(zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True))
+    except Exception as error:  # of the library's own kinds, which share no base
+        raise InputError(f"delta:{url}", 0, f"cannot be read: {_first_line(error)}") from error
+    parts = []
+    for fragment in sorted(fragments, key=lambda fragment: fragment.path):
+        keys = pa.dataset.get_partition_keys(fragment.partition_expression)
+        parts.append(DeltaPart(f"delta:{url}/{fragment.path}", sizes.get(fragment.path, 0), keys, fragment))
+    return table.version(), parts
+
+
+def _checked(name: str, batches: Iterable[pa.RecordBatch], count: int, partition: Mapping[str, Any]) -> Iterator[Read]:
+    at = 0
+    for batch in batches:
+        for column in partition.keys() - set(batch.schema.names):
+            batch = batch.append_column(column, pa.array([partition[column]] * batch.num_rows))
+        try:
+            rows = conformed(batch)
+        except InputError as error:
+            raise InputError(name, 0, error.reason) from error
+        faults = faults_of(rows)
+        if faults:
+            rows = without(rows, faults)
+        told = [(at + row + 1, faults[row]) for row in sorted(faults)]
+        at += batch.num_rows
+        yield Read(TableRows(rows), at / max(count, 1), told)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
