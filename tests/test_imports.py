@@ -26,7 +26,7 @@ WINGS = {
     "cli": "api run offline targets state results post conversation",
     "api": "pool targets results post transports",
     "run": "pool targets state results",
-    "offline": "targets results conversation",
+    "offline": "targets state results conversation",
     "pool": "targets post conversation transports",
     "targets": "state",
     "state": "results",
@@ -55,7 +55,7 @@ SIBLINGS = {
         *("permutation", "prefixes"),
     },
     "engine/results/sinks": {"base", "output"},
-    "engine/results/lake": {"base", "base_folder", "base_place"},
+    "engine/results/lake": {"base", "base_exchange", "base_folder", "base_place"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},
@@ -71,7 +71,7 @@ PURE = {
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
-    "results": "collector columns dialects json_schema schema suffixes table",
+    "results": "collector columns rows dialects json_schema schema suffixes table",
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {"engine/pool/limits.py", "engine/targets/prefixes.py"}

@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from engine import __version__
+from engine.cli.compact import compact_command
 from engine.cli.convert import convert_command
 from engine.cli.db import db_group
 from engine.cli.match import match_command
@@ -38,6 +39,7 @@ def cli() -> None:
 
 cli.add_command(scan_command)
 cli.add_command(match_command)
+cli.add_command(compact_command)
 cli.add_command(convert_command)
 cli.add_command(db_group)
 cli.add_command(schema_command)

@@ -8,11 +8,8 @@ what is missing; said once too often, it adds nothing. What fails in passing is 
 Rows whose input says which scan they are of (`scan=NAME` in Hive's folders, a column of a Delta table) keep that name.
 """
 
-import os
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -25,7 +22,7 @@ from engine.offline.reading import Deaf, Nothing, Reading, Watch
 from engine.offline.rows_in import Part
 from engine.results.lake import Batch, Delivery, Lake, Unavailable, open_lake
 from engine.results.rows import hand_over
-from engine.results.staged import own_folder
+from engine.results.staged import cache_folder, own_folder
 from engine.state.delivery import PATIENCE_S, PAUSES_S, SCAN_NAME, Deliveries, Terms
 from engine.state.journal import Journal, read_journal
 
@@ -98,7 +95,7 @@ class _Delivering:
 
     def bring(self) -> int:
         """-> how many rows. Raises OutputError, ConfigError, ReadError."""
-        with own_folder(_staging(self._run), "these inputs") as folder:
+        with own_folder(cache_folder("convert", self._run), "these inputs") as folder:
             lake = open_lake(self._goal.url, Delivery(self._run, self._goal.scan, str(folder), self._goal.full))
             try:
                 return self._patiently(lake)
@@ -153,17 +150,6 @@ class _Delivering:
         if not there:
             lake.commit(Batch(number, number))
         self._batches = max(self._batches, number)
-
-
-def _staging(run: str) -> Path:
-    """Where the files of a conversion are made, by whomever: the same place each time, which is locked."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not home.is_absolute():
-        with suppress(RuntimeError):  # a user without a home
-            home = Path("~/.cache").expanduser()
-    if not home.is_absolute():
-        home = Path(tempfile.gettempdir(), f"probemill-{os.getuid()}")
-    return home / "probemill-convert" / run
 
 
 def state_into_lake(folder: str, goal: Goal, watch: Watch, before: tuple[int, int] = (0, 0)) -> int:

@@ -8,7 +8,8 @@ a device, `-`) is written to as it is.
 
 import fcntl
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +17,20 @@ from engine.errors import ConfigError, OutputError
 from engine.results.sinks import STDOUT
 
 FOLDER = ".probemill-"
+
+
+def cache_folder(*steps: str) -> Path:
+    """A place for files that do not count yet: the same one each time, by whomever it is asked for on this machine."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not home.is_absolute():
+        with suppress(RuntimeError):  # a user without a home
+            home = Path("~/.cache").expanduser()
+    if not home.is_absolute():
+        home = Path(tempfile.gettempdir(), f"probemill-{os.getuid()}")
+    return home.joinpath("probemill-files", *steps)
+
+
+def _nothing(_folder: Path) -> None: ...
 
 
 @contextmanager
@@ -35,15 +50,17 @@ def staged(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def own_folder(folder: Path, what: str) -> Iterator[Path]:
+def own_folder(folder: Path, what: str, first: Callable[[Path], None] = _nothing) -> Iterator[Path]:
     """An empty folder that no other process uses, as long as the block. what: it is for, as people may see it.
 
+    first: called before the folder is emptied, to save what a process that was killed has left.
     Raises ConfigError where another process has it, OutputError where it cannot be made.
     """
     try:
         lock = _locked(folder)
         if lock is None:
             raise ConfigError(f"{what}: is being written by another process; wait for it")
+        first(folder)
         _empty(folder)
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror or error}") from error
@@ -85,5 +102,8 @@ def _publish(made: Path, place: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    for left in folder.iterdir():
-        left.unlink()
+    """A folder in it says that something is not in order yet: then everything stays for the next process."""
+    there = list(folder.iterdir())
+    if not any(left.is_dir() for left in there):
+        for left in there:
+            left.unlink()

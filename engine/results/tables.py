@@ -4,8 +4,9 @@ Contract: a part is read in the same order each time, in memory that its row gro
 one that is none is told by its number. Columns are found by name, and may be missing or more (`arrow.conformed`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -14,8 +15,10 @@ import pyarrow.parquet
 from msgspec import Struct
 
 from engine.errors import ConfigError, InputError, ReadError
-from engine.results.arrow import conformed, faults_of, lines_of, without
+from engine.results.arrow import SCHEMA, conformed, faults_of, lines_of, without
 from engine.results.lake import INSTALL
+from engine.results.lake.base_place import Place
+from engine.results.parquet import ParquetFile
 from engine.results.rows import Rows
 
 BATCH_ROWS = 1 << 14
@@ -76,6 +79,32 @@ def read_parquet(file: BinaryIO, name: str, partition: Mapping[str, str]) -> Ite
     except (pa.ArrowException, OSError) as error:
         kind = ReadError if getattr(error, "errno", None) else InputError  # Arrow says OSError of damage, too
         raise kind(name, 0, f"cannot be read as Parquet: {_first_line(error)}") from error
+
+
+def merge_parquet(place: Place, names: Sequence[str], path: Path) -> None:
+    """The rows of several files into a new one, as results/merge.py says."""
+    made = ParquetFile(path, SCHEMA)
+    try:
+        for name in names:
+            whole = f"{place.name}/{name}"
+            try:
+                with place.open(name) as file, pa.parquet.ParquetFile(file) as opened:
+                    if any(
+                        field.name not in SCHEMA.names or SCHEMA.field(field.name).type != field.type
+                        for field in opened.schema_arrow
+                    ):
+                        raise InputError(whole, 0, "has columns that this version does not know; left as it is")
+                    before = made.rows
+                    for batch in opened.iter_batches(BATCH_ROWS):
+                        made.write(conformed(batch))
+                    if made.rows - before != opened.metadata.num_rows:
+                        raise InputError(whole, 0, "holds another number of rows than it says")
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(whole, 0, f"cannot be read: {_first_line(error)}") from error
+        made.close()
+    except BaseException:
+        made.discard()
+        raise
 
 
 def delta_parts(url: str) -> tuple[int, list[DeltaPart]]:
