@@ -36,10 +36,10 @@ def _nothing(_folder: Path) -> None: ...
 @contextmanager
 def staged(path: str) -> Iterator[str]:
     """Raises OutputError, ConfigError for a file that another process is writing."""
-    place = Path(os.path.realpath(path))
-    if path == STDOUT or (place.exists() and not place.is_file()):
+    if path == STDOUT or (Path(path).exists() and not Path(path).is_file()):
         yield path
         return
+    place = Path(os.path.realpath(path))
     with own_folder(place.with_name(FOLDER + place.name), path) as folder:
         made = folder / place.name
         yield str(made)

@@ -116,7 +116,7 @@ def delta_parts(url: str) -> tuple[int, list[DeltaPart]]:
     try:
         table = deltalake.DeltaTable(url)
         fragments = table.to_pyarrow_dataset().get_fragments()
-        actions = pa.record_batch(table.get_add_actions())
+        actions = pa.table(table.get_add_actions())
         sizes = dict(zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True))
     except Exception as error:  # of the library's own kinds, which share no base
         raise InputError(f"delta:{url}", 0, f"cannot be read: {_first_line(error)}") from error
