@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -86,13 +86,15 @@ def open_inputs(path: str, form: str = "") -> list[Part]:
     scheme, _, rest = path.partition(":")
     if form == "delta" or scheme == "delta":
         return _delta(rest if scheme == "delta" else path)
-    if scheme in SCHEMES:
-        path = rest
-    elif "://" in path and scheme not in STORES | {"file"}:
-        raise ConfigError(f"{path}: cannot be read from; name a file, a folder, delta:PATH or a store")
+    path = rest if scheme in SCHEMES else path
     if path == STDIN:
         return [Part("standard input", None, "", None, lambda: _read_input(Source(STDIN), form))]
-    if scheme not in STORES:
+    store, is_url, _ = path.partition("://")
+    if is_url and store == "file":
+        path, is_url = unquote(urlsplit(path).path), ""
+    if is_url and store not in STORES:
+        raise ConfigError(f"{path}: cannot be read from; name a file, a folder, delta:PATH or a store")
+    if not is_url:
         if form == "state" or (not form and is_state(path)):
             return _segments(Path(path))
         if not form and Path(path, "_delta_log").is_dir():
