@@ -377,6 +377,8 @@ def _opened(folder: Folder, scan: str) -> _Notes:
             notes = _notes(file.read(MAX_SIZE))
         except msgspec.MsgspecError as error:
             raise OutputError(f"{folder}/{NAME}: is damaged ({error}); restore it from a copy") from error
+    if scan and not any(place.done or place.trying for place in notes.lakes.values()):
+        notes.scan = scan
     if scan and scan != notes.scan:
         raise ConfigError(f"--scan-name {scan}: this run is called {notes.scan}; leave the option out")
     return notes
