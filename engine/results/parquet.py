@@ -78,6 +78,7 @@ class ParquetFile:
         with suppress(OutputError):
             self._settle()
         self._thread.shutdown()
+        self._writer.is_open = False  # or it would end the file when it is let go of
         with suppress(OSError, pa.ArrowException):
             self._file.close()
         with suppress(OSError):

@@ -7,6 +7,7 @@ at `Delivery.size`, so its files need no limit of their own.
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +26,7 @@ ATTEMPTS = 5  # to commit, with others who change the table at the same moment
 class StagedFile(Struct, frozen=True):
     path: Path
     day: date
+    rows: int
 
 
 class Staging:
@@ -51,7 +53,7 @@ class Staging:
         """All of them, whole. Raises OutputError; then only `discard` is left to do."""
         for file in self._files.values():
             file.close()
-        return [StagedFile(file.path, day) for day, file in sorted(self._files.items())]
+        return [StagedFile(file.path, day, file.rows) for day, file in sorted(self._files.items())]
 
     def discard(self) -> None:
         """Remove all of them. Never raises."""
@@ -89,8 +91,9 @@ def marks_of(delivery: Delivery, batch: Batch) -> dict[str, str]:
 def settle(*paths: Path) -> None:
     """Have files, and that their folders name them, on the disk: what writes tables to local folders does not."""
     for path in {*paths, *(path.parent for path in paths)}:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with suppress(FileNotFoundError):  # maintenance of the table may have been there since
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)

@@ -20,12 +20,13 @@ _PASSING = re.compile(
     | SLOW_?DOWN | too\ many\ requests | INTERNAL_FAILURE | SERVICE_UNAVAILABLE
     | (status|code|response|error)\W*(code\W*)?5\d\d\b | \b5\d\d\ (internal|bad|service|gateway)
     | database\ is\ locked
+    | already\ exists | UNIQUE\ constraint            # another was faster in making it
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 _MENDED = {
     "scheme is not allowed": "set AWS_ALLOW_HTTP=true for a server without TLS",
-    "403": "see that the credentials may write there",
+    "403 forbidden": "see that the credentials may write there",
     "access_denied": "see that the credentials may write there",
     "nosuchbucket": "make the bucket first",
     "no_such_bucket": "make the bucket first",

@@ -1,8 +1,9 @@
 """A Delta Lake table, partitioned by scan and date, on a disk or in an object store.
 
 Each batch is one commit with an application transaction, `probemill/<run>` at the number of the batch's last segment:
-it says whether the table has the batch, and Delta refuses a second writer of the run that does not know of it. Files
-are put in place first and count from the commit on; those of a batch that is never committed are left to `vacuum`.
+it says whether the table has the batch, and Delta refuses a second writer of the run that does not know of it. (A file
+is named after run and segments, and a table has a file once: to commit it again changes nothing.) Files are put in
+place first and count from the commit on; those of a batch that is never committed are left to `vacuum`.
 
 Runs that append to one table do not disturb each other. Columns that the table does not have yet are added to it.
 Source: the Delta transaction log protocol, github.com/delta-io/delta/blob/master/PROTOCOL.md. Needs the extra `lake`.
@@ -12,13 +13,11 @@ import json
 import os
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pyarrow as pa
-import pyarrow.parquet
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
@@ -27,8 +26,6 @@ from engine.results.arrow import TABLE_SCHEMA
 from engine.results.lake.base import Batch, Delivery
 from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, Staging, marks_of, place_of, settle
 from engine.results.lake.base_trouble import trouble
-
-TEXT = 32  # characters of a text in statistics
 
 _FILE_SCHEMA = pa.schema([field for field in TABLE_SCHEMA if field.name not in PARTITIONS])  # paths have the others
 
@@ -40,8 +37,9 @@ class DeltaLake:
     """
 
     def __init__(self, uri: str, delivery: Delivery) -> None:
-        self._local = "://" not in uri
-        self._uri = str(Path(uri).absolute()) if self._local else uri
+        path = uri.removeprefix("file://")
+        self._local = "://" not in path
+        self._uri = str(Path(path).absolute()) if self._local else uri
         self.name = uri.partition("?")[0]
         self._delivery = delivery
         self._app = f"probemill/{delivery.run}"
@@ -81,10 +79,10 @@ class DeltaLake:
                 custom_metadata=marks_of(self._delivery, batch),
                 app_transactions=[Transaction(self._app, batch.last, _now())],
             )
-            table = self._current() or self._created()
-            if self._has(table, batch):
-                return
             try:
+                table = self._current() or self._created()
+                if self._has(table, batch):
+                    return
                 _fit(table)
                 table.create_write_transaction(
                     actions, "append", table.schema(), PARTITIONS, commit_properties=properties
@@ -123,7 +121,10 @@ class DeltaLake:
         if self._local:
             settle(Path(self._uri, place))
         values = {"scan": self._delivery.scan, "date": str(file.day)}
-        return AddAction(place, file.path.stat().st_size, values, _now(), True, _statistics(file.path))
+        # No bounds of columns: targets are shuffled, so those of all files would be alike; and deltalake's reader loses
+        # rows where only some columns have them. Readers find those of row groups in the file.
+        statistics = json.dumps({"numRecords": file.rows})
+        return AddAction(place, file.path.stat().st_size, values, _now(), True, statistics)
 
     def _store(self) -> Any:
         if self._local:
@@ -166,32 +167,3 @@ def _lacks(wanted: Iterable[pa.Field], found: Iterable[pa.Field]) -> bool:
         elif kind != field.type:
             raise ValueError(f"its column {field.name} is of the type {kind}, not {field.type}")
     return lacks
-
-
-def _statistics(path: Path) -> str:
-    """Of a file, as the log has them: of columns that are no lists and structs."""
-    about = pa.parquet.read_metadata(path)
-    low: dict[str, Any] = {}
-    high: dict[str, Any] = {}
-    nulls: dict[str, int] = {}
-    for column in range(about.num_columns):
-        groups = [about.row_group(group).column(column) for group in range(about.num_row_groups)]
-        name = groups[0].path_in_schema
-        found = [group.statistics for group in groups]
-        if "." in name or any(one is None or not one.has_null_count for one in found):
-            continue
-        nulls[name] = sum(one.null_count for one in found)
-        valued = [one for one in found if one.num_values]
-        if valued and all(one.has_min_max for one in valued):
-            low |= _bound(name, min(one.min for one in valued))
-            high |= _bound(name, max(one.max for one in valued), highest=True)
-    return json.dumps({"numRecords": about.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls})
-
-
-def _bound(name: str, value: Any, *, highest: bool = False) -> dict[str, Any]:
-    """A text may be cut where it is the lowest; of the highest, the part would be lower than the whole."""
-    if isinstance(value, datetime):
-        return {name: value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03}Z"}
-    if isinstance(value, str):
-        return {name: value[:TEXT]} if len(value) <= TEXT or not highest else {}
-    return {name: value} if isinstance(value, int) and not isinstance(value, bool) else {}

@@ -2,12 +2,14 @@
 
 Each batch is one transaction: a snapshot with its files, whose summary names the run and the segments, and the table
 property `probemill.<run>`, the number of the run's last segment here. The property says whether the table has a batch;
-it lives on when snapshots expire. Files are put in place first and count from the commit on.
+it lives on when snapshots expire. Files are put in place first and count from the commit on; nothing here removes those
+of a batch that is never committed (Iceberg's `remove_orphan_files` does).
 
 Runs that append to one table do not disturb each other. Columns that the table does not have yet are added to it.
 Source: iceberg.apache.org/spec and py.iceberg.apache.org/api. Needs the extra `lake`.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -34,6 +37,8 @@ from engine.results.arrow import TABLE_SCHEMA
 from engine.results.lake.base import Batch, Delivery
 from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, Staging, marks_of, place_of, settle
 from engine.results.lake.base_trouble import trouble
+
+logging.getLogger("pyiceberg").addHandler(logging.NullHandler())  # or it tells standard error of its retries
 
 CHUNK = 8 << 20  # bytes of a file, on its way to the table
 
@@ -179,17 +184,18 @@ def _surroundings() -> Iterator[tuple[str, str]]:
 
 def _fit(table: Table) -> None:
     """Add the columns that the table does not have. Raises what pyiceberg has for columns of another type."""
+    there = {field.name for field in table.schema().fields}
+    nullable = [field if field.name in there else field.with_nullable(True) for field in TABLE_SCHEMA]
     with table.update_schema() as change:
-        change.union_by_name(TABLE_SCHEMA)
+        change.union_by_name(pa.schema(nullable))  # what is added is null in the rows that are there
 
 
 def _settle(table: Table, places: list[str]) -> None:
-    """Have the commit on the disk, if it is a local one."""
+    """Have the commit on the disk, if the table is on a local one."""
     snapshot = table.current_snapshot()
-    written = [table.metadata_location, *places]
-    if snapshot is not None:
-        manifests = snapshot.manifests(table.io)
-        written += [one.manifest_path for one in manifests if one.added_snapshot_id == snapshot.snapshot_id]
-        written.append(snapshot.manifest_list)
-    parts = [urlsplit(place) for place in written]
-    settle(*(Path(part.path) for part in parts if part.scheme in {"", "file"}))
+    if urlsplit(table.metadata_location).scheme not in {"", "file"} or snapshot is None:
+        return
+    manifests = snapshot.manifests(table.io)
+    written = [one.manifest_path for one in manifests if one.added_snapshot_id == snapshot.snapshot_id]
+    written += [table.metadata_location, snapshot.manifest_list, *places]
+    settle(*(Path(urlsplit(place).path) for place in written))
