@@ -1,9 +1,8 @@
 """A Delta Lake table, partitioned by scan and date, on a disk or in an object store.
 
 Each batch is one commit with an application transaction, `probemill/<run>` at the number of the batch's last segment:
-it says whether the table has the batch, and Delta refuses a second writer of the run that does not know of it. (A file
-is named after run and segments, and a table has a file once: to commit it again changes nothing.) Files are put in
-place first and count from the commit on; those of a batch that is never committed are left to `vacuum`.
+it says whether the table has the batch, and Delta refuses a second writer of the run that does not know of it. Files
+are put in place first and count from the commit on; those of a batch that is never committed are left to `vacuum`.
 
 Runs that append to one table do not disturb each other. Columns that the table does not have yet are added to it.
 Source: the Delta transaction log protocol, github.com/delta-io/delta/blob/master/PROTOCOL.md. Needs the extra `lake`.
