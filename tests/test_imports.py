@@ -55,7 +55,7 @@ SIBLINGS = {
         *("permutation", "prefixes"),
     },
     "engine/results/sinks": {"base", "output"},
-    "engine/results/lake": {"base", "base_folder", "base_place"},
+    "engine/results/lake": {"base", "base_folder", "base_place", "base_tables", "base_trouble"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},
@@ -88,6 +88,9 @@ PLACES = {
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/",),
+    "deltalake": ("engine/results/lake/",),
+    "pyiceberg": ("engine/results/lake/",),
+    "obstore": ("engine/results/lake/",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.
