@@ -86,8 +86,11 @@ def _iceberg(where: str) -> pa.Table:
 
     target, _, query = where.partition("?")
     catalog, _, name = target.partition("/")
+    properties = dict(parse_qsl(query))
+    if "s3://" in query:  # pyiceberg does not look into the environment for it
+        properties |= {"s3.endpoint": os.environ["AWS_ENDPOINT_URL"], "s3.region": os.environ["AWS_REGION"]}
     try:
-        table = load_catalog(catalog, **dict(parse_qsl(query))).load_table(name)
+        table = load_catalog(catalog, **properties).load_table(name)
     except NoSuchTableError:
         return SCHEMA.empty_table()
     return table.scan(selected_fields=tuple(COLUMNS)).to_arrow().cast(SCHEMA)
