@@ -54,7 +54,7 @@ SIBLINGS = {
         *("permutation", "prefixes"),
     },
     "engine/results/sinks": {"base", "output"},
-    "engine/results/lake": {"base"},
+    "engine/results/lake": {"base", "base_copy"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},
@@ -87,6 +87,7 @@ PLACES = {
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/",),
+    "psycopg": ("engine/results/lake/postgres.py",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.
