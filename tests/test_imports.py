@@ -87,6 +87,7 @@ PLACES = {
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/",),
+    "confluent_kafka": ("engine/results/lake/kafka.py",),
     "psycopg": ("engine/results/lake/postgres.py",),
 }
 
