@@ -55,7 +55,7 @@ SIBLINGS = {
         *("permutation", "prefixes"),
     },
     "engine/results/sinks": {"base", "output"},
-    "engine/results/lake": {"base", "base_folder", "base_place", "base_tables", "base_trouble"},
+    "engine/results/lake": {"base", "base_copy", "base_folder", "base_place", "base_tables", "base_trouble"},
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},
@@ -91,6 +91,8 @@ PLACES = {
     "deltalake": ("engine/results/lake/",),
     "pyiceberg": ("engine/results/lake/",),
     "obstore": ("engine/results/lake/",),
+    "confluent_kafka": ("engine/results/lake/kafka.py",),
+    "psycopg": ("engine/results/lake/postgres.py",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.
