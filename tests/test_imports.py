@@ -23,7 +23,7 @@ GROUND = {
 }
 WINGS = {
     "cli": "api run offline targets state results post conversation",
-    "api": "pool targets results post transports",
+    "api": "pool targets results post conversation transports",
     "run": "pool targets state results",
     "offline": "targets results conversation",
     "pool": "targets post conversation transports",
@@ -66,7 +66,7 @@ WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subproce
 PURE = {
     "": "errors model text",
     "conversation": "driver fingerprint plan scan timing trace",
-    "offline": "faults questions records",
+    "offline": "answers faults questions records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
