@@ -23,6 +23,7 @@ GROUND = {
 }
 WINGS = {
     "cli": "api run offline targets state results post conversation",
+    "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
     "run": "pool targets state results",
     "offline": "targets results conversation",
@@ -86,7 +87,7 @@ PLACES = {
     "prometheus_client": ("engine/cli/metrics.py",),
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
-    "pyarrow": ("engine/results/",),
+    "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py"),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.
