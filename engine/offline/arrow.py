@@ -6,6 +6,7 @@ database is compiled once in a process. Needs the extra `lake`.
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -111,8 +112,7 @@ def _column(
 def _structs(rows: list[MatchRow]) -> pa.StructArray:
     arrays = []
     for field in MATCH:
-        values = [getattr(row, field.name) for row in rows]
-        if not (pa.types.is_boolean(field.type) or pa.types.is_integer(field.type)):
-            values = [value or None for value in values]
-        arrays.append(pa.array(values, field.type))
+        values = map(attrgetter(field.name), rows)
+        full = pa.types.is_boolean(field.type) or pa.types.is_integer(field.type)
+        arrays.append(pa.array(list(values) if full else [value or None for value in values], field.type))
     return pa.StructArray.from_arrays(arrays, fields=list(MATCH))

@@ -33,22 +33,30 @@ def is_number(kind: pa.DataType) -> bool:
 def record_batches(batches: Batches, rows: int) -> Iterator[pa.RecordBatch]:
     """Batches of at most `rows` rows each; of a stream without any, one of no rows, which has its columns.
 
-    Raises ConfigError for what is neither.
+    Raises ConfigError for what is neither a stream nor an iterable of batches; what these raise passes through.
     """
     if hasattr(batches, "__arrow_c_stream__"):
-        reader = pa.RecordBatchReader.from_stream(batches)
-        batch = pa.RecordBatch.from_pylist([], schema=reader.schema)
-        seen = False
-        for batch in reader:
-            seen = True
-            yield from _slices(batch, rows)
-        if not seen:
-            yield batch
-        return
+        batches = _streamed(batches)
+    elif not isinstance(batches, Iterable):
+        raise ConfigError(f"batches: {type(batches).__name__} cannot be used; expected record batches")
     for batch in batches:
         if not isinstance(batch, pa.RecordBatch):
             raise ConfigError(f"batches: {type(batch).__name__} cannot be used; expected pyarrow.RecordBatch")
         yield from _slices(batch, rows)
+
+
+def _streamed(source: Any) -> Iterator[pa.RecordBatch]:
+    try:
+        reader = pa.RecordBatchReader.from_stream(source)
+    except pa.ArrowException as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"batches: {type(source).__name__} cannot be used: {reason}") from error
+    empty = True
+    for batch in reader:
+        empty = False
+        yield batch
+    if empty:
+        yield pa.RecordBatch.from_pylist([], schema=reader.schema)
 
 
 def _slices(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
