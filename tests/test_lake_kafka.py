@@ -1,6 +1,6 @@
 """A topic of Kafka as a lake.
 
-Two clusters stand in for a real one, which no package index has. `kafka_broker.Broker` keeps to the protocol's rules
+Two clusters stand in for a real one, which no package index has. `bench/kafka_broker.py` keeps to the protocol's rules
 for transactions, so that exactly-once is shown from end to end through librdkafka's own producer and consumer.
 librdkafka's mock cluster is somebody else's reading of the protocol, but it forgets offsets in transactions and shows
 aborted rows: here it only has to take everything that the lake says. What only a real cluster can show: that replicas
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka_broker import Broker
 from streams import LEAST, MOST, Writer, deliver, lines, rows
 
+from bench.kafka_broker import Broker
 from engine.errors import ConfigError, OutputError
 from engine.model import ServiceResult
 from engine.results.lake.base import Batch, Delivery, Unavailable

@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from postgres_server import MISSING, PASSWORD, Postgres
 from streams import LEAST, Writer, deliver, key, lines, rows
 
+from bench.postgres_server import MISSING, PASSWORD, Postgres
 from engine.errors import ConfigError, OutputError
 from engine.model import ServiceResult
 from engine.results.lake.base import Batch, Delivery, Unavailable

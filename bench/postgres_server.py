@@ -1,4 +1,4 @@
-"""A private PostgreSQL on a loopback port, for tests: as the user `postgres` where the tests run as root."""
+"""A private PostgreSQL on a loopback port, for tests and benchmarks: as the user `postgres` where we are root."""
 
 import os
 import pwd
