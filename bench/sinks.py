@@ -161,7 +161,7 @@ def writing(console: Console, folder: Path, count: int, remote: bool) -> None:
     for name, url in local_sinks(folder).items():
         add(name, url, lambda name=name: size_of(folder / name))  # type: ignore[misc]
         shutil.rmtree(folder / name, ignore_errors=True)
-    with server_sinks(folder) as sinks:
+    with server_sinks() as sinks:
         for name, url in sinks.items():
             add(name, url)
     if remote:
@@ -181,14 +181,16 @@ def local_sinks(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def server_sinks(folder: Path) -> Iterator[dict[str, str]]:
+def server_sinks() -> Iterator[dict[str, str]]:
     """A private PostgreSQL, where there is one, and a broker of Kafka in this process, as long as the block."""
     with ExitStack() as running:
         broker = Broker({"services": 4})
         running.callback(broker.down)
         found = {"kafka": f"kafka:{broker.address}/services"}
         if MISSING is None:
-            server = Postgres(Path(running.enter_context(tempfile.TemporaryDirectory())) / "postgres")
+            place = Path(running.enter_context(tempfile.TemporaryDirectory()))
+            place.chmod(0o711)  # the server may run as another user
+            server = Postgres(place / "postgres")
             running.callback(server.close)
             os.environ["PGPASSWORD"] = PASSWORD
             found["postgres"] = f"postgres://probe@127.0.0.1:{server.port}/postgres?table=services"
