@@ -2,11 +2,12 @@
 
     python -m bench.chaos_sinks [--kills 20] [--targets 3000] [--seed N] [SINK ...]
 
-For each sink, on the local disk, at a server on loopback and in an S3 API on loopback: scans of a loopback farm with a state folder and that
-sink, in small batches, are killed with SIGKILL at moments drawn over the length of an undisturbed run, and resumed; a
-scan that is done is followed by the next one, into the same table. With S3, the server is killed and started again in
-between, too. All the while a reader reads the table: it must never see half a file, nor a row twice. In the end every
-scan must be there with all its rows, each once. Exit code 1 where anything was lost, doubled or broken.
+For each sink, on the local disk, at a server on loopback and in an S3 API on loopback: scans of a loopback farm with a
+state folder and that sink, in small batches, are killed with SIGKILL at moments drawn over the length of an undisturbed
+run, and resumed; a scan that is done is followed by the next one, into the same table. With S3, the server is killed
+and started again in between, too. All the while a reader reads the table: it must never see half a file, nor a row
+twice. In the end every scan must be there with all its rows, each once. Exit code 1 where anything was lost, doubled or
+broken.
 """
 
 import argparse
