@@ -2,11 +2,12 @@
 
     python -m bench.chaos_sinks [--kills 20] [--targets 3000] [--seed N] [SINK ...]
 
-For each sink, on the local disk and in an S3 API on loopback: scans of a loopback farm with a state folder and that
-sink, in small batches, are killed with SIGKILL at moments drawn over the length of an undisturbed run, and resumed; a
-scan that is done is followed by the next one, into the same table. With S3, the server is killed and started again in
-between, too. All the while a reader reads the table: it must never see half a file, nor a row twice. In the end every
-scan must be there with all its rows, each once. Exit code 1 where anything was lost, doubled or broken.
+For each sink, on the local disk, at a server on loopback and in an S3 API on loopback: scans of a loopback farm with a
+state folder and that sink, in small batches, are killed with SIGKILL at moments drawn over the length of an undisturbed
+run, and resumed; a scan that is done is followed by the next one, into the same table. With S3, the server is killed
+and started again in between, too. All the while a reader reads the table: it must never see half a file, nor a row
+twice. In the end every scan must be there with all its rows, each once. Exit code 1 where anything was lost, doubled or
+broken.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from bench.chaos import GIVE_UP_S, Arena
 from bench.farm import farm
 from bench.lake_contents import keys
 from bench.object_store import ObjectStore, object_store
-from bench.sinks import local_sinks, remote_sinks
+from bench.sinks import local_sinks, remote_sinks, server_sinks
 
 DELAY_S = 0.05
 OPTIONS = ["--sink-size", "20k", "--sink-seconds", "1", "--scan-name", "chaos"]
@@ -185,11 +186,16 @@ def main() -> int:
     print(f"seed {options.seed}, {options.targets} targets a scan")
     rng = random.Random(options.seed)
     perfect = True
-    with tempfile.TemporaryDirectory() as name, farm(DELAY_S) as port, object_store() as store:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        farm(DELAY_S) as port,
+        object_store() as store,
+        server_sinks() as servers,
+    ):
         os.environ.update(store.environment)
         folder = Path(name)
         arena = Arena.build(folder, port, options.targets)
-        for sinks, server in ((local_sinks(folder), None), (remote_sinks(folder), store)):
+        for sinks, server in ((local_sinks(folder) | servers, None), (remote_sinks(folder), store)):
             for sink, url in sinks.items():
                 if options.sinks and sink not in options.sinks:
                     continue

@@ -86,11 +86,47 @@ def _iceberg(where: str) -> pa.Table:
 
     target, _, query = where.partition("?")
     catalog, _, name = target.partition("/")
+    properties = dict(parse_qsl(query))
+    if "s3://" in query:  # pyiceberg does not look into the environment for it
+        properties |= {"s3.endpoint": os.environ["AWS_ENDPOINT_URL"], "s3.region": os.environ["AWS_REGION"]}
     try:
-        table = load_catalog(catalog, **dict(parse_qsl(query))).load_table(name)
+        table = load_catalog(catalog, **properties).load_table(name)
     except NoSuchTableError:
         return SCHEMA.empty_table()
     return table.scan(selected_fields=tuple(COLUMNS)).to_arrow().cast(SCHEMA)
+
+
+def _kafka(where: str) -> pa.Table:
+    """What is committed, from all partitions."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    brokers, _, topic = where.partition("?")[0].rpartition("/")
+    settings = {"bootstrap.servers": brokers, "group.id": "bench", "isolation.level": "read_committed"}
+    consumer = Consumer(settings | {"enable.partition.eof": True, "log_level": 0})
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    rows, ends = [], 0
+    while ends < len(partitions):
+        for message in consumer.consume(10_000, timeout=1.0):
+            if message.error() is not None:
+                ends += 1
+            else:
+                row = json.loads(message.value())
+                rows.append({column: row[column] for column in COLUMNS})
+    consumer.close()
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _postgres(where: str) -> pa.Table:
+    import psycopg
+
+    url, _, query = where.partition("?")
+    table = dict(parse_qsl(query))["table"]
+    with psycopg.connect(f"postgres:{url}") as connection:
+        exists = connection.execute("SELECT to_regclass(%s)", [table]).fetchall()[0][0]
+        rows = connection.execute(f"SELECT ip, port, proto FROM {table}").fetchall() if exists else []
+    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)], SCHEMA)
 
 
 def _file_system(where: str) -> tuple[pa.fs.FileSystem, str]:
@@ -105,4 +141,11 @@ def _files(system: pa.fs.FileSystem, path: str, suffix: str) -> Iterator[str]:
     return (entry.path for entry in system.get_file_info(selector) if entry.path.endswith(suffix))
 
 
-_READERS = {"parquet": _parquet, "ndjson+zstd": _ndjson, "delta": _delta, "iceberg": _iceberg}
+_READERS = {
+    "parquet": _parquet,
+    "ndjson+zstd": _ndjson,
+    "delta": _delta,
+    "iceberg": _iceberg,
+    "kafka": _kafka,
+    "postgres": _postgres,
+}

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -28,9 +28,11 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from bench.kafka_broker import Broker
 from bench.lake_contents import SCHEMA, Summary, keys, summary
 from bench.native import CompilerError, addresses, compiled, farm
 from bench.object_store import BUCKET, object_store
+from bench.postgres_server import MISSING, PASSWORD, Postgres
 from bench.shapes import blobs
 from engine.results.lake import Batch, Delivery, open_lake
 from engine.results.sinks import Run, open_sink
@@ -159,6 +161,9 @@ def writing(console: Console, folder: Path, count: int, remote: bool) -> None:
     for name, url in local_sinks(folder).items():
         add(name, url, lambda name=name: size_of(folder / name))  # type: ignore[misc]
         shutil.rmtree(folder / name, ignore_errors=True)
+    with server_sinks() as sinks:
+        for name, url in sinks.items():
+            add(name, url)
     if remote:
         with object_store() as store:
             os.environ.update(store.environment)
@@ -173,6 +178,23 @@ def local_sinks(folder: Path) -> dict[str, str]:
     catalog.mkdir(exist_ok=True)
     iceberg = f"iceberg:local/scans.services?uri=sqlite:///{catalog}/catalog.db&warehouse=file://{catalog}/warehouse"
     return {form: f"{form}:{folder / form}" for form in ("parquet", "ndjson+zstd", "delta")} | {"iceberg": iceberg}
+
+
+@contextmanager
+def server_sinks() -> Iterator[dict[str, str]]:
+    """A private PostgreSQL, where there is one, and a broker of Kafka in this process, as long as the block."""
+    with ExitStack() as running:
+        broker = Broker({"services": 4})
+        running.callback(broker.down)
+        found = {"kafka": f"kafka:{broker.address}/services"}
+        if MISSING is None:
+            place = Path(running.enter_context(tempfile.TemporaryDirectory()))
+            place.chmod(0o711)  # the server may run as another user
+            server = Postgres(place / "postgres")
+            running.callback(server.close)
+            os.environ["PGPASSWORD"] = PASSWORD
+            found["postgres"] = f"postgres://probe@127.0.0.1:{server.port}/postgres?table=services"
+        yield found
 
 
 def remote_sinks(folder: Path) -> dict[str, str]:

@@ -3,19 +3,19 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import suppress
-from functools import lru_cache
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import aclosing, suppress
 from typing import Annotated
 
 from msgspec import Meta, ValidationError, convert, to_builtins
 
-from engine.databases import open_matcher
+from engine.conversation.context import scan_context
+from engine.databases import shared_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
 from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.runners import Runner, deadline
-from engine.pool.runners.inline import InlineRunner
+from engine.pool.runners.inline import InlineRunner, MakeContext
 from engine.pool.runners.processes import ProcessRunner
 from engine.post import module_names
 from engine.post.second_opinion import open_opinion
@@ -25,7 +25,7 @@ from engine.targets.plain import PlainReader
 from engine.targets.selection import select
 from engine.targets.source import TargetSource
 from engine.transports.local_addresses import check_sources
-from matcher import Match, Matcher, Proto
+from matcher import Match, Proto
 
 
 class _Checked(Target, frozen=True, array_like=True):
@@ -39,8 +39,8 @@ class _Checked(Target, frozen=True, array_like=True):
 Targets = Iterable[str | Target] | AsyncIterable[str | Target]
 
 
-def make_runner(config: ScanConfig) -> Runner:
-    """The runner that `config.workers` asks for.
+def make_runner(config: ScanConfig, context: MakeContext = scan_context) -> Runner:
+    """The runner that `config.workers` asks for. context: makes a scan without workers ready.
 
     Raises ConfigError for a source address that is not this machine's or a post-processing module that is not there,
     MatcherError for a folder of fingerprints that cannot be used. A database that cannot be is found out when it runs.
@@ -50,7 +50,7 @@ def make_runner(config: ScanConfig) -> Runner:
     if config.recog:
         open_opinion(config.recog)  # what is wrong with the folder is said before anything begins
     raise_descriptor_limit()
-    return ProcessRunner(config) if config.workers else InlineRunner(config)
+    return ProcessRunner(config) if config.workers else InlineRunner(config, context)
 
 
 async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncIterator[ServiceResult]:
@@ -62,17 +62,26 @@ async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncItera
     at the first text that is no target, ConfigError for a config that cannot be obeyed, MatcherError for an unusable
     database.
     """
-    config = config or ScanConfig()
+    async with aclosing(encoded_rows(targets, config or ScanConfig())) as batches:
+        async for batch in batches:
+            for row in decode_rows(batch):
+                yield row
+
+
+async def encoded_rows(
+    targets: Targets, config: ScanConfig, context: MakeContext = scan_context
+) -> AsyncGenerator[bytes, None]:
+    """As `scan`: the rows as NDJSON lines, as many together as a worker sends. context: as `make_runner` has it."""
     if isinstance(targets, str | bytes | Target):
         raise ConfigError(f"targets: {targets!r} is one target; give a list of them")
     selection = select(config)
-    runner = make_runner(config)
-    results: asyncio.Queue[list[ServiceResult] | None] = asyncio.Queue()
+    runner = make_runner(config, context)
+    results: asyncio.Queue[bytes | None] = asyncio.Queue()
     room = asyncio.Semaphore(8)  # batches that wait to be taken; the end always finds a place
 
     async def deliver(batch: Batch) -> None:
         await room.acquire()
-        results.put_nowait(decode_rows(batch.rows))
+        results.put_nowait(batch.rows)
 
     async def run() -> None:
         items = _items(targets, PlainReader("targets", selection.ports))
@@ -87,8 +96,7 @@ async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncItera
     try:
         while (rows := await results.get()) is not None:
             room.release()
-            for row in rows:
-                yield row
+            yield rows
         await running
     finally:
         running.cancel()
@@ -139,16 +147,12 @@ def match(
     config = config or ScanConfig()
     if not isinstance(response, bytes | bytearray | memoryview):
         raise ConfigError(f"response: {response!r} cannot be used; expected the bytes that were received")
-    matcher = _matcher(config.probes, config.matcher)
-    asked = matcher.database.probe(probe, proto)
+    shared = shared_matcher(config.probes, config.matcher)
+    database = shared.matcher.database
+    asked = database.probe(probe, proto)
     if asked is None:
-        raise ConfigError(f"{matcher.database.name} has no {proto} probe {probe!r}")
-    return matcher.match(asked, bytes(response))
-
-
-@lru_cache(maxsize=4)
-def _matcher(probes: tuple[str, ...], engine: str) -> Matcher:
-    return open_matcher(probes, engine)
+        raise ConfigError(f"{database.name} has no {proto} probe {probe!r}")
+    return shared.match(asked, bytes(response))
 
 
 async def _next(results: AsyncIterator[ServiceResult]) -> ServiceResult:

@@ -2,10 +2,12 @@
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 from engine.services import FILE_NAME, SYSTEM_FILE, ServiceTable
-from matcher import Matcher, ProbeDatabase, compile_matcher, find_database, load_databases, nmap_file
+from matcher import Match, Matcher, Probe, ProbeDatabase, compile_matcher, find_database, load_databases, nmap_file
 
 
 class _ServiceRows:
@@ -49,3 +51,32 @@ def open_matcher(probes: Sequence[str], engine: str, progress: Callable[[int, in
     finally:
         gc.enable()
         gc.freeze()
+
+
+class SharedMatcher:
+    """A matcher that several threads may ask; by itself it answers one at a time."""
+
+    def __init__(self, matcher: Matcher) -> None:
+        self.matcher = matcher
+        self._alone = Lock()
+
+    def match(self, probe: Probe, response: bytes) -> Match | None:
+        with self._alone:
+            return self.matcher.match(probe, response)
+
+
+_opening = Lock()
+
+
+def shared_matcher(probes: tuple[str, ...], engine: str) -> SharedMatcher:
+    """The process's own: the first call with a choice compiles it, the others use it. Raises MatcherError.
+
+    A database whose file has changed since is not read again.
+    """
+    with _opening:
+        return _shared(probes, engine)
+
+
+@lru_cache(maxsize=4)
+def _shared(probes: tuple[str, ...], engine: str) -> SharedMatcher:
+    return SharedMatcher(open_matcher(probes, engine))

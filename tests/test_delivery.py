@@ -338,8 +338,11 @@ def test_a_lake_that_is_not_there_is_said_before_anything_begins(tmp_path: Path,
 
 
 def test_the_name_of_a_scan_stays(tmp_path: Path, shelf: Shelf) -> None:
-    """It is part of names that lakes have already; and it names folders."""
-    opened(tmp_path, Terms(scan="weekly-1")).close(SUMMARY)
+    """Once it is part of names that lakes have; and it names folders."""
+    opened(tmp_path, Terms(scan="weekly-0")).close(SUMMARY)
+    sink = opened(tmp_path, Terms(scan="weekly-1"))
+    sink.take(rows(0))
+    sink.close(SUMMARY)
     opened(tmp_path).close(SUMMARY)
     with pytest.raises(ConfigError, match="this run is called weekly-1"):
         opened(tmp_path, Terms(scan="weekly-2"))

@@ -24,7 +24,8 @@ GROUND = {
 }
 WINGS = {
     "cli": "api run offline targets state results post conversation",
-    "api": "pool targets results post transports",
+    "arrow": "api offline results conversation",
+    "api": "pool targets results post conversation transports",
     "run": "pool targets state results",
     "offline": "targets state results conversation",
     "pool": "targets post conversation transports",
@@ -55,7 +56,9 @@ SIBLINGS = {
         *("permutation", "prefixes"),
     },
     "engine/results/sinks": {"base", "output"},
-    "engine/results/lake": {"base", "base_exchange", "base_folder", "base_place"},
+    "engine/results/lake": {
+        *("base", "base_copy", "base_exchange", "base_folder", "base_place", "base_tables", "base_trouble"),
+    },
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},
@@ -67,7 +70,7 @@ WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subproce
 PURE = {
     "": "errors model text unpack",
     "conversation": "driver fingerprint plan scan timing trace",
-    "offline": "faults questions records",
+    "offline": "answers faults questions records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
@@ -87,7 +90,12 @@ PLACES = {
     "prometheus_client": ("engine/cli/metrics.py",),
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
-    "pyarrow": ("engine/results/",),
+    "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py"),
+    "deltalake": ("engine/results/lake/",),
+    "pyiceberg": ("engine/results/lake/",),
+    "obstore": ("engine/results/lake/",),
+    "confluent_kafka": ("engine/results/lake/kafka.py",),
+    "psycopg": ("engine/results/lake/postgres.py",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.

@@ -614,3 +614,17 @@ def test_other_inputs_are_refused(inputs: tuple[list[bytes], ...]) -> None:
     position = digested(InputDigest(), [b"a\n"], [b"b\nc\n"]).position()
     with pytest.raises(ConfigError, match="not those that this run was begun with"):
         digested(InputDigest(position), *inputs).check_end()
+
+
+def test_a_run_that_has_done_nothing_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Another one may begin there, with another plan; once something is done, it may not."""
+    Journal.open(tmp_path, {"targets": ["a"]}).close()
+    journal = Journal.open(tmp_path, {"targets": ["b"]})
+    done = OrdinalSet()
+    done.update([0])
+    assert journal.commit(Manifest(done.encode()), Position())
+    journal.close()
+    with pytest.raises(ConfigError, match="holds a run"):
+        Journal.open(tmp_path, {"targets": ["b"]})
+    with pytest.raises(ConfigError, match="other targets"):
+        Journal.open(tmp_path, {"targets": ["a"]}, resume=True)

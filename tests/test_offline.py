@@ -13,6 +13,7 @@ import pytest
 from engine.conversation.fingerprint import Fingerprint, unwrap
 from engine.databases import open_matcher
 from engine.errors import EngineError
+from engine.offline import answers
 from engine.offline import identify as offline
 from engine.offline.faults import KEPT, RECORDS, REPORT, Faults, Texts
 from engine.offline.forms.base import Row
@@ -245,7 +246,7 @@ def test_a_row_that_has_been_answered_is_answered_anew(identifier: Identifier) -
 
 def test_what_is_remembered_is_what_was_said(identifier: Identifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """The memory of short responses changes no answer, also when it overflows."""
-    monkeypatch.setattr(offline, "REMEMBERED", 3)
+    monkeypatch.setattr(answers, "REMEMBERED", 3)
     texts = ["SSH-2.0-a", "none", "220 ", "SSH-2.0-b", "lines"]
     rows = [{"banner": text, "probe": probe} for text in texts for probe in ("NULL", "GenericLines")] * 4
     together = identifier.answer(Chunk("\n".join(map(json.dumps, rows)).encode(), 0, 0)).out.splitlines()

@@ -34,6 +34,28 @@ def test_the_wheel_carries_our_database_and_licence(wheel: list[str]) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
 
 
+def test_arrow_is_imported_when_it_is_asked_for() -> None:
+    """`import probemill`, also with a star, stays light; what is not there is said in one line."""
+    script = """
+import sys
+sys.modules["pyarrow"] = None  # as if it were not installed
+import probemill
+from probemill import *
+assert "engine.arrow" not in sys.modules
+try:
+    from probemill import arrow
+except ImportError as error:
+    assert str(error) == "probemill.arrow needs pyarrow: pip install 'probemill[lake]'", error
+else:
+    raise AssertionError
+try:
+    probemill.nothing
+except AttributeError as error:
+    assert str(error) == "module 'probemill' has no attribute 'nothing'"
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
 def test_make_targets_of_the_readme_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from engine import __version__
 from engine.conversation.scan import ScanContext
 from engine.conversation.timing import TIMINGS
-from engine.databases import open_matcher, service_table
+from engine.databases import SharedMatcher, open_matcher, service_table
 from engine.model import ScanConfig
 from matcher import Match, Probe
 
@@ -27,15 +27,20 @@ REMEMBERED = 4096  # responses whose match is kept
 REMEMBERED_BYTES = 512  # longer ones hardly repeat
 
 
-def scan_context(config: ScanConfig, progress: Progress | None = None) -> ScanContext:
-    """Database, matcher and options made ready. Raises MatcherError, ConfigError, and what `progress` raises."""
+def scan_context(
+    config: ScanConfig, progress: Progress | None = None, shared: SharedMatcher | None = None
+) -> ScanContext:
+    """Database, matcher and options made ready. Raises MatcherError, ConfigError, and what `progress` raises.
+
+    shared: of the databases that the config names, to be used in place of an own one.
+    """
     services = service_table(config.probes)
-    matcher = open_matcher(config.probes, config.matcher, progress)
+    matcher = shared.matcher if shared else open_matcher(config.probes, config.matcher, progress)
     if not matcher.database.probes:
         log.warning("%s has no Probe line: nothing is asked, every port is called tcpwrapped", matcher.database.name)
     return ScanContext(
         matcher.database,
-        remembered(matcher.match),
+        remembered(shared.match if shared else matcher.match),
         failures=matcher.stats.failures,
         intensity=config.intensity,
         timing=TIMINGS[config.timing](),

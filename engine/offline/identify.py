@@ -19,37 +19,18 @@ from msgspec import Struct, field
 from engine.databases import open_matcher
 from engine.errors import EngineError, InputError
 from engine.isolated import command
+from engine.offline.answers import Answers, MatchRow
 from engine.offline.faults import Faults, Texts
 from engine.offline.forms.base import Row
-from engine.offline.questions import SAME, as_asked
 from engine.offline.records import LineReader
 from engine.offline.stream import Chunk
 from engine.signals import held_back
-from matcher import Match, Matcher, Probe
+from matcher import Matcher
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
-REMEMBERED = 16_384  # answers to short responses; whole networks greet with the same few banners
-SHORT = 512  # bytes
 NO_MATCH = b',"match":null}\n'
 CHUNKS_PER_WORKER = 4  # read but not yet written; a slow chunk holds up the others no sooner than that
 HELD_BYTES = 64 << 20  # of chunks and answers; beyond it only one chunk more is on its way
-
-
-class MatchRow(Struct, kw_only=True, omit_defaults=True):
-    """What `match` holds in an output row. probe, line: of the match line that won; file: where several were merged."""
-
-    name: str
-    product: str = ""
-    version: str = ""
-    extrainfo: str = ""
-    hostname: str = ""
-    ostype: str = ""
-    devicetype: str = ""
-    cpe: tuple[str, ...] = ()
-    soft: bool = False
-    probe: str
-    line: int
-    file: str = ""
 
 
 class Tally(Struct):
@@ -85,30 +66,12 @@ class Answer(Struct):
     position: int = 0
 
 
-class _Reading(Struct, frozen=True):
-    """How the responses to a probe are read. number: of this reading, for whoever remembers answers.
-
-    probes: the first of them that has a line for it counts. foreign: the question was another program's.
-    """
-
-    number: int
-    probes: tuple[Probe, ...]
-    foreign: bool
-
-
 class Identifier:
     """Answers chunks with one matcher."""
 
     def __init__(self, matcher: Matcher) -> None:
-        self._match = matcher.match
-        self._database = matcher.database.name
-        self._probes: dict[tuple[str, str], Probe] = {}
-        for probe in matcher.database.probes:
-            self._probes.setdefault((probe.proto, probe.name), probe)
         self._encode = msgspec.json.Encoder().encode
-        self._readings: dict[tuple[str, tuple[str, ...], bool], _Reading] = {}
-        self._read = 0  # readings made
-        self._remembered: dict[tuple[int, bytes], bytes] = {}  # (number of the reading, response) -> end of the row
+        self._answers = Answers(matcher.database, matcher.match, self._written)
 
     def answer(self, chunk: Chunk) -> Answer:
         reader = LineReader(chunk.line)
@@ -125,68 +88,16 @@ class Identifier:
     def _end(self, row: Row, tally: Tally) -> bytes:
         """The end of an output row."""
         tally.rows += 1
-        name = (row.proto, row.probes, row.foreign)
-        reading = self._readings.get(name)
-        if reading is None:
-            reading = self._reading(*name)
-        if not reading.probes:
+        end = self._answers.of(row.proto, row.probes, row.foreign, row.data)
+        if end is None:
             tally.unknown += 1
             reason = f"no {row.proto.upper()} probe is named {row.probes[0]}"
             return b',"match":null,"error":%b}\n' % self._encode(reason)
-        key = (reading.number, row.data)
-        end = self._remembered.get(key)
-        if end is None:
-            end = self._matched(reading, row.data)
-            if len(row.data) <= SHORT:
-                if len(self._remembered) >= REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[key] = end
         tally.matched += end is not NO_MATCH
         return end
 
-    def _reading(self, proto: str, names: tuple[str, ...], foreign: bool) -> _Reading:
-        """By the first name that the database knows, or that asks what some of its probes ask."""
-        probes: tuple[Probe, ...] = ()
-        for name in names:
-            known = self._probes.get((proto, name))
-            if known is not None:
-                probes = (known,)
-                break
-            same = (self._probes.get((proto, other)) for other in SAME.get((proto, name), ()))
-            if probes := tuple(filter(None, same)):
-                foreign = True
-                break
-        self._read += 1
-        reading = _Reading(self._read, probes, foreign)
-        if probes:
-            self._readings[proto, names, foreign] = reading
-        return reading
-
-    def _matched(self, reading: _Reading, response: bytes) -> bytes:
-        for probe in reading.probes:
-            match = self._match(probe, as_asked(probe, response) if reading.foreign else response)
-            if match is not None:
-                return b',"match":%b}\n' % self._encode(match_row(match, self._database))
-        return NO_MATCH
-
-
-def match_row(match: Match, database: str) -> MatchRow:
-    """database: the name that goes without saying."""
-    signature, info = match.signature, match.info
-    return MatchRow(
-        name=signature.service,
-        product=info.product,
-        version=info.version,
-        extrainfo=info.extrainfo,
-        hostname=info.hostname,
-        ostype=info.ostype,
-        devicetype=info.devicetype,
-        cpe=info.cpe,
-        soft=signature.soft,
-        probe=match.probe.name,
-        line=signature.line,
-        file=signature.file if signature.file != database else "",
-    )
+    def _written(self, row: MatchRow | None) -> bytes:
+        return NO_MATCH if row is None else b',"match":%b}\n' % self._encode(row)
 
 
 def identify(

@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from engine.errors import ConfigError, InputError, OutputError
 from engine.results.lake import LAKES
-from engine.results.lake.base_exchange import exchange, mend
+from engine.results.lake.base_exchange import NOTE, exchange, mend
 from engine.results.lake.base_place import Found, LocalPlace, Place, open_place
 from engine.results.merge import merge
 from engine.results.staged import cache_folder, own_folder
@@ -181,7 +181,7 @@ def opened(where: str) -> Iterator[Compaction]:
         place = LocalPlace(root)
         if os.access(root.parent, os.W_OK):
             staging = root.with_name(f".probemill-compact-{root.name}")
-    with own_folder(staging, where, first=mend) as folder:
+    with own_folder(staging, where, mend, NOTE) as folder:
         compaction = Compaction(place, folder)
         compaction.mend()
         yield compaction

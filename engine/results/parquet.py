@@ -78,10 +78,8 @@ class ParquetFile:
         with suppress(OutputError):
             self._settle()
         self._thread.shutdown()
-        with suppress(OSError, ValueError, pa.ArrowException):
-            self._writer.close()
-        self._writer.is_open = False  # or it would try again, and complain, when it is collected
-        with suppress(OSError):
+        self._writer.is_open = False  # or it would end the file when it is let go of
+        with suppress(OSError, pa.ArrowException):
             self._file.close()
         with suppress(OSError):
             self.path.unlink()

@@ -8,6 +8,7 @@ a device, `-`) is written to as it is.
 
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -50,10 +51,11 @@ def staged(path: str) -> Iterator[str]:
 
 
 @contextmanager
-def own_folder(folder: Path, what: str, first: Callable[[Path], None] = _nothing) -> Iterator[Path]:
+def own_folder(folder: Path, what: str, first: Callable[[Path], None] = _nothing, keep: str = "") -> Iterator[Path]:
     """An empty folder that no other process uses, as long as the block. what: it is for, as people may see it.
 
-    first: called before the folder is emptied, to save what a process that was killed has left.
+    first: called before the folder is emptied, to put in order what a process that was killed has left. keep: the name
+    of a file; as long as it is there, everything stays for the next process.
     Raises ConfigError where another process has it, OutputError where it cannot be made.
     """
     try:
@@ -61,14 +63,14 @@ def own_folder(folder: Path, what: str, first: Callable[[Path], None] = _nothing
         if lock is None:
             raise ConfigError(f"{what}: is being written by another process; wait for it")
         first(folder)
-        _empty(folder)
+        _empty(folder, keep)
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror or error}") from error
     try:
         yield folder
     finally:
         with suppress(OSError):
-            _empty(folder)
+            _empty(folder, keep)
             folder.rmdir()
         os.close(lock)
 
@@ -101,9 +103,11 @@ def _publish(made: Path, place: Path) -> None:
         os.close(descriptor)
 
 
-def _empty(folder: Path) -> None:
-    """A folder in it says that something is not in order yet: then everything stays for the next process."""
-    there = list(folder.iterdir())
-    if not any(left.is_dir() for left in there):
-        for left in there:
+def _empty(folder: Path, keep: str) -> None:
+    if keep and (folder / keep).exists():
+        return
+    for left in folder.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
             left.unlink()

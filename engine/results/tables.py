@@ -5,7 +5,6 @@ one that is none is told by its number. Columns are found by name, and may be mi
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -110,11 +109,13 @@ def merge_parquet(place: Place, names: Sequence[str], path: Path) -> None:
 def delta_parts(url: str) -> tuple[int, list[DeltaPart]]:
     """The version of a Delta table, and its files, in the order of their names. Raises ConfigError, InputError."""
     try:
-        deltalake = import_module("deltalake")
-    except ImportError:
-        raise ConfigError(f"delta:{url}: needs an extra package (deltalake): {INSTALL}") from None
+        from deltalake import DeltaTable
+
+        from engine.results.lake.delta import storage_options
+    except ImportError as error:
+        raise ConfigError(f"delta:{url}: needs an extra package ({error.name}): {INSTALL}") from None
     try:
-        table = deltalake.DeltaTable(url)
+        table = DeltaTable(url, storage_options=storage_options())
         fragments = table.to_pyarrow_dataset().get_fragments()
         actions = pa.table(table.get_add_actions())
         sizes = dict(zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True))

@@ -17,10 +17,12 @@ A lake that refuses is left alone after it has been said so. So a scan never end
 import logging
 import os
 import re
+import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from secrets import token_hex
 from threading import Condition, Thread
 from typing import Annotated
@@ -39,6 +41,7 @@ from engine.state.records import PART, Record
 log = logging.getLogger("probemill.delivery")
 
 NAME = "deliveries"
+STAGING = "staging"  # a folder in that of the run
 MAX_SIZE = 1 << 20  # bytes of that file
 LAG = 8  # segments that a lake may be behind before the run waits for it
 BLOB = 4 << 20  # bytes of rows at a time
@@ -98,8 +101,8 @@ class Deliveries:
         self._folder = journal.folder
         self._deleted = 0  # the last segment that `delete_delivered` has seen to
         self._notes = _opened(self._folder, terms.scan)
-        staging = self._folder.path
-        delivery = Delivery(self._notes.run, self._notes.scan, str(staging), terms.full, terms.size)
+        self._staging = _emptied(self._folder)
+        delivery = Delivery(self._notes.run, self._notes.scan, str(self._staging), terms.full, terms.size)
         lakes: list[Lake] = []
         try:
             lakes.extend(open_lake(url, delivery) for url in urls)  # one by one: those before a failure are closed
@@ -158,6 +161,7 @@ class Deliveries:
                     self._end_in(HURRIED_S)
         for follower in self.followers:
             follower.lake.close()
+        shutil.rmtree(self._staging, ignore_errors=True)
         missing = [follower.missing() for follower in self.followers if follower.place.done < self.last]
         if missing:
             raise OutputError(f"{'; '.join(missing)}; the rows are safe in {self._folder}: --resume goes on with them")
@@ -359,6 +363,17 @@ class _Follower:
         return time.monotonic() - self._begun
 
 
+def _emptied(folder: Folder) -> Path:
+    """The folder for files that do not count yet, without those of an earlier run. Raises OutputError."""
+    staging = folder.path / STAGING
+    with told(folder, name=STAGING):
+        if staging.is_symlink():
+            raise OutputError(f"{folder}/{STAGING}: is a link; remove it")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(0o700)
+    return staging
+
+
 def _opened(folder: Folder, scan: str) -> _Notes:
     """The notes of the folder, or new ones. Raises ConfigError, OutputError."""
     if scan and not SCAN_NAME.fullmatch(scan):
@@ -377,6 +392,8 @@ def _opened(folder: Folder, scan: str) -> _Notes:
             notes = _notes(file.read(MAX_SIZE))
         except msgspec.MsgspecError as error:
             raise OutputError(f"{folder}/{NAME}: is damaged ({error}); restore it from a copy") from error
+    if scan and not any(place.done or place.trying for place in notes.lakes.values()):
+        notes.scan = scan
     if scan and scan != notes.scan:
         raise ConfigError(f"--scan-name {scan}: this run is called {notes.scan}; leave the option out")
     return notes

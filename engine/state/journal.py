@@ -65,7 +65,7 @@ class Journal:
 
     @classmethod
     def open(cls, folder: str | Path, plan: Plan, *, resume: bool = False) -> "Journal":
-        """Begin a run in `folder`, made if need be; or go on with the one that it holds.
+        """Begin a run in `folder`, made if need be; or go on with the one that it holds, if that has done anything.
 
         Raises ConfigError: the folder is in use, holds a run and `resume` was not said, was begun with another plan, or
         strangers have or could have written what it holds. Raises OutputError: the folder cannot be written, or its
@@ -82,10 +82,10 @@ class Journal:
                 lock = _lock(opened)
                 opened.refuse_foreign(NAME)
                 header, records = _read(opened)
-                if header is None:
-                    header = Header(FORM, wanted, OrdinalSet(), Position())
-                    if any(name.startswith(PART) for name in opened.names()):
+                if header is None or (not records and not header.done):  # nothing was done: nothing is bound to a plan
+                    if header is None and any(name.startswith(PART) for name in opened.names()):
                         raise ConfigError(f"{opened}: holds segments but no journal; name an empty folder")
+                    header = Header(FORM, wanted, OrdinalSet(), Position())
                 elif not resume:
                     raise ConfigError(f"{opened}: holds a run; go on with --resume, or name an empty folder")
                 _compare(opened, header.plan, wanted)

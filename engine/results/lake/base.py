@@ -5,8 +5,10 @@ named by the run and by the numbers of its first and last segment: `Batch`. `sta
 each lake, in order, with one writer at a time for a run, and says the same batch again when it does not know whether it
 arrived. So a lake is exactly-once if it keeps to this:
 
-    holds(batch)   whether the destination has it, asked of the destination itself
-    write(rows)    lean NDJSON lines of the batch, any number of times; nothing that readers can see
+    holds(batch)   whether the destination has it, asked of the destination itself. Batches come in order, so the
+                   last segment of the run that it has is all a lake needs to know
+    write(rows)    lean NDJSON lines of the batch, any number of times; nothing that readers can see. Lines that are no
+                   rows raise an InputError or OutputError
     commit(batch)  all that was written becomes visible at once, with the mark that `holds` looks for. Where a batch
                    becomes several files and the format has no transactions, each appears whole, and doing it again
                    adds only what is missing
@@ -31,9 +33,9 @@ class Unavailable(OutputError):  # noqa: N818 - it is not always one
 class Delivery(Struct, frozen=True):
     """The run whose rows are delivered.
 
-    run: a name that no other run has, letters, digits and hyphens. scan: what people call it, the value of the
-    partition `scan=`; several runs may share it. full: rows in NDJSON have every field. staging: a local folder of the
-    run for files that do not count yet, removed by the next run. size: of a file, in bytes, about.
+    run: a name that no other run has, letters, digits and hyphens. scan: what people call it, never empty, the value of
+    the partition `scan=`; several runs may share it. full: rows in NDJSON have every field. staging: a local folder of
+    the run for files that do not count yet, removed by the next run. size: of a file, in bytes, about.
     """
 
     run: str
@@ -61,7 +63,11 @@ class Lake(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes that the batch has taken so far at the destination, about: at `Delivery.size` it is closed."""
+        """Bytes that the batch has taken so far at the destination, about; it is closed at `Delivery.size`.
+
+        A batch is closed only where a segment ends. A lake in which an open batch is in other people's way says
+        `Delivery.size` with the first row, so that each of its batches is a segment.
+        """
 
     def commit(self, batch: Batch) -> None: ...
 
