@@ -334,3 +334,43 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: 
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+PEAK = """
+import resource, sys
+from engine.cli.main import cli
+cli.main(standalone_mode=False)
+sys.stdout.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
+"""
+
+
+@pytest.mark.slow
+@needs_arrow
+@pytest.mark.parametrize(
+    ("given", "out"), [("rows.ndjson.zst", "out.parquet"), ("rows.xml", "out.ndjson"), ("rows.parquet", "out.ndjson")]
+)
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, given: str, out: str) -> None:
+    """Half a million rows take what twenty thousand take, but for what a row group of Parquet may take."""
+    from pyarrow import parquet
+
+    from engine.results.arrow import SCHEMA, batch_of
+
+    rows = varied(10_000)
+    peaks = []
+    for times in (2, 50):
+        source = tmp_path / given
+        if given == "rows.xml":
+            source.write_bytes(written("xml", tmp_path / "one.xml", rows).read_bytes() * times)
+        elif given == "rows.parquet":
+            batch = batch_of(rows)
+            with parquet.ParquetWriter(source, SCHEMA) as writer:
+                for _ in range(times):
+                    writer.write_batch(batch)
+        else:
+            packed(source, rows * times)
+        line = [sys.executable, "-c", PEAK, "convert", "-q", str(source), str(tmp_path / out)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(line, capture_output=True, check=True, timeout=300, env=environment)
+        peaks.append(int(done.stdout))
+    few, many = peaks
+    assert many < few + 300, "MiB"

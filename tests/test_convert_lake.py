@@ -291,7 +291,7 @@ def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     """And said again, until it has come to its end: each row once."""
     if kind in {"parquet", "delta", "delta table"}:
         pytest.importorskip("deltalake", reason="needs probemill[lake]")
-    rows = varied(20_000)
+    rows = varied(10_000)
     given = str(state(tmp_path / "state", rows, 40) if kind == "state" else packed(tmp_path / "a.ndjson", rows))
     if kind == "delta table":
         monkeypatch.setattr(module, "BATCH_ROWS", 5000)
@@ -302,7 +302,7 @@ def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     chance = random.Random(5)
     kills = 0
-    for _ in range(12):
+    for _ in range(7):
         wanted = files(tmp_path / "lake") + chance.randrange(4)
         with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE) as process:
             while process.poll() is None and files(tmp_path / "lake") < wanted:

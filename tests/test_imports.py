@@ -70,14 +70,19 @@ WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subproce
 PURE = {
     "": "errors model text unpack",
     "conversation": "driver fingerprint plan scan timing trace",
-    "offline": "answers faults questions records",
+    "offline": "answers checked faults nmap_rows questions reading records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
-    "results": "collector columns rows dialects json_schema schema suffixes table",
+    "results": "collector columns dialects json_schema rows schema suffixes table",
     "state": "ordinals",
 }
-ARITHMETIC_WITH_SOCKET = {"engine/pool/limits.py", "engine/targets/prefixes.py"}
+ARITHMETIC_WITH_SOCKET = {
+    "engine/offline/checked.py",
+    "engine/offline/nmap_rows.py",
+    "engine/pool/limits.py",
+    "engine/targets/prefixes.py",
+}
 
 # Third-party modules and where they may appear.
 PLACES = {
