@@ -20,8 +20,10 @@ import re
 import shutil
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 from threading import Condition, Thread
@@ -44,7 +46,10 @@ NAME = "deliveries"
 STAGING = "staging"  # a folder in that of the run
 MAX_SIZE = 1 << 20  # bytes of that file
 LAG = 8  # segments that a lake may be behind before the run waits for it
-BLOB = 4 << 20  # bytes of rows at a time
+PACKED = 256 << 10  # bytes of a segment at a time: some MB of rows
+STALLED_S = 60.0  # a lake that has not moved for so long is not slow but away
+STUCK_S = 10.0  # the same when somebody wants the run to end
+MAX_SIZE_OF_FILE = 4 << 30  # bytes; what object stores take in one piece
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # before a lake is tried again; the last one from then on
 PATIENCE_S = 60.0  # for a lake that cannot be reached, once everything else is done
 HURRIED_S = 5.0  # the same when somebody has interrupted the run
@@ -56,6 +61,12 @@ class _Place(Struct, omit_defaults=True):
 
     done: Count = 0
     trying: tuple[Count, Count] | None = None
+
+    def fits(self, last: int) -> bool:
+        """Whether there can be such a place where that is the last committed segment."""
+        if self.trying is None:
+            return self.done <= last
+        return self.done + 1 == self.trying[0] <= self.trying[1] <= last
 
 
 class _Notes(Struct):
@@ -82,6 +93,11 @@ class Terms(Struct, frozen=True):
     full: bool = False
     delete: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        if not 1 <= self.size <= MAX_SIZE_OF_FILE:
+            raise ConfigError(f"--sink-size: from 1 byte to {MAX_SIZE_OF_FILE >> 30}G")
+
 
 class Deliveries:
     """The lakes of a run.
@@ -100,25 +116,26 @@ class Deliveries:
         self._journal = journal
         self._folder = journal.folder
         self._deleted = 0  # the last segment that `delete_delivered` has seen to
-        self._notes = _opened(self._folder, terms.scan)
+        self._notes = _opened(self._folder, terms.scan, self.last)
         self._staging = _emptied(self._folder)
         delivery = Delivery(self._notes.run, self._notes.scan, str(self._staging), terms.full, terms.size)
+        known = set(self._notes.lakes)
         lakes: list[Lake] = []
         try:
             lakes.extend(open_lake(url, delivery) for url in urls)  # one by one: those before a failure are closed
-            if len({lake.name for lake in lakes}) < len(lakes):
-                raise ConfigError("--sink: the same place is named twice")
-            self._tell_forgotten({lake.name for lake in lakes})
-            self.followers = [
-                _Follower(self, lake, self._notes.lakes.setdefault(lake.name, _Place())) for lake in lakes
-            ]
+            self._refuse_twice(lakes)
+            places = self._notes.lakes
+            self.followers = [_Follower(self, lake, places.setdefault(lake.name, _Place())) for lake in lakes]
             for follower in self.followers:
-                follower.ask()
+                follower.ask(known=follower.lake.name in known)
             self.save()
+            self.delete_delivered()
         except BaseException:
             for lake in lakes:
                 lake.close()
             raise
+        for name in lacking(self._folder, self.last, but={lake.name for lake in lakes}):
+            log.warning("%s lacks segments of this run; name it with --sink again to deliver them", name)
         for follower in self.followers:
             follower.start()
 
@@ -134,8 +151,7 @@ class Deliveries:
     @property
     def last(self) -> int:
         """The number of the last committed segment that has rows."""
-        records = self._journal.records
-        return _number(records[-1].name) if records else 0
+        return last_segment(self._journal)
 
     def committed(self) -> None:
         """There is another segment."""
@@ -146,7 +162,8 @@ class Deliveries:
         """Wait for lakes that are slow, as long as nobody wants the run to end."""
         with self.changed:
             while not self.hurried() and any(
-                follower.works and self.last - follower.taken > LAG for follower in self.followers
+                follower.works and self.last - follower.taken > LAG and follower.still_s() < STALLED_S
+                for follower in self.followers
             ):
                 self.changed.wait(0.2)
 
@@ -154,13 +171,15 @@ class Deliveries:
         """Deliver all that is committed. Raises OutputError, naming the lakes that lack something, and why."""
         self._end_in(PATIENCE_S)
         for follower in self.followers:
-            while follower.alive(0.5):
-                if follower.works:
-                    self.progressed()
+            while follower.alive(0.2):
+                self.progressed()
                 if self.hurried():
                     self._end_in(HURRIED_S)
+                    if time.monotonic() > self.give_up_at and follower.still_s() > STUCK_S:
+                        break  # in the middle of a request that nobody answers: its thread ends with the process
         for follower in self.followers:
-            follower.lake.close()
+            if not follower.alive(0.0):
+                follower.lake.close()
         shutil.rmtree(self._staging, ignore_errors=True)
         missing = [follower.missing() for follower in self.followers if follower.place.done < self.last]
         if missing:
@@ -174,26 +193,34 @@ class Deliveries:
             try:
                 write_all(descriptor, msgspec.json.encode(self._notes))
                 os.fsync(descriptor)
+                self._folder.rename(staged, NAME)
+                self._folder.sync()
+            except OSError:
+                with suppress(OSError):  # which leaves room for the next attempt
+                    self._folder.remove(staged)
+                raise
             finally:
                 close(descriptor)
-            self._folder.rename(staged, NAME)
-            self._folder.sync()
 
     def rows(self, name: str) -> Iterator[bytes]:
-        """The rows of a segment, some thousand whole lines at a time. Raises OutputError."""
+        """The rows of a segment, some thousand whole lines at a time. Raises OutputError, at the end at the latest,
+        where they are not those that were committed."""
+        record = next(record for record in reversed(self._journal.records) if record.name == name)
         with told(self._folder, name=name):
             descriptor = self._folder.read(name)
-        with os.fdopen(descriptor, "rb") as file, told(self._folder, name=name):
-            rest = b""
-            for block in zstandard.ZstdDecompressor().read_to_iter(file, write_size=BLOB):
+        digest, count, rest = sha256(), 0, b""
+        with os.fdopen(descriptor, "rb") as file, told(self._folder, name=name), suppress(zstandard.ZstdError):
+            unpacker = zstandard.ZstdDecompressor().decompressobj()
+            while packed := file.read(PACKED):
+                digest.update(packed)
+                block = rest + unpacker.decompress(packed)
                 cut = block.rfind(b"\n") + 1
+                rest = block[cut:]
                 if cut:
-                    yield rest + block[:cut]
-                    rest = block[cut:]
-                else:
-                    rest += block
-            if rest:
-                raise OutputError(f"{self._folder}/{name}: ends in the middle of a row; restore it from a copy")
+                    count += block.count(b"\n")
+                    yield block[:cut]
+        if rest or count != record.rows or (record.sha256 and digest.hexdigest() != record.sha256):
+            raise OutputError(f"{self._folder}/{name}: has changed since it was committed; restore it from a copy")
 
     def next(self, behind: int) -> str:
         """The name of the first committed segment behind that number; empty where there is none."""
@@ -206,7 +233,7 @@ class Deliveries:
         if not self.terms.delete:
             return
         with self.changed, told(self._folder):
-            done = min(follower.place.done for follower in self.followers)
+            done = min(place.done for place in self._notes.lakes.values())  # of lakes that were not named again, too
             while (name := self.next(self._deleted)) and _number(name) <= done:
                 if self._folder.look(name) is not None:
                     self._folder.remove(name)
@@ -218,11 +245,14 @@ class Deliveries:
             self.give_up_at = min(self.give_up_at, time.monotonic() + seconds)
             self.changed.notify_all()
 
-    def _tell_forgotten(self, named: set[str]) -> None:
-        """A lake of a run before that lacks segments and is not named again is said, not forgotten."""
-        for name, place in self._notes.lakes.items():
-            if name not in named and (place.trying or place.done < self.last):
-                log.warning("%s lacks segments of this run; name it with --sink again to deliver them", name)
+    def _refuse_twice(self, lakes: Sequence[Lake]) -> None:
+        if len({lake.name for lake in lakes}) < len(lakes):
+            raise ConfigError("--sink: the same place is named twice")
+        own = Path(os.path.realpath(self._folder.path))
+        for lake in lakes:
+            place = Path(lake.name.partition(":")[2])
+            if place == own or own in place.parents:
+                raise ConfigError(f"{lake.name}: is in the folder of --state, the run's own; name another one")
 
 
 class _Follower:
@@ -238,6 +268,7 @@ class _Follower:
         self._begun = 0.0
         self._failure = ""
         self._attempts = 0
+        self._moved = time.monotonic()
         self._thread = Thread(target=self._work, name=lake.name, daemon=True)
 
     def start(self) -> None:
@@ -248,18 +279,31 @@ class _Follower:
         self._thread.join(limit_s)
         return self._thread.is_alive()
 
+    def still_s(self) -> float:
+        """For how long nothing has moved, in seconds."""
+        return time.monotonic() - self._moved
+
     def missing(self) -> str:
         first, last = self.place.done + 1, self._all.last
         which = f"segment {first}" if first == last else f"segments {first} to {last}"
         return f"{self.lake.name} lacks {which}{f' ({self._failure})' if self._failure else ''}"
 
-    def ask(self) -> None:
-        """Find out what became of a batch that may have arrived, and whether the lake is there at all."""
+    def ask(self, *, known: bool) -> None:
+        """Find out what became of a batch that may have arrived, and whether the lake is there at all.
+
+        One that is known from an earlier run may be away, and come back. Raises OutputError.
+        """
         trying = self.place.trying
         first, last = trying or (self.place.done + 1, self.place.done + 1)
-        if self.lake.holds(Batch(first, last)):
-            self.place.done = self.taken = max(last, self.place.done)
-            self.place.trying = None
+        try:
+            if self.lake.holds(Batch(first, last)):
+                self.place.done = self.taken = max(last, self.place.done)
+                self.place.trying = None
+        except Unavailable as error:
+            if not known:
+                raise OutputError(f"{error}; nothing was begun: see that it can be reached") from error
+            self.lake.discard()
+            log.warning("%s; trying again until it comes back", error)
 
     def _work(self) -> None:
         """Until everything is delivered, or cannot be."""
@@ -292,6 +336,7 @@ class _Follower:
             self._first, self._begun = number, time.monotonic()
         for rows in self._all.rows(name):
             self.lake.write(rows)
+            self._moved = time.monotonic()
         with self._all.changed:
             self.taken = number
             self._all.changed.notify_all()
@@ -324,6 +369,7 @@ class _Follower:
         with self._all.changed:
             self.place.done, self.place.trying = last, None
             self.taken = max(self.taken, last)
+            self._moved = time.monotonic()
             self._all.changed.notify_all()
         self._all.save()
         self._first = 0
@@ -374,29 +420,50 @@ def _emptied(folder: Folder) -> Path:
     return staging
 
 
-def _opened(folder: Folder, scan: str) -> _Notes:
-    """The notes of the folder, or new ones. Raises ConfigError, OutputError."""
+def _opened(folder: Folder, scan: str, last: int) -> _Notes:
+    """The notes of the folder, or new ones. last: segment of the journal. Raises ConfigError, OutputError."""
     if scan and not SCAN_NAME.fullmatch(scan):
         raise ConfigError(f"--scan-name {scan!r}: letters, digits, dots, hyphens and underscores, at most 100")
     folder.refuse_foreign(NAME)
-    try:
-        with told(folder, name=NAME):
-            descriptor = folder.read(NAME)
-    except OutputError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            raise
+    notes = _read(folder)
+    if notes is None:
         run = token_hex(8)
         return _Notes(run, scan or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{run[:6]}")
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            notes = _notes(file.read(MAX_SIZE))
-        except msgspec.MsgspecError as error:
-            raise OutputError(f"{folder}/{NAME}: is damaged ({error}); restore it from a copy") from error
+    for name, place in notes.lakes.items():
+        if not place.fits(last):
+            raise OutputError(f"{folder}/{NAME}: does not fit the journal ({name}); restore both from one copy")
     if scan and not any(place.done or place.trying for place in notes.lakes.values()):
         notes.scan = scan
     if scan and scan != notes.scan:
         raise ConfigError(f"--scan-name {scan}: this run is called {notes.scan}; leave the option out")
     return notes
+
+
+def last_segment(journal: Journal) -> int:
+    """The number of the last committed segment that has rows; 0 for none."""
+    return _number(journal.records[-1].name) if journal.records else 0
+
+
+def _read(folder: Folder) -> _Notes | None:
+    try:
+        with told(folder, name=NAME):
+            descriptor = folder.read(NAME)
+    except OutputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            return _notes(file.read(MAX_SIZE))
+        except msgspec.MsgspecError as error:
+            raise OutputError(f"{folder}/{NAME}: is damaged ({error}); restore it from a copy") from error
+
+
+def lacking(folder: Folder, last: int, but: Container[str] = ()) -> list[str]:
+    """The lakes of runs before that lack something of segments up to `last`. Raises OutputError."""
+    notes = _read(folder)
+    places = notes.lakes.items() if notes is not None else ()
+    return [name for name, place in places if name not in but and (place.trying or place.done < last)]
 
 
 def _number_of(record: Record) -> int:
