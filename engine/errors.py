@@ -26,5 +26,9 @@ class InputError(EngineError):
         return type(self), (self.source, self.line, self.reason)
 
 
+class ReadError(InputError):
+    """An input that cannot be read at the moment, or at all, whatever it holds: another attempt may read more."""
+
+
 class OutputError(EngineError):
     """A sink that cannot take what it is given: a full disk, a folder that is not there."""

@@ -1,5 +1,7 @@
 """Rows for tests: the least that a row says, the most, and both as lean NDJSON."""
 
+from msgspec import structs
+
 from engine.model import DatabaseRef, Evidence, Pseudo, Reason, ServiceResult, TlsFacts, Tunnel, Verdict
 
 LEAST = ServiceResult(
@@ -44,3 +46,28 @@ MOST = ServiceResult(
     bytes=1 << 40,
 )
 LINES = b"".join(row.to_json().encode() + b"\n" for row in (LEAST, MOST, LEAST))
+
+
+def varied(count: int) -> bytes:
+    """Lean rows of many kinds, over three days: the least and the fullest, and what lies between."""
+    made = [LEAST, MOST, *map(_varied, range(count - 2))]
+    return b"".join(row.to_json().encode() + b"\n" for row in made[:count])
+
+
+def _varied(number: int) -> ServiceResult:
+    return structs.replace(
+        MOST if number % 7 == 0 else LEAST,
+        ip=f"2001:db8::{number:x}" if number % 3 == 0 else f"10.0.{number >> 8 & 255}.{number & 255}",
+        port=number % 65536,
+        proto="udp" if number % 5 == 0 else "tcp",
+        state=("open", "closed", "")[number % 3],
+        name=("", "http", "ssh")[number % 3],
+        method=("", "probed", "table")[number % 3],
+        conf=(0, 10, 3)[number % 3],
+        verdict=list(Verdict)[number % len(Verdict)],
+        reason=(None, *Reason)[number % (len(Reason) + 1)],
+        post={"web": {"title": f"<{number}> é"}} if number % 4 == 0 else None,
+        database=DatabaseRef("builtin", "00"),
+        started=f"2026-11-2{number % 3}T23:59:59.{number % 1000:03}Z",
+        elapsed_ms=number,
+    )

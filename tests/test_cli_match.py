@@ -11,7 +11,8 @@ import pytest
 import zstandard
 from click.testing import CliRunner, Result
 
-from engine.cli.match import SHOWN_FAULTS, match_command
+from engine.cli.match import match_command
+from engine.cli.reading import SHOWN_FAULTS
 from engine.errors import InputError
 from matcher import DatabaseError, EngineUnavailable, MatcherError
 

@@ -27,7 +27,7 @@ WINGS = {
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
     "run": "pool targets state results",
-    "offline": "targets results conversation",
+    "offline": "targets state results conversation",
     "pool": "targets post conversation transports",
     "targets": "state",
     "state": "results",
@@ -56,7 +56,9 @@ SIBLINGS = {
         *("permutation", "prefixes"),
     },
     "engine/results/sinks": {"base", "output"},
-    "engine/results/lake": {"base", "base_copy", "base_folder", "base_place", "base_tables", "base_trouble"},
+    "engine/results/lake": {
+        *("base", "base_copy", "base_exchange", "base_folder", "base_place", "base_tables", "base_trouble"),
+    },
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},
@@ -72,7 +74,7 @@ PURE = {
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "targets": "permutation prefixes",
-    "results": "collector columns dialects json_schema schema suffixes table",
+    "results": "collector columns rows dialects json_schema schema suffixes table",
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {"engine/pool/limits.py", "engine/targets/prefixes.py"}
@@ -89,7 +91,7 @@ PLACES = {
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py"),
-    "deltalake": ("engine/results/lake/",),
+    "deltalake": ("engine/results/lake/", "engine/results/tables.py"),
     "pyiceberg": ("engine/results/lake/",),
     "obstore": ("engine/results/lake/",),
     "confluent_kafka": ("engine/results/lake/kafka.py",),

@@ -13,6 +13,8 @@ from typing import NoReturn
 import click
 
 from engine import __version__
+from engine.cli.compact import compact_command
+from engine.cli.convert import convert_command
 from engine.cli.db import db_group
 from engine.cli.match import match_command
 from engine.cli.scan import scan_command
@@ -37,6 +39,8 @@ def cli() -> None:
 
 cli.add_command(scan_command)
 cli.add_command(match_command)
+cli.add_command(compact_command)
+cli.add_command(convert_command)
 cli.add_command(db_group)
 cli.add_command(schema_command)
 cli.add_command(state_command)

@@ -7,25 +7,15 @@ from contextlib import closing, suppress
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine.cli.files import check_outputs
+from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import progress_bar, ready_matcher
 from engine.databases import database_files
 from engine.errors import InputError
-from engine.offline.faults import KEPT, Faults
 from engine.offline.identify import Tally, identify
 from engine.offline.stream import Destination, Source
 from engine.results.sinks.base import SinkClosed
-
-SHOWN_FAULTS = KEPT  # printed one by one; the rest is counted
-COLUMNS = (
-    TextColumn("{task.fields[rows]:,} rows"),
-    BarColumn(),
-    DownloadColumn(),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-)
 
 
 @click.command("match")
@@ -60,7 +50,7 @@ def match_command(  # noqa: PLR0917 - click passes them by name
     began = time.monotonic()
     tally = Tally()
     with Source(source) as opened:
-        faults = _Faults(opened.name)
+        faults = FaultLines()
         destination = Destination(output, opened)
         matcher = ready_matcher(probes, engine, console, quiet)
         answers = identify(opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)))
@@ -72,14 +62,14 @@ def match_command(  # noqa: PLR0917 - click passes them by name
                 for answer in answers:
                     destination.write(answer.out)
                     tally.add(answer.tally)
-                    faults.report_lines(answer.faults)
+                    faults.report_lines(opened.name, answer.faults)
                     bar.update(task, completed=answer.position, rows=tally.rows)
             except InputError as damage:
                 faults.report(damage)
             destination.close()
     for error in opened.faults:
         faults.report(error)
-    faults.summarise()
+    faults.summarise(opened.name)
     if not quiet:
         _summary(tally, faults.count, time.monotonic() - began)
     if faults.count or (tally.derived and not tally.rows):
@@ -99,25 +89,3 @@ def _summary(tally: Tally, faults: int, seconds: float) -> None:
     if faults:
         parts.append(f"{faults:,} lines skipped")
     click.echo(f"probemill: {', '.join(parts)} in {seconds:.1f} s", err=True)
-
-
-class _Faults:
-    """Prints the first faults as they come, and counts all."""
-
-    def __init__(self, name: str) -> None:
-        self.count = 0
-        self._name = name
-
-    def report(self, error: InputError) -> None:
-        self.count += 1
-        if self.count <= SHOWN_FAULTS:
-            click.echo(str(error), err=True)
-
-    def report_lines(self, faults: Faults) -> None:
-        for number, reason in faults.first:
-            self.report(InputError(self._name, number, reason))
-        self.count += faults.count - len(faults.first)
-
-    def summarise(self) -> None:
-        if self.count > SHOWN_FAULTS:
-            click.echo(f"{self._name}: {self.count - SHOWN_FAULTS:,} more lines could not be read", err=True)

@@ -51,6 +51,15 @@ def escape(data: bytes) -> str:
     return "".join(text)
 
 
+def wrap(text: str) -> str:
+    """A fingerprint that is one line, broken into lines of 74 characters, the further ones behind `SF:`."""
+    body = text.removesuffix(";")
+    first, rest = body[:LINE_WIDTH], body[LINE_WIDTH:]
+    step = LINE_WIDTH - len("SF:")
+    lines = CONTINUATION.join([first, *(rest[at : at + step] for at in range(0, len(rest), step))])
+    return lines + text[len(body) :]
+
+
 def unwrap(text: str) -> str:
     """The text as one line, which is the form of XML's `servicefp`."""
     return text.replace(CONTINUATION, "")
@@ -110,11 +119,7 @@ class Fingerprint:
     @property
     def text(self) -> str:
         """Lines of 74 characters, the further ones behind `SF:`; empty when nothing ever answered."""
-        if not self._text:
-            return ""
-        first, rest = self._text[:LINE_WIDTH], self._text[LINE_WIDTH:]
-        step = LINE_WIDTH - len("SF:")
-        return CONTINUATION.join([first, *(rest[at : at + step] for at in range(0, len(rest), step))]) + ";"
+        return wrap(self._text + ";") if self._text else ""
 
 
 def _wrapped_length(length: int) -> int:

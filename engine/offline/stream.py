@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from msgspec import Struct
 
-from engine.errors import InputError
+from engine.errors import InputError, ReadError
 from engine.offline.forms.fingerprints import unfinished
 from engine.results.sinks import open_output
 from engine.unpack import Damaged, unpacked
@@ -35,24 +35,16 @@ class Chunk(Struct):
     position: int
 
 
-class Source:
-    """One input. size: of a regular file in bytes, else None. Raises InputError where it cannot be opened."""
+class Input:
+    """An open file or pipe. position: bytes read so far, packed or not; faults: long lines, an early end of zstd."""
 
-    def __init__(self, path: str) -> None:
-        self.name = "standard input" if path == STDIN else path
-        self.faults: list[InputError] = []  # lines too long, an end inside a zstd frame
-        self._position = 0
-        try:
-            self._file: BinaryIO = (
-                os.fdopen(os.dup(sys.stdin.fileno()), "rb") if path == STDIN else open(path, "rb")  # noqa: SIM115, PTH123
-            )
-        except OSError as error:
-            raise InputError(self.name, 0, f"cannot be read: {error.strerror}") from error
-        status = os.fstat(self._file.fileno())
-        self.identity = (status.st_dev, status.st_ino)
-        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self.name = name
+        self.faults: list[InputError] = []
+        self.position = 0
+        self._file = file
 
-    def __enter__(self) -> "Source":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,10 +52,15 @@ class Source:
 
     def chunks(self) -> Iterator[Chunk]:
         """The lines. Raises InputError for a read error or damaged compression; what came before has been given."""
-        for data, line in whole_lines(self._blocks(), self._complain):
-            yield Chunk(data, line, self._position)
+        return self.lines_of(self.blocks())
 
-    def _blocks(self) -> Iterator[bytes]:
+    def lines_of(self, blocks: Iterable[bytes]) -> Iterator[Chunk]:
+        """The lines of what `blocks` has given."""
+        for data, line in whole_lines(blocks, self._complain):
+            yield Chunk(data, line, self.position)
+
+    def blocks(self) -> Iterator[bytes]:
+        """What is in the file, unpacked. Raises InputError as `chunks` does."""
         try:
             yield from without_utf16(unpacked(iter(self._read, b""), lambda reason: self._complain(0, reason)))
         except Damaged as damage:
@@ -71,14 +68,34 @@ class Source:
 
     def _read(self) -> bytes:
         try:
-            data = self._file.read1(READ_SIZE)  # type: ignore[attr-defined]  # both kinds of file are buffered
+            data = self._file.read1(READ_SIZE)  # type: ignore[attr-defined]  # every file we open is buffered
         except OSError as error:
-            raise InputError(self.name, 0, f"cannot be read: {error.strerror}") from error
-        self._position += len(data)
+            raise ReadError(self.name, 0, f"cannot be read: {error.strerror or error}") from error
+        self.position += len(data)
         return bytes(data)
 
     def _complain(self, line: int, reason: str) -> None:
         self.faults.append(InputError(self.name, line, reason))
+
+
+class Source(Input):
+    """One input by its path. size: of a regular file in bytes, else None. Raises InputError where it cannot be opened.
+
+    identity: what tells the file from others, by whatever path.
+    """
+
+    def __init__(self, path: str) -> None:
+        name = "standard input" if path == STDIN else path
+        try:
+            file: BinaryIO = (
+                os.fdopen(os.dup(sys.stdin.fileno()), "rb") if path == STDIN else open(path, "rb")  # noqa: SIM115, PTH123
+            )
+        except OSError as error:
+            raise ReadError(name, 0, f"cannot be read: {error.strerror}") from error
+        super().__init__(name, file)
+        status = os.fstat(file.fileno())
+        self.identity = (status.st_dev, status.st_ino)
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def without_utf16(blocks: Iterable[bytes]) -> Iterator[bytes]:

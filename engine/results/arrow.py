@@ -5,9 +5,9 @@ and the sortable address are added here. About 2 us a row. Needs the extra `lake
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pyarrow as pa
@@ -16,7 +16,9 @@ import pyarrow.json
 from msgspec import Raw, Struct
 
 from engine.errors import InputError
+from engine.model import Reason, Tunnel, Verdict
 from engine.results.table import COLUMNS, VERSION, Column, Kind, lean_rows, pieces
+from matcher import Proto
 
 PIECE = 4 << 20  # bytes of NDJSON made into one batch: enough for Arrow to use its threads
 BLOCK = 1 << 20  # bytes that one thread reads; a line has to fit
@@ -46,6 +48,13 @@ SCHEMA = pa.schema([_field(column) for column in COLUMNS], metadata={"probemill.
 TABLE_SCHEMA = SCHEMA.append(pa.field("scan", pa.string())).append(pa.field("date", pa.date32()))
 """Of tables that hold several scans: rows, the scan's name, and the day on which the row was begun, in UTC."""
 
+_WORDS = {  # columns that hold one of a few
+    "proto": get_args(Proto),
+    "verdict": [verdict.value for verdict in Verdict],
+    "reason": [reason.value for reason in Reason],
+    "tunnel": [Tunnel.SSL.value],
+    "method": ["probed", "table"],
+}
 _BESIDE = {"post", "ip_bytes", "schema_version"}  # what Arrow's JSON reader does not make
 _READ = pyarrow.json.ParseOptions(
     explicit_schema=pa.schema([pa.field(f.name, f.type) for f in SCHEMA if f.name not in _BESIDE]),
@@ -60,6 +69,7 @@ class _Beside(Struct, gc=False):
 
 
 _beside = msgspec.json.Decoder(_Beside).decode_lines
+_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def batches_of(blob: bytes) -> Iterator[pa.RecordBatch]:
@@ -113,37 +123,82 @@ def lines_of(batch: pa.RecordBatch) -> bytes:
 
 
 def conformed(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch that was read from a table, with the columns of SCHEMA: what it does not have is null, others go.
+    """A batch that was read from a table, with the columns of SCHEMA: what it does not have is null or zero, others go.
 
-    Raises InputError for columns of other types.
+    Raises InputError for columns of other types. What the rows hold is for `faults_of` to say.
     """
+    names = batch.schema.names
     try:
-        columns = [_conformed(batch, column, field) for column, field in zip(COLUMNS, SCHEMA, strict=True)]
+        columns = [
+            _filled(_fitted(batch.column(field.name) if field.name in names else None, field, batch.num_rows), column)
+            for field, column in zip(SCHEMA, COLUMNS, strict=True)
+        ]
+        at = SCHEMA.get_field_index("ip_bytes")
+        if "ip_bytes" not in names:
+            columns[at] = pa.array(map(_bytes_or_none, columns[SCHEMA.get_field_index("ip")].to_pylist()), pa.binary())
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-    except (pa.ArrowException, ValueError) as error:
+    except pa.ArrowException as error:
         raise InputError("rows", 0, f"its columns are not those of result rows: {_first_line(error)}") from error
 
 
-def _conformed(batch: pa.RecordBatch, column: Column, field: pa.Field) -> pa.Array:
-    if field.name not in batch.schema.names:
-        if field.name == "schema_version":  # a table that does not say it is of the first
-            return pa.array([1] * batch.num_rows, field.type)
-        return _filled(pa.nulls(batch.num_rows, field.type), column)
-    found = batch.column(field.name)
-    return _filled(_struct(found, field.type) if column.fields else found.cast(field.type), column)
+def faults_of(batch: pa.RecordBatch) -> dict[int, str]:
+    """Rows of a conformed batch that are none, by their place, and why."""
+    found: dict[int, str] = {}
+
+    def tell(wrong: pa.Array, reason: str) -> None:
+        for at in pc.indices_nonzero(pc.fill_null(wrong, False)).to_pylist():
+            found.setdefault(at, reason)
+
+    for column in COLUMNS:
+        array = batch.column(column.name)
+        if column.required and array.null_count:
+            tell(array.is_null(), f"has no `{column.name}`")
+        if column.name in _WORDS:
+            known = pc.is_in(array, value_set=pa.array(_WORDS[column.name], pa.string()))
+            tell(pc.and_(array.is_valid(), pc.invert(known)), f"`{column.name}` is none that is known")
+    port = batch.column("port")
+    tell(pc.or_(pc.less(port, 0), pc.greater(port, 65535)), "`port` is none")
+    ip = batch.column("ip")
+    tell(pc.and_(pc.not_equal(ip, ""), batch.column("ip_bytes").is_null()), "`ip` is no address")
+    for at, text in enumerate(batch.column("post").to_pylist()):
+        if text is not None and not _is_object(text):
+            found.setdefault(at, "`post` is no JSON object")
+    return found
 
 
-def _struct(array: pa.StructArray, kind: pa.StructType) -> pa.Array:
-    """Field by field: a struct that lacks one cannot be cast."""
-    if not pa.types.is_struct(array.type):
-        raise pa.ArrowTypeError(f"{array.type} is no struct")
-    fields = [
-        array.field(array.type.get_field_index(f.name)).cast(f.type)
-        if array.type.get_field_index(f.name) >= 0
-        else pa.nulls(len(array), f.type)
-        for f in kind
-    ]
-    return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
+def without(batch: pa.RecordBatch, gone: Iterable[int]) -> pa.RecordBatch:
+    """The batch without some of its rows."""
+    gone = set(gone)
+    return batch.filter(pa.array([at not in gone for at in range(batch.num_rows)]))
+
+
+def _fitted(array: pa.Array | None, field: pa.Field, count: int) -> pa.Array:
+    """A column, or a field of one, as the schema has it, whatever fields of its own it lacks."""
+    if array is None:
+        return (
+            pa.array([VERSION] * count, field.type) if field.name == "schema_version" else pa.nulls(count, field.type)
+        )
+    if not (pa.types.is_struct(field.type) and pa.types.is_struct(array.type)):
+        return array.cast(field.type)
+    fields = list(field.type)
+    given = [array.type.get_field_index(inner.name) for inner in fields]
+    inner = [_fitted(array.field(at) if at >= 0 else None, own, count) for at, own in zip(given, fields, strict=True)]
+    return pa.StructArray.from_arrays(inner, fields=fields, mask=array.is_null())
+
+
+def _is_object(text: str) -> bool:
+    try:
+        _object(text)
+    except (msgspec.MsgspecError, UnicodeError):
+        return False
+    return True
+
+
+def _bytes_or_none(ip: str | None) -> bytes | None:
+    try:
+        return address_bytes(ip or "")
+    except OSError:
+        return None
 
 
 def _read(blob: bytes) -> pa.Table:

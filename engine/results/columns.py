@@ -11,6 +11,7 @@ NAME_WIDTH = 63  # characters; a longer name leaves the column empty
 VERSION_WIDTH = 159  # characters of the version column
 LEAST_ROOM = 8  # a part that would have less room than this is left out
 DOUBTFUL_CONF = 5  # at or below, the name is only the port's usual tenant and carries a `?`
+NOT_ASKED = {"excluded": "Excluded from version scan", "interrupted": "Interrupted"}  # in place of a product
 INFO_VALUES = 5  # distinct values of one kind in the `Service Info:` line; further ones are dropped silently
 
 
@@ -27,8 +28,8 @@ def state_column(row: ServiceResult) -> str:
 def product_column(row: ServiceResult) -> str:
     """The product, or why nobody has asked for it."""
     if row.verdict is Verdict.EXCLUDED:
-        return row.product or "Excluded from version scan"
-    return row.product or ("Interrupted" if row.reason is Reason.CANCELLED else "")
+        return row.product or NOT_ASKED["excluded"]
+    return row.product or (NOT_ASKED["interrupted"] if row.reason is Reason.CANCELLED else "")
 
 
 def service_column(row: ServiceResult) -> str:

@@ -48,6 +48,7 @@ class Column(Struct, frozen=True):
 
 
 _LONG = {"elapsed_ms", "bytes"}
+_WRITTEN = {*COUNTS, "port", "line", "ports"}
 _TIMES = {"started", "not_before", "not_after"}
 _NULL = Raw(b"null")
 
@@ -103,7 +104,7 @@ def _row(name: str, columns: tuple[Column, ...], *, lean: bool) -> Any:
             own.append((column.name, int, VERSION))
         elif column.kind is Kind.JSON:
             own.append((column.name, Raw, _NULL))
-        elif column.name in COUNTS or column.name == "line":  # written in either form
+        elif column.name in _WRITTEN:  # in either form, zero or not
             own.append((column.name, int, msgspec.field(default_factory=int)))
         elif column.kind in _ZEROS:
             own.append((column.name, kind, _ZEROS[column.kind]))

@@ -1,19 +1,26 @@
 """Where files appear whole or not at all: a local folder, or a prefix of an object store (extra `lake`).
 
+A place is also where files are found and read again, and from which they are removed.
+
 Contract: a name that is there is never written over, because it can only be an earlier attempt at the same file; a
 local file is staged beside its place, synced and renamed, an object is created on condition that it does not exist.
 Credentials and endpoints of object stores come from the environment, as their own tools read them (AWS_ACCESS_KEY_ID,
 AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME, ...).
 """
 
+import errno
 import importlib
+import io
 import os
 import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from engine.errors import ConfigError, OutputError
 from engine.results.lake.base_trouble import trouble
@@ -25,6 +32,15 @@ SLOWEST = 250_000  # bytes per second; what is slower than that does not keep up
 INSTALL = "pip install 'probemill[lake]'"
 STAGED = ".probemill-"  # how the names of files begin that do not count yet
 ENDING = ".tmp"
+LISTINGS = 5  # attempts to list a folder while its files are replaced
+
+
+class Found(Struct, frozen=True, order=True):
+    """A file of a place. name: below it, with `/`. size: in bytes; changed: in nanoseconds since the epoch."""
+
+    name: str
+    size: int
+    changed: int
 
 
 class Place(Protocol):
@@ -43,6 +59,15 @@ class Place(Protocol):
 
     def staging(self, owner: str, aside: Path) -> Path:
         """A local folder for the files of `owner`, where `put` has the least to do. aside: one that is theirs, too."""
+
+    def files(self, under: str = "") -> Iterator[Found]:
+        """All files below a folder of the place, in no order; none where it is not there."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A file for reading, with `read1` and `seek`, whose errors are the system's (OSError)."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Files that may be there or not."""
 
 
 def open_place(where: str) -> Place:
@@ -120,6 +145,42 @@ class LocalPlace:
             raise self._error(error, "") from error
         return folder
 
+    def files(self, under: str = "") -> Iterator[Found]:
+        top = self._root / under
+        for attempt in range(LISTINGS):
+            try:
+                yield from list(self._listed(top))
+                return
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError) or attempt + 1 == LISTINGS:
+                    raise self._error(error, under) from error
+                if not top.exists():
+                    return
+
+    def _listed(self, top: Path) -> Iterator[Found]:
+        """Raises FileNotFoundError where something goes while we look: other files may have come for it."""
+        for folder, _, names in os.walk(top, onerror=_raised):
+            for name in names:
+                path = Path(folder, name)
+                facts = path.stat()
+                yield Found(path.relative_to(self._root).as_posix(), facts.st_size, facts.st_mtime_ns)
+
+    def open(self, name: str) -> BinaryIO:
+        return (self._root / name).open("rb")
+
+    def remove(self, names: Iterable[str]) -> None:
+        folders = set()
+        for name in names:
+            path = self._root / name
+            folders.add(path.parent)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise self._error(error, name) from error
+        for folder in folders:
+            with suppress(FileNotFoundError):
+                self._sync(folder)
+
     def _sync(self, folder: Path) -> None:
         """It, and those between it and the root, which may be new."""
         while True:
@@ -150,7 +211,7 @@ class ObjectPlace:
         try:
             self._asked = self._store(ASKED_S)
         except Exception as error:
-            raise ConfigError(f"{url}: cannot be used: {str(error).strip().partition(chr(10))[0]}") from error
+            raise ConfigError(f"{url}: cannot be used: {_first_line(error)}") from error
         self._refuse_no_bucket()
 
     def has(self, name: str) -> bool:
@@ -171,6 +232,27 @@ class ObjectPlace:
 
     def staging(self, owner: str, aside: Path) -> Path:
         return aside
+
+    def files(self, under: str = "") -> Iterator[Found]:
+        with trouble(self.name):
+            for page in self._obstore.list(self._asked, f"{under}/" if under else None):
+                for found in page:
+                    changed = int(found["last_modified"].timestamp() * 1e9)
+                    yield Found(found["path"], found["size"], changed)
+
+    def open(self, name: str) -> BinaryIO:
+        try:
+            reader = self._obstore.open_reader(self._asked, name)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise OSError(errno.EIO, _first_line(error)) from error
+        return io.BufferedReader(_Object(reader), 1 << 20)
+
+    def remove(self, names: Iterable[str]) -> None:
+        if gone := list(names):
+            with trouble(self.name), suppress(FileNotFoundError):
+                self._obstore.delete(self._asked, gone)
 
     def _create(self, content: Path | bytes, name: str, limit_s: float) -> None:
         with trouble(self.name), suppress(self._exists):
@@ -196,6 +278,37 @@ class ObjectPlace:
                 raise OutputError(f"{self.name}: there is no such bucket") from error
 
 
+class _Object(io.RawIOBase):
+    """An object as Python's files are. The store's errors become OSError."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = bytes(self._reader.read(len(buffer)))
+        except Exception as error:
+            raise OSError(errno.EIO, _first_line(error)) from error
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+
+def _raised(error: OSError) -> None:
+    raise error
+
+
 def _staged_name(suffix: str) -> str:
     return f"{STAGED}{secrets.token_hex(8)}.{suffix}{ENDING}"
 
@@ -215,3 +328,7 @@ def _moved(file: Path, folder: Path) -> Path:
         raise
     file.unlink()
     return staged
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -46,8 +46,12 @@ class Staging:
     def write(self, rows: bytes) -> None:
         """NDJSON lines. Raises InputError, OutputError, OSError; then only `discard` is left to do."""
         for batch in batches_of(rows):
-            for day, those in by_date(batch):
-                self._file(day).write(as_table(those, self._delivery.scan, day).select(self._schema.names))
+            self.write_table(batch)
+
+    def write_table(self, batch: pa.RecordBatch) -> None:
+        """Rows of SCHEMA, without the way through text. Raises as `write` does."""
+        for day, those in by_date(batch):
+            self._file(day).write(as_table(those, self._delivery.scan, day).select(self._schema.names))
 
     def finish(self) -> list[StagedFile]:
         """All of them, whole. Raises OutputError; then only `discard` is left to do."""

@@ -83,6 +83,11 @@ class IcebergLake:
         with trouble(self.name):
             self._staging.write(rows)
 
+    def write_table(self, batch: pa.RecordBatch) -> None:
+        """Rows of SCHEMA, without the way through text."""
+        with trouble(self.name):
+            self._staging.write_table(batch)
+
     @property
     def size(self) -> int:
         return self._staging.size

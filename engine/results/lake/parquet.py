@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from engine.results.arrow import SCHEMA, batches_of, by_date
 from engine.results.lake.base import Delivery
 from engine.results.lake.base_folder import FolderLake
@@ -14,8 +16,12 @@ class ParquetLake(FolderLake[ParquetFile]):
 
     def write(self, rows: bytes) -> None:
         for batch in batches_of(rows):
-            for day, part in by_date(batch):
-                self.file(str(day)).write(part)
+            self.write_table(batch)
+
+    def write_table(self, batch: pa.RecordBatch) -> None:
+        """Rows of SCHEMA, without the way through text."""
+        for day, part in by_date(batch):
+            self.file(str(day)).write(part)
 
 
 def _begun(path: Path) -> ParquetFile:

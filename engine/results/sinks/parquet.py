@@ -7,6 +7,8 @@ kill names a state folder, and `--sink parquet:FOLDER`.
 import secrets
 from pathlib import Path
 
+import pyarrow as pa
+
 from engine.errors import OutputError
 from engine.results.arrow import SCHEMA, batches_of
 from engine.results.parquet import ParquetFile
@@ -24,9 +26,13 @@ class ParquetSink:
         self._closed = False
 
     def write(self, blob: bytes, rows: int) -> None:
+        for batch in batches_of(blob):
+            self.write_table(batch)
+
+    def write_table(self, batch: pa.RecordBatch) -> None:
+        """Rows of SCHEMA, without the way through text."""
         try:
-            for batch in batches_of(blob):
-                self._file.write(batch)
+            self._file.write(batch)
         except OutputError:
             self._file.discard()
             self._closed = True

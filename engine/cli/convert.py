@@ -1,0 +1,163 @@
+"""`probemill convert`: rows of scans that are done, from whatever holds them, into a file or a sink."""
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from engine import __version__
+from engine.cli.files import check_outputs
+from engine.cli.reading import COLUMNS, FaultLines
+from engine.cli.sets import progress_bar
+from engine.errors import ConfigError, ReadError
+from engine.offline.into_file import into_file
+from engine.offline.into_lake import Goal, into_lake, state_into_lake
+from engine.offline.reading import Nothing
+from engine.offline.rows_in import FORMS, SCHEMES, Part, is_state, open_inputs
+from engine.results.lake import LAKES
+from engine.results.sinks import STDOUT, Run, SinkClosed
+from engine.results.suffixes import FORMS as SUFFIXES
+from engine.results.suffixes import PACKINGS, read_name
+
+
+@click.command("convert")
+@click.argument("paths", nargs=-1, required=True, metavar="IN... OUT")
+@click.option(
+    "--rows",
+    type=click.Choice(["lean", "full"]),
+    default="lean",
+    help="NDJSON rows without what is absent, or with every field.",
+)
+@click.option(
+    "--scan-name",
+    default="",
+    metavar="NAME",
+    help="The scan's name at a sink. Default: what the input says, or a time.",
+)
+@click.option("--from", "form", type=click.Choice(FORMS), default=None, help="What IN is, where its looks do not tell.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
+def convert_command(paths: tuple[str, ...], rows: str, scan_name: str, form: str | None, quiet: bool) -> None:
+    """Bring the rows of scans that are done into another form.
+
+    \b
+    IN   a state folder; NDJSON, plain or compressed, `-` for a pipe; Parquet files or folders of them;
+         delta:PATH; Nmap's XML
+    OUT  a file by its suffix, as `-o` of a scan: rows.parquet, rows.ndjson.zst, rows.csv, rows.xml, ...;
+         or a sink, as `--sink` of a scan: parquet:PATH, delta:PATH, ...
+
+    A file appears when it is whole. A sink gets each row once, however often the same command is said; see
+    docs/convert.md. Exit code 1 when something had to be skipped, 2 when nothing could be used.
+    """
+    *inputs, out = paths
+    if not inputs:
+        raise ConfigError("convert: name what to read and, last, what to write")
+    to_lake = out.partition(":")[0] in LAKES
+    if scan_name and not to_lake:
+        raise ConfigError("--scan-name is for sinks; a file holds no scan's name")
+    _check_place(inputs, out, to_lake)
+    began = time.monotonic()
+    console = Console(stderr=True)
+    faults = FaultLines()
+    code = 0
+    count = 0
+    with progress_bar(console, console.is_terminal and not quiet, *COLUMNS) as bar:
+        watch = _Watch(bar, faults)
+        try:
+            if to_lake:
+                count = _into_lake(inputs, form or "", Goal(out, scan_name, rows == "full"), watch)
+            else:
+                parts = [part for path in inputs for part in open_inputs(path, form or "")]
+                watch.expect(parts)
+                facts = Run(__version__, " ".join(sys.argv), time.time(), full=rows == "full")
+                with suppress(SinkClosed):
+                    count = into_file(parts, out, _form(out), facts, watch)
+        except Nothing:
+            code = 2
+    faults.summarise("probemill")
+    if not quiet and not code:
+        told = f", {faults.count:,} line{'s' * (faults.count != 1)} skipped" if faults.count else ""
+        click.echo(f"probemill: {count:,} rows{told} in {time.monotonic() - began:.1f} s", err=True)
+    if faults.count or code:
+        sys.exit(code or 1)
+
+
+def _into_lake(inputs: list[str], form: str, goal: Goal, watch: "_Watch") -> int:
+    """State folders by themselves, all other inputs as one."""
+    states = [path for path in inputs if form == "state" or (not form and is_state(path))]
+    parts = [part for path in inputs if path not in states for part in open_inputs(path, form)]
+    watch.expect([*(part for path in states for part in open_inputs(path, "state")), *parts])
+    count = 0
+    for path in states:
+        count += state_into_lake(path, goal, watch, (watch.done, count))
+    try:
+        return count + (into_lake(parts, goal, watch, (watch.done, count)) if parts else 0)
+    except ReadError as error:
+        watch.damage(error)
+        click.echo("probemill: the same command goes on from there, once that can be read", err=True)
+        return count
+
+
+def _form(path: str) -> str:
+    """Raises ConfigError for a name that says nothing."""
+    if path == STDOUT:
+        return "ndjson"
+    name = read_name(path)
+    if not name.form:
+        if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():
+            return "ndjson"
+        known = f"known are {', '.join(SUFFIXES)}, with {' or '.join(PACKINGS)} behind them to compress"
+        raise ConfigError(f"{path}: its suffix tells no form; {known}; or a sink: {', '.join(LAKES)}")
+    return name.form
+
+
+def _check_place(inputs: list[str], out: str, to_lake: bool) -> None:
+    """Raises ConfigError for an output that is an input, or lies in one."""
+    place = _local(out) if to_lake else out
+    if place in {None, STDOUT}:
+        return
+    assert place is not None
+    given = [(path, local) for path in inputs if (local := _local(path)) not in {None, STDOUT}]
+    if not to_lake:
+        check_outputs([("OUT", out)], [(path, local) for path, local in given if local])
+    target = Path(os.path.realpath(place))
+    for path, local in given:
+        source = Path(os.path.realpath(local or ""))
+        if target == source or (source.is_dir() and target.is_relative_to(source)):
+            raise ConfigError(f"{out}: lies in {path}, which is being read; name another place")
+
+
+def _local(path: str) -> str | None:
+    """Where a name leads on this machine; None for other places."""
+    scheme, _, rest = path.partition(":")
+    where = rest if scheme in SCHEMES else path
+    if where.startswith("file://"):
+        return unquote(urlsplit(where).path)
+    if "://" in where or (scheme in LAKES and scheme not in SCHEMES):
+        return None
+    return where
+
+
+class _Watch:
+    """The bar, and the lines about what could not be used. done: bytes that have been read."""
+
+    def __init__(self, bar: Progress, faults: FaultLines) -> None:
+        self.done = 0
+        self.tell = faults.report_lines
+        self.damage = faults.report
+        self._bar = bar
+        self._task: TaskID = bar.add_task("convert", total=None, rows=0)
+
+    def expect(self, parts: list[Part]) -> None:
+        sizes = [part.size for part in parts]
+        if None not in sizes:
+            self._bar.update(self._task, total=sum(size or 0 for size in sizes))
+
+    def moved(self, done: int, rows: int) -> None:
+        self.done = done
+        self._bar.update(self._task, completed=done, rows=rows)
