@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -60,14 +61,24 @@ def held(folder: Path) -> Counter[bytes]:
     found: Counter[bytes] = Counter()
     for path in folder.rglob("*.ndjson.zst"):
         found.update(zstandard.ZstdDecompressor().stream_reader(path.read_bytes()).read().splitlines())
+    for batch in batches(folder):
+        from engine.results.arrow import lines_of
+
+        found.update(lines_of(batch).splitlines())
+    return found
+
+
+def batches(folder: Path) -> Iterator[Any]:
+    """Of Parquet files, or of a Delta table."""
+    if (folder / "_delta_log").exists():
+        from deltalake import DeltaTable
+
+        yield from DeltaTable(folder).to_pyarrow_table().to_batches()
+        return
     for path in folder.rglob("*.parquet"):
         from pyarrow import parquet
 
-        from engine.results.arrow import lines_of
-
-        for batch in parquet.read_table(path, partitioning=None).to_batches():
-            found.update(lines_of(batch).splitlines())
-    return found
+        yield from parquet.read_table(path, partitioning=None).to_batches()
 
 
 def once(rows: bytes) -> Counter[bytes]:
@@ -78,11 +89,11 @@ def parts(*paths: Path) -> list[Part]:
     return [part for path in paths for part in open_inputs(str(path))]
 
 
-@pytest.mark.parametrize("form", ["ndjson+zstd", "parquet"])
+@pytest.mark.parametrize("form", ["ndjson+zstd", "parquet", "delta"])
 def test_what_is_said_twice_is_there_once(tmp_path: Path, form: str) -> None:
     """Batches are cut at the same rows each time, across inputs."""
-    if form == "parquet":
-        pytest.importorskip("pyarrow", reason="needs probemill[lake]")
+    if form != "ndjson+zstd":
+        pytest.importorskip("deltalake", reason="needs probemill[lake]")
     inputs = packed(tmp_path / "a.ndjson", ROWS), packed(tmp_path / "b.ndjson.gz", LINES)
     goal = Goal(f"{form}:{tmp_path / 'lake'}")
     for _ in range(2):
@@ -90,7 +101,8 @@ def test_what_is_said_twice_is_there_once(tmp_path: Path, form: str) -> None:
         assert into_lake(parts(*inputs), goal, watch) == 303
         assert watch.position[1] == 303
     assert held(tmp_path / "lake") == once(ROWS + LINES)
-    assert len(list((tmp_path / "lake" / "_delivered").iterdir())) == 5
+    if form != "delta":
+        assert len(list((tmp_path / "lake" / "_delivered").iterdir())) == 5
     assert not list((tmp_path / "cache" / "probemill-files" / "convert").iterdir())
 
 
@@ -274,15 +286,19 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ndjson+zstd", "parquet", "state"])
-def test_killed_at_any_moment(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["ndjson+zstd", "parquet", "delta", "state", "delta table"])
+def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """And said again, until it has come to its end: each row once."""
-    if kind == "parquet":
-        pytest.importorskip("pyarrow", reason="needs probemill[lake]")
+    if kind in {"parquet", "delta", "delta table"}:
+        pytest.importorskip("deltalake", reason="needs probemill[lake]")
     rows = varied(20_000)
-    given = state(tmp_path / "state", rows, 40) if kind == "state" else packed(tmp_path / "a.ndjson", rows)
-    url = f"{'ndjson+zstd' if kind == 'state' else kind}:{tmp_path / 'lake'}"
-    line = [sys.executable, "-c", CODE, "convert", "-q", str(given), url]
+    given = str(state(tmp_path / "state", rows, 40) if kind == "state" else packed(tmp_path / "a.ndjson", rows))
+    if kind == "delta table":
+        monkeypatch.setattr(module, "BATCH_ROWS", 5000)
+        into_lake(parts(Path(given)), Goal(f"delta:{tmp_path / 'table'}", "x"), Watch())
+        given = f"delta:{tmp_path / 'table'}"
+    form = {"state": "ndjson+zstd", "delta table": "parquet"}.get(kind, kind)
+    line = [sys.executable, "-c", CODE, "convert", "-q", given, f"{form}:{tmp_path / 'lake'}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     chance = random.Random(5)
     kills = 0

@@ -109,13 +109,13 @@ def merge_parquet(place: Place, names: Sequence[str], path: Path) -> None:
 def delta_parts(url: str) -> tuple[int, list[DeltaPart]]:
     """The version of a Delta table, and its files, in the order of their names. Raises ConfigError, InputError."""
     try:
-        from deltalake import DeltaTable
-
-        from engine.results.lake.delta import storage_options
+        from engine.results.lake.delta import open_table
     except ImportError as error:
+        if (error.name or "").partition(".")[0] == "engine":
+            raise
         raise ConfigError(f"delta:{url}: needs an extra package ({error.name}): {INSTALL}") from None
     try:
-        table = DeltaTable(url, storage_options=storage_options())
+        table = open_table(url)
         fragments = table.to_pyarrow_dataset().get_fragments()
         actions = pa.table(table.get_add_actions())
         sizes = dict(zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True))

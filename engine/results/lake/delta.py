@@ -102,7 +102,7 @@ class DeltaLake:
         """As it is now; None if there is none."""
         try:
             if self._table is None:
-                self._table = DeltaTable(self._uri, storage_options=storage_options())
+                self._table = DeltaTable(self._uri, storage_options=_options())
             else:
                 self._table.update_incremental()
         except TableNotFoundError:
@@ -111,10 +111,8 @@ class DeltaLake:
 
     def _created(self) -> DeltaTable:
         """By us, or by another run at the same moment."""
-        DeltaTable.create(
-            self._uri, TABLE_SCHEMA, mode="ignore", partition_by=PARTITIONS, storage_options=storage_options()
-        )
-        self._table = DeltaTable(self._uri, storage_options=storage_options())
+        DeltaTable.create(self._uri, TABLE_SCHEMA, mode="ignore", partition_by=PARTITIONS, storage_options=_options())
+        self._table = DeltaTable(self._uri, storage_options=_options())
         return self._table
 
     def _has(self, table: DeltaTable, batch: Batch) -> bool:
@@ -135,10 +133,15 @@ class DeltaLake:
     def _store(self) -> Any:
         if self._local:
             return obstore.store.LocalStore(self._uri, mkdir=True)
-        return obstore.store.from_url(self._uri, client_options={"allow_http": bool(storage_options())})
+        return obstore.store.from_url(self._uri, client_options={"allow_http": bool(_options())})
 
 
-def storage_options() -> dict[str, str] | None:
+def open_table(uri: str) -> DeltaTable:
+    """A table that is there, for reading. Raises what the library does."""
+    return DeltaTable(uri, storage_options=_options())
+
+
+def _options() -> dict[str, str] | None:
     """For the object store, beside what it reads from the environment itself."""
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
     return {"aws_allow_http": "true"} if plain else None
