@@ -17,6 +17,7 @@ from engine.results import lake as lakes_module
 from engine.results.lake import Batch, Delivery, Unavailable
 from engine.results.sinks import Summary
 from engine.state import delivery as delivery_module
+from engine.state import follower as follower_module
 from engine.state.delivery import LAG, Deliveries, Terms
 from engine.state.journal import Journal
 from engine.state.segments import SegmentSink
@@ -87,7 +88,7 @@ class Shelf:
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     shelf = Shelf()
     monkeypatch.setattr(delivery_module, "open_lake", shelf.open)
-    monkeypatch.setattr(delivery_module, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(follower_module, "PAUSES_S", (0.01,))
     monkeypatch.setattr(delivery_module, "PATIENCE_S", 0.3)
     yield shelf
     logging.getLogger("probemill.delivery").setLevel(logging.NOTSET)

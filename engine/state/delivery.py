@@ -16,68 +16,33 @@ A lake that refuses is left alone after it has been said so. So a scan never end
 
 import logging
 import os
-import re
 import shutil
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
-from hashlib import sha256
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from secrets import token_hex
-from threading import Condition, Thread
-from typing import Annotated
+from threading import Condition
 
-import msgspec
-import zstandard
-from msgspec import Meta, Struct, field
+from msgspec import Struct
 
-from engine.errors import ConfigError, EngineError, OutputError
-from engine.results.lake import Batch, Delivery, Lake, Unavailable, open_lake
-from engine.state.digest import Count
-from engine.state.folder import Folder, close, staged_name, told, write_all
+from engine.errors import ConfigError, OutputError
+from engine.results.lake import Delivery, Lake, open_lake
+from engine.state.folder import Folder, told
+from engine.state.follower import Follower
 from engine.state.journal import Journal
-from engine.state.records import PART, Record
+from engine.state.notes import Place, lacking, open_notes, save_notes
+from engine.state.reading import segment_rows
+from engine.state.records import segment_number
 
 log = logging.getLogger("probemill.delivery")
 
-NAME = "deliveries"
 STAGING = "staging"  # a folder in that of the run
-MAX_SIZE = 1 << 20  # bytes of that file
 LAG = 8  # segments that a lake may be behind before the run waits for it
-PACKED = 256 << 10  # bytes of a segment at a time: some MB of rows
 STALLED_S = 60.0  # a lake that has not moved for so long is not slow but away
 STUCK_S = 10.0  # the same when somebody wants the run to end
 MAX_SIZE_OF_FILE = 4 << 30  # bytes; what object stores take in one piece
-PAUSES_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # before a lake is tried again; the last one from then on
 PATIENCE_S = 60.0  # for a lake that cannot be reached, once everything else is done
 HURRIED_S = 5.0  # the same when somebody has interrupted the run
-SCAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class _Place(Struct, omit_defaults=True):
-    """How far a lake is. done: the last segment that it has; trying: bounds of a batch that it may have or not."""
-
-    done: Count = 0
-    trying: tuple[Count, Count] | None = None
-
-    def fits(self, last: int) -> bool:
-        """Whether there can be such a place where that is the last committed segment."""
-        if self.trying is None:
-            return self.done <= last
-        return self.done + 1 == self.trying[0] <= self.trying[1] <= last
-
-
-class _Notes(Struct):
-    """The file `deliveries`. run: the name by which lakes know the run; scan: what people call it."""
-
-    run: Annotated[str, Meta(pattern=r"\A[a-z0-9-]{8,40}\Z")]
-    scan: Annotated[str, Meta(pattern=rf"\A{SCAN_NAME.pattern}\Z")]
-    lakes: dict[str, _Place] = field(default_factory=dict)
-
-
-_notes = msgspec.json.Decoder(_Notes).decode
 
 
 class Terms(Struct, frozen=True):
@@ -112,11 +77,12 @@ class Deliveries:
         self.changed = Condition()
         self.ending = False  # everything is committed: deliver it, and end
         self.give_up_at = float("inf")  # for lakes that cannot be reached
-        self.terms = terms
+        self.size, self.seconds = terms.size, terms.seconds
+        self._delete = terms.delete
         self._journal = journal
         self._folder = journal.folder
         self._deleted = 0  # the last segment that `delete_delivered` has seen to
-        self._notes = _opened(self._folder, terms.scan, self.last)
+        self._notes = open_notes(self._folder, terms.scan, self.last)
         self._staging = _emptied(self._folder)
         delivery = Delivery(self._notes.run, self._notes.scan, str(self._staging), terms.full, terms.size)
         known = set(self._notes.lakes)
@@ -125,7 +91,7 @@ class Deliveries:
             lakes.extend(open_lake(url, delivery) for url in urls)  # one by one: those before a failure are closed
             self._refuse_twice(lakes)
             places = self._notes.lakes
-            self.followers = [_Follower(self, lake, places.setdefault(lake.name, _Place())) for lake in lakes]
+            self.followers = [Follower(self, lake, places.setdefault(lake.name, Place())) for lake in lakes]
             for follower in self.followers:
                 follower.ask(known=follower.lake.name in known)
             self.save()
@@ -151,7 +117,7 @@ class Deliveries:
     @property
     def last(self) -> int:
         """The number of the last committed segment that has rows."""
-        return last_segment(self._journal)
+        return self._journal.last
 
     def committed(self) -> None:
         """There is another segment."""
@@ -187,57 +153,30 @@ class Deliveries:
 
     def save(self) -> None:
         """Write down how far the lakes are. Raises OutputError."""
-        with self.changed, told(self._folder, name=NAME):
-            staged = staged_name(NAME)
-            descriptor = self._folder.create(staged)
-            try:
-                write_all(descriptor, msgspec.json.encode(self._notes))
-                os.fsync(descriptor)
-                self._folder.rename(staged, NAME)
-                self._folder.sync()
-            except OSError:
-                with suppress(OSError):  # which leaves room for the next attempt
-                    self._folder.remove(staged)
-                raise
-            finally:
-                close(descriptor)
+        with self.changed:
+            save_notes(self._folder, self._notes)
 
     def rows(self, name: str) -> Iterator[bytes]:
-        """The rows of a segment, some thousand whole lines at a time. Raises OutputError, at the end at the latest,
-        where they are not those that were committed."""
+        """The rows of a segment, some thousand whole lines at a time. Raises OutputError."""
         record = next(record for record in reversed(self._journal.records) if record.name == name)
-        with told(self._folder, name=name):
-            descriptor = self._folder.read(name)
-        digest, count, rest = sha256(), 0, b""
-        with os.fdopen(descriptor, "rb") as file, told(self._folder, name=name), suppress(zstandard.ZstdError):
-            unpacker = zstandard.ZstdDecompressor().decompressobj()
-            while packed := file.read(PACKED):
-                digest.update(packed)
-                block = rest + unpacker.decompress(packed)
-                cut = block.rfind(b"\n") + 1
-                rest = block[cut:]
-                if cut:
-                    count += block.count(b"\n")
-                    yield block[:cut]
-        if rest or count != record.rows or (record.sha256 and digest.hexdigest() != record.sha256):
-            raise OutputError(f"{self._folder}/{name}: has changed since it was committed; restore it from a copy")
+        return segment_rows(self._folder, record)
 
     def next(self, behind: int) -> str:
         """The name of the first committed segment behind that number; empty where there is none."""
         records = self._journal.records
-        at = bisect_right(records, behind, key=_number_of)
+        at = bisect_right(records, behind, key=lambda record: segment_number(record.name))
         return records[at].name if at < len(records) else ""
 
     def delete_delivered(self) -> None:
         """Remove the segments that every lake has, if that is wanted. Raises OutputError."""
-        if not self.terms.delete:
+        if not self._delete:
             return
         with self.changed, told(self._folder):
             done = min(place.done for place in self._notes.lakes.values())  # of lakes that were not named again, too
-            while (name := self.next(self._deleted)) and _number(name) <= done:
+            while (name := self.next(self._deleted)) and segment_number(name) <= done:
                 if self._folder.look(name) is not None:
                     self._folder.remove(name)
-                self._deleted = _number(name)
+                self._deleted = segment_number(name)
 
     def _end_in(self, seconds: float) -> None:
         with self.changed:
@@ -255,160 +194,6 @@ class Deliveries:
                 raise ConfigError(f"{lake.name}: is in the folder of --state, the run's own; name another one")
 
 
-class _Follower:
-    """One lake. taken: the last segment that was written to it, committed or not."""
-
-    def __init__(self, deliveries: Deliveries, lake: Lake, place: _Place) -> None:
-        self.lake = lake
-        self.place = place
-        self.taken = place.done
-        self.works = True
-        self._all = deliveries
-        self._first = 0  # of the present batch; 0 for none
-        self._begun = 0.0
-        self._failure = ""
-        self._attempts = 0
-        self._moved = time.monotonic()
-        self._thread = Thread(target=self._work, name=lake.name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def alive(self, limit_s: float) -> bool:
-        """Wait a little for the end. Whether there is still something to do."""
-        self._thread.join(limit_s)
-        return self._thread.is_alive()
-
-    def still_s(self) -> float:
-        """For how long nothing has moved, in seconds."""
-        return time.monotonic() - self._moved
-
-    def missing(self) -> str:
-        first, last = self.place.done + 1, self._all.last
-        which = f"segment {first}" if first == last else f"segments {first} to {last}"
-        return f"{self.lake.name} lacks {which}{f' ({self._failure})' if self._failure else ''}"
-
-    def ask(self, *, known: bool) -> None:
-        """Find out what became of a batch that may have arrived, and whether the lake is there at all.
-
-        One that is known from an earlier run may be away, and come back. Raises OutputError.
-        """
-        trying = self.place.trying
-        first, last = trying or (self.place.done + 1, self.place.done + 1)
-        try:
-            if self.lake.holds(Batch(first, last)):
-                self.place.done = self.taken = max(last, self.place.done)
-                self.place.trying = None
-        except Unavailable as error:
-            if not known:
-                raise OutputError(f"{error}; nothing was begun: see that it can be reached") from error
-            self.lake.discard()
-            log.warning("%s; trying again until it comes back", error)
-
-    def _work(self) -> None:
-        """Until everything is delivered, or cannot be."""
-        while True:
-            try:
-                if self._step():
-                    return
-            except Unavailable as error:
-                if not self._wait(error):
-                    return
-            except EngineError as error:
-                self._fail(str(error))
-                return
-            except Exception as error:  # a fault of ours or of a library: the scan goes on all the same
-                log.debug("%s", self.lake.name, exc_info=True)
-                self._fail(f"{self.lake.name}: {type(error).__name__}: {error}")
-                return
-
-    def _step(self) -> bool:
-        """Bring one more segment, or commit what is due. Whether this was the end. Raises OutputError."""
-        forced = self.place.trying
-        name = self._all.next(self.taken)
-        if not name or (forced and self.taken >= forced[1]):
-            return self._rest(forced is not None)
-        number = _number(name)
-        if not self._first:
-            if forced and self.lake.holds(Batch(*forced)):  # it arrived, and the answer got lost
-                self._delivered(forced[1])
-                return False
-            self._first, self._begun = number, time.monotonic()
-        for rows in self._all.rows(name):
-            self.lake.write(rows)
-            self._moved = time.monotonic()
-        with self._all.changed:
-            self.taken = number
-            self._all.changed.notify_all()
-        if (forced and number == forced[1]) or (not forced and self.lake.size >= self._all.terms.size):
-            self._commit()
-        return False
-
-    def _rest(self, forced: bool) -> bool:
-        """Nothing to bring at the moment. Raises OutputError."""
-        if self._first and (forced or self._all.ending or self._age() >= self._all.terms.seconds):
-            self._commit()
-            return False
-        with self._all.changed:
-            if self._all.next(self.taken):
-                return False
-            if self._all.ending:
-                return not self._first
-            left = self._all.terms.seconds - self._age() if self._first else None
-            self._all.changed.wait(left)
-        return False
-
-    def _commit(self) -> None:
-        first, last = self._first, self.taken
-        self.place.trying = (first, last)
-        self._all.save()
-        self.lake.commit(Batch(first, last))
-        self._delivered(last)
-
-    def _delivered(self, last: int) -> None:
-        with self._all.changed:
-            self.place.done, self.place.trying = last, None
-            self.taken = max(self.taken, last)
-            self._moved = time.monotonic()
-            self._all.changed.notify_all()
-        self._all.save()
-        self._first = 0
-        self.works, self._attempts, self._failure = True, 0, ""
-        self._all.delete_delivered()
-
-    def _wait(self, error: Unavailable) -> bool:
-        """Begin the batch again after a pause, unless it is too late for that."""
-        self._again()
-        self._failure = str(error)
-        pause = PAUSES_S[min(self._attempts, len(PAUSES_S) - 1)]
-        if not self._attempts:
-            log.warning("%s; trying again until it comes back", error)
-        self._attempts += 1
-        with self._all.changed:
-            self.works = self._attempts < 2
-            self._all.changed.notify_all()
-            until = time.monotonic() + pause
-            while (now := time.monotonic()) < min(until, self._all.give_up_at):
-                self._all.changed.wait(min(until, self._all.give_up_at) - now)
-            return time.monotonic() < self._all.give_up_at
-
-    def _fail(self, reason: str) -> None:
-        self._again()
-        with self._all.changed:
-            self._failure = reason
-            self.works = False
-            self._all.changed.notify_all()
-        log.error("%s; nothing more is delivered there by this run", reason)
-
-    def _again(self) -> None:
-        self.lake.discard()
-        self.taken = self.place.done
-        self._first = 0
-
-    def _age(self) -> float:
-        return time.monotonic() - self._begun
-
-
 def _emptied(folder: Folder) -> Path:
     """The folder for files that do not count yet, without those of an earlier run. Raises OutputError."""
     staging = folder.path / STAGING
@@ -418,57 +203,3 @@ def _emptied(folder: Folder) -> Path:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(0o700)
     return staging
-
-
-def _opened(folder: Folder, scan: str, last: int) -> _Notes:
-    """The notes of the folder, or new ones. last: segment of the journal. Raises ConfigError, OutputError."""
-    if scan and not SCAN_NAME.fullmatch(scan):
-        raise ConfigError(f"--scan-name {scan!r}: letters, digits, dots, hyphens and underscores, at most 100")
-    folder.refuse_foreign(NAME)
-    notes = _read(folder)
-    if notes is None:
-        run = token_hex(8)
-        return _Notes(run, scan or f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{run[:6]}")
-    for name, place in notes.lakes.items():
-        if not place.fits(last):
-            raise OutputError(f"{folder}/{NAME}: does not fit the journal ({name}); restore both from one copy")
-    if scan and not any(place.done or place.trying for place in notes.lakes.values()):
-        notes.scan = scan
-    if scan and scan != notes.scan:
-        raise ConfigError(f"--scan-name {scan}: this run is called {notes.scan}; leave the option out")
-    return notes
-
-
-def last_segment(journal: Journal) -> int:
-    """The number of the last committed segment that has rows; 0 for none."""
-    return _number(journal.records[-1].name) if journal.records else 0
-
-
-def _read(folder: Folder) -> _Notes | None:
-    try:
-        with told(folder, name=NAME):
-            descriptor = folder.read(NAME)
-    except OutputError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            return _notes(file.read(MAX_SIZE))
-        except msgspec.MsgspecError as error:
-            raise OutputError(f"{folder}/{NAME}: is damaged ({error}); restore it from a copy") from error
-
-
-def lacking(folder: Folder, last: int, but: Container[str] = ()) -> list[str]:
-    """The lakes of runs before that lack something of segments up to `last`. Raises OutputError."""
-    notes = _read(folder)
-    places = notes.lakes.items() if notes is not None else ()
-    return [name for name, place in places if name not in but and (place.trying or place.done < last)]
-
-
-def _number_of(record: Record) -> int:
-    return _number(record.name)
-
-
-def _number(name: str) -> int:
-    return int(name.removeprefix(PART).partition(".")[0])
