@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -22,6 +22,19 @@ async def in_thread(job: Callable[[], Result]) -> Result:
     Thread(target=_run, args=(job, settle), daemon=True).start()
     result: Result = await future
     return result
+
+
+def aside(job: Callable[[], Result]) -> Result:
+    """What `job` gives or raises, run in a thread, while the caller goes on hearing signals."""
+    results: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    Thread(target=_run, args=(job, lambda result, error: results.put((result, error))), daemon=True).start()
+    while True:
+        with suppress(Empty):
+            result, error = results.get(timeout=0.1)
+            if error is not None:
+                raise error
+            done: Result = result
+            return done
 
 
 class Desk:

@@ -17,6 +17,7 @@ from engine.results import lake as lakes_module
 from engine.results.lake import Batch, Delivery, Unavailable
 from engine.results.sinks import Summary
 from engine.state import delivery as delivery_module
+from engine.state import follower as follower_module
 from engine.state.delivery import LAG, Deliveries, Terms
 from engine.state.journal import Journal
 from engine.state.segments import SegmentSink
@@ -87,7 +88,7 @@ class Shelf:
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     shelf = Shelf()
     monkeypatch.setattr(delivery_module, "open_lake", shelf.open)
-    monkeypatch.setattr(delivery_module, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(follower_module, "PAUSES_S", (0.01,))
     monkeypatch.setattr(delivery_module, "PATIENCE_S", 0.3)
     yield shelf
     logging.getLogger("probemill.delivery").setLevel(logging.NOTSET)
@@ -326,6 +327,89 @@ def test_a_segment_that_is_gone_is_said(tmp_path: Path, shelf: Shelf) -> None:
     assert not shelf.batches
 
 
+@pytest.mark.parametrize("cut", [0, 1, 50, -4])
+def test_a_segment_that_was_cut_is_not_delivered(tmp_path: Path, shelf: Shelf, cut: int) -> None:
+    """Whatever part of it can be read: it has to be what was committed."""
+    sink = opened(tmp_path)
+    gate = threading.Event()
+    shelf.fault = lambda said: None if said != "write" else gate.wait(10) and None
+    sink.take(rows(0))
+    sink.take(rows(1))
+    part = tmp_path / "part-000002.ndjson.zst"
+    part.write_bytes(part.read_bytes()[:cut])
+    gate.set()
+    with pytest.raises(OutputError, match=r"part-000002\.ndjson\.zst: has changed since it was committed"):
+        sink.close(SUMMARY)
+    assert not shelf.batches
+
+
+def test_segments_stay_for_a_sink_that_is_not_named_again(
+    tmp_path: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lacks them, and this is said."""
+    sink = opened(tmp_path)
+    sink.take(rows(0))
+    sink.close(SUMMARY)
+    path = tmp_path / "deliveries"
+    notes = json.loads(path.read_text())
+    notes["lakes"]["parquet:/other"] = {}
+    path.write_text(json.dumps(notes))
+    opened(tmp_path, Terms(delete=True)).close(SUMMARY)
+    assert list(tmp_path.glob("part-*"))
+    assert "parquet:/other lacks segments of this run" in caplog.text
+
+
+def test_segments_that_a_killed_run_left_go(tmp_path: Path, shelf: Shelf) -> None:
+    """With the next one that wants it so, though it delivers nothing."""
+    sink = opened(tmp_path)
+    sink.take(rows(0))
+    sink.close(SUMMARY)
+    opened(tmp_path, Terms(delete=True)).close(SUMMARY)
+    assert not list(tmp_path.glob("part-*"))
+
+
+def test_a_lake_that_never_answers_holds_nobody_up(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the rows of the scan, nor who wants it to end."""
+    monkeypatch.setattr(delivery_module, "STALLED_S", 0.2)
+    monkeypatch.setattr(delivery_module, "STUCK_S", 0.2)
+    monkeypatch.setattr(delivery_module, "HURRIED_S", 0.2)
+    gate = threading.Event()
+    shelf.fault = lambda said: None if said != "commit" else gate.wait(30) and None
+    sink = opened(tmp_path, Terms(size=1))
+    for ordinal in range(LAG * 3):
+        sink.take(rows(ordinal))
+    assert sink.deliveries is not None
+    sink.deliveries.hurried = lambda: True
+    with pytest.raises(OutputError, match="lacks segments 1 to 24"):
+        sink.close(SUMMARY)
+    gate.set()
+
+
+def test_a_known_lake_may_be_away_at_the_start(tmp_path: Path, shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    """A supervisor that resumes must be able to scan in an outage."""
+    opened(tmp_path).close(SUMMARY)
+    shelf.fault = lambda said: (_ for _ in ()).throw(Unavailable("shelf:x: away")) if said == "holds" else None
+    sink = opened(tmp_path)
+    assert "away; trying again" in caplog.text
+    sink.take(rows(0))
+    sink.close(SUMMARY)
+    assert shelf.ports == [0]
+
+
+@pytest.mark.parametrize("place", [{"done": 2}, {"done": 1, "trying": [1, 2]}, {"trying": [2, 2]}, {"trying": [1, 9]}])
+def test_notes_that_do_not_fit_the_journal_are_said(tmp_path: Path, shelf: Shelf, place: dict[str, Any]) -> None:
+    """Rows would be lost or wait for ever."""
+    sink = opened(tmp_path)
+    sink.take(rows(0))
+    sink.close(SUMMARY)
+    path = tmp_path / "deliveries"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lakes": {"shelf:x": place}}))
+    with pytest.raises(OutputError, match="does not fit the journal"):
+        opened(tmp_path)
+
+
 def test_a_lake_that_is_not_there_is_said_before_anything_begins(tmp_path: Path, shelf: Shelf) -> None:
     """Nobody wants to find that out at the end of a scan."""
 
@@ -357,6 +441,21 @@ def test_damaged_notes_are_said(tmp_path: Path, shelf: Shelf, text: str) -> None
     (tmp_path / "deliveries").write_text(text)
     with pytest.raises(OutputError, match="deliveries: is damaged"):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 5 << 30])
+def test_a_size_that_no_file_can_have_is_refused(size: int) -> None:
+    """By the name of its option."""
+    with pytest.raises(ConfigError, match="--sink-size"):
+        Terms(size=size)
+
+
+@pytest.mark.parametrize("where", [".", "x", "../run/x"])
+def test_the_folder_of_the_run_is_no_sink(tmp_path: Path, where: str) -> None:
+    """However it is written."""
+    folder = tmp_path / "run"
+    with pytest.raises(ConfigError, match="the run's own"):
+        opened(folder, urls=(f"ndjson+zstd:{folder / where}",))
 
 
 @pytest.mark.parametrize("url", ["x", "parquet:", "nothing:x", "parquet", "s3://x/y"])

@@ -96,7 +96,7 @@ PLACES = {
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py"),
-    "deltalake": ("engine/results/lake/",),
+    "deltalake": ("engine/results/lake/", "engine/results/tables.py"),
     "pyiceberg": ("engine/results/lake/",),
     "obstore": ("engine/results/lake/",),
     "confluent_kafka": ("engine/results/lake/kafka.py",),

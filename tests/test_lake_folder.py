@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from engine.errors import InputError, OutputError
+from engine.errors import ConfigError, InputError, OutputError
 from engine.results.lake import Batch, Delivery, Lake, Unavailable, open_lake
 from engine.results.table import full_rows
 
@@ -119,6 +119,46 @@ def test_what_a_killed_run_left_goes(tmp_path: Path, form: str) -> None:
     assert left
     opened(form, tmp_path / "lake", tmp_path / "staging").write(lines(0, 10))
     assert not [path for path in left if path.exists()]
+
+
+def test_both_forms_in_one_folder(tmp_path: Path) -> None:
+    """Each with its own files and marks."""
+    lakes = [opened(form, tmp_path / "lake", tmp_path / "staging") for form in FORMS]
+    for lake in lakes:
+        lake.write(lines(0, 10))
+    for lake in lakes:
+        assert not lake.holds(Batch(1, 1))
+        lake.commit(Batch(1, 1))
+    assert ports(tmp_path) == Counter([*range(10), *range(10)])
+
+
+def test_a_place_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it is written: by it later runs know what it has."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "link").symlink_to("lake")
+    paths = ["lake", "lake/", "./link", "~/lake", f"file://{tmp_path}/lake", f"file://localhost{tmp_path}//lake"]
+    assert {base_place.canonical(path) for path in paths} == {str(tmp_path / "lake")}
+    assert {base_place.canonical(url) for url in ("s3://b/a/c", "s3://b//a/c/")} == {"s3://b/a/c"}
+    assert base_place.canonical("s3://b/") == "s3://b"
+
+
+@pytest.mark.parametrize(
+    "where",
+    *(["s3:/b/x", "s3:b", "s3://", "file://host/x", "s3://b/x?y=z", "s3://b/x#y", "ftp://b/x", "https://b/x"],),
+)
+def test_a_url_that_means_something_else_is_refused(where: str) -> None:
+    """Nothing of it is passed over in silence."""
+    with pytest.raises(ConfigError):
+        base_place.open_place(where)
+
+
+def test_a_secret_in_a_url_is_not_repeated() -> None:
+    """It would stand in the state folder, in metrics and in messages."""
+    with pytest.raises(ConfigError, match="credentials belong in the environment") as caught:
+        base_place.open_place("s3://AKIA:secret@lake/x")
+    assert "secret" not in str(caught.value)
 
 
 def test_full_rows(tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
             multiple=True,
             metavar="FILE",
             help="Write to FILE, `-` for standard output (the default). Repeatable. The suffixes `.ndjson`, `.jsonl`, "
-            "`.csv`, `.txt`, `.nmap`, `.xml` and `.gnmap` decide the form; `.zst` or `.gz` behind them compresses it.",
+            "`.csv`, `.parquet`, `.txt`, `.nmap`, `.xml` and `.gnmap` decide the form; `.zst` or `.gz` behind them "
+            "compresses it.",
         ),
         option(
             *("--format", "form"),

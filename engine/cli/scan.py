@@ -34,8 +34,10 @@ from engine.results.suffixes import FORMS, PACKINGS, read_name
 from engine.run import Inputs, Run
 from engine.state.delivery import Deliveries, Terms
 from engine.state.journal import Journal
+from engine.state.notes import lacking
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
+from engine.threads import aside
 
 log = logging.getLogger("probemill")
 
@@ -214,8 +216,10 @@ def _open_sinks(options: groups.Options, journal: Journal) -> Deliveries | None:
     if not options["sinks"]:
         if replace(terms, full=False) != Terms():
             raise ConfigError("--scan-name, --sink-size, --sink-seconds and --delete-delivered need --sink URL")
+        for name in lacking(journal.folder, journal.last):
+            log.warning("%s lacks segments of this run; name it with --sink again to deliver them", name)
         return None
-    deliveries = Deliveries(journal, options["sinks"], terms)
+    deliveries = aside(lambda: Deliveries(journal, options["sinks"], terms))  # a sink may be slow to answer
     if not options["quiet"]:
         click.echo(f"probemill: the rows go on as scan {deliveries.scan}", err=True)
     return deliveries

@@ -23,8 +23,10 @@ from engine.offline.rows_in import Part
 from engine.results.lake import Batch, Delivery, Lake, Unavailable, open_lake
 from engine.results.rows import hand_over
 from engine.results.staged import cache_folder, own_folder
-from engine.state.delivery import PATIENCE_S, PAUSES_S, SCAN_NAME, Deliveries, Terms
+from engine.state.delivery import PATIENCE_S, Deliveries, Terms
+from engine.state.follower import PAUSES_S
 from engine.state.journal import Journal, read_journal
+from engine.state.notes import SCAN_NAME
 
 BATCH_ROWS = 500_000  # of a lake's batch; part of what makes it the same again
 FORM = "convert-1"  # of the batches; another way to cut them gets another name

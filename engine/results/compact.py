@@ -105,7 +105,7 @@ class Compaction:
             part = _PART.fullmatch(name)
             if part is None or any(step.startswith(("_", ".")) for step in found.name.split("/")):
                 continue
-            if part[1] not in delivered and not part[1].startswith(MADE):
+            if f"{part[1]}.{part[2]}" not in delivered and not part[1].startswith(MADE):
                 plan.unfinished += 1
             elif found.size >= size * ENOUGH:
                 plan.left += 1

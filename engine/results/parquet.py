@@ -22,9 +22,10 @@ LEVEL = 1  # of zstd
 class ParquetFile:
     """One file at `path`, which must not exist. Whole and on the disk when `close` has returned."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        """Raises OutputError."""
+    def __init__(self, path: Path, schema: pa.Schema, called: str = "") -> None:
+        """called: how errors name it, if not by its path. Raises OutputError."""
         self.path = path
+        self._called = called or str(path)
         self.rows = 0
         self._packed = 0  # bytes of row groups that are written
         self._waiting: list[pa.RecordBatch] = []
@@ -106,4 +107,4 @@ class ParquetFile:
 
     def _error(self, error: Exception) -> OutputError:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        return OutputError(f"{self.path}: {reason}")
+        return OutputError(f"{self._called}: {reason}")

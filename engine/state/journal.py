@@ -37,6 +37,7 @@ from engine.state.records import (
     is_staged,
     line_of,
     parse_journal,
+    segment_number,
     summed,
 )
 from matcher import shown
@@ -57,7 +58,7 @@ class Journal:
         self.folder = folder
         self.records = _kept(records)
         self.committed, self.read = summed(header, records)
-        self._number = max((_number(record) for record in self.records), default=0)
+        self._number = max((segment_number(record.name) for record in self.records), default=0)
         self._lock = lock
         self._plan = header.plan
         self._file = self._rewrite()
@@ -99,6 +100,11 @@ class Journal:
     @property
     def rows(self) -> int:
         return sum(record.rows for record in self.records)
+
+    @property
+    def last(self) -> int:
+        """The number of the last segment with rows; 0 for none."""
+        return segment_number(self.records[-1].name) if self.records else 0
 
     def commit(self, manifest: Manifest, read: Position) -> bool:
         """Commit a staged segment. read: how far the inputs had been read when its last target was done.
@@ -260,10 +266,6 @@ def _tidy(folder: Folder, known: set[str]) -> None:
 def _kept(records: list[Record]) -> list[Record]:
     """What is remembered of committed segments."""
     return [Record(record.name, record.rows, record.size, record.sha256) for record in records if record.name]
-
-
-def _number(record: Record) -> int:
-    return int(record.name.removeprefix(PART).partition(".")[0])
 
 
 def _is_whole(folder: Folder, record: Record) -> bool:

@@ -72,6 +72,11 @@ class _Form(Struct):
     form: Count
 
 
+def segment_number(name: str) -> int:
+    """Of a committed segment, by its name."""
+    return int(name.removeprefix(PART).partition(".")[0])
+
+
 def is_staged(name: str) -> bool:
     """Whether a staged segment may be called so."""
     return re.fullmatch(_STAGED, name) is not None

@@ -10,7 +10,6 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 
 import msgspec
 import zstandard
@@ -142,14 +141,23 @@ class SegmentSink:
 
         Raises OutputError if that fails, or an earlier failure that nobody was told of.
         """
-        with ExitStack() as closing:
-            closing.callback(self.journal.close)
-            if self.deliveries is not None:
-                closing.callback(self.deliveries.finish)
-            if self._failure is not None and not summary.error:
-                raise self._failure
+        failure = self._failure if not summary.error else None
+        try:
             if self._failure is None and self._writer is not None:
                 self._rotate(self._writer)
+        except OutputError as error:
+            failure = error
+        try:
+            if self.deliveries is not None:
+                self.deliveries.finish()
+        except OutputError as error:
+            if failure is not None:
+                raise OutputError(f"{failure}. {error}") from error
+            raise
+        finally:
+            self.journal.close()
+        if failure is not None:
+            raise failure
 
     def _open(self) -> SegmentWriter:
         if self._writer is None:

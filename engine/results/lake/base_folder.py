@@ -2,8 +2,8 @@
 
 Hive's way to name partitions, which DuckDB, polars, Spark, Trino and Athena read. The files of a batch are put one by
 one under names that tell the batch, so that doing it again adds what is missing and nothing else; behind the last one
-comes a manifest, `_delivered/RUN-000001-000003.json`, by which `holds` knows. Readers pass over names that begin with
-`_` or `.`, and no file has its suffix before it is whole.
+comes a manifest, `_delivered/RUN-000001-000003.parquet.json`, by which `holds` knows. Readers pass over names that
+begin with `_` or `.`, and no file has its suffix before it is whole.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from engine.errors import OutputError
 from engine.results.lake.base import Batch, Delivery
 from engine.results.lake.base_place import ENDING, open_place
 
@@ -68,7 +69,7 @@ class FolderLake(Generic[File]):
         for day, file in sorted(self._files.items()):
             file.close()
             name = f"scan={quote(self.delivery.scan, safe='')}/date={day}/part-{self._label(batch)}{self._suffix}"
-            files.append(_Written(name, file.rows, file.path.stat().st_size))
+            files.append(_Written(name, file.rows, self._size_of(file)))
             self._place.put(file.path, name)
         told = {"run": self.delivery.run, "scan": self.delivery.scan, "files": files}
         self._place.put_bytes(msgspec.json.encode(told), self._manifest(batch))
@@ -94,14 +95,22 @@ class FolderLake(Generic[File]):
             file = self._files[day] = self._make(self._staged())
         return file
 
+    def _size_of(self, file: File) -> int:
+        try:
+            return file.path.stat().st_size
+        except OSError as error:
+            raise OutputError(f"{file.path}: {error.strerror or error}") from error
+
     def _staged(self) -> Path:
         if self._staging is None:
-            self._staging = self._place.staging(self.delivery.run, Path(self.delivery.staging))
+            self._staging = self._place.staging(
+                self.delivery.run + self._suffix.replace(".", "-"), Path(self.delivery.staging)
+            )
         self._count += 1
         return self._staging / f".tmp-{id(self):x}-{self._count}{self._suffix}{ENDING}"
 
     def _manifest(self, batch: Batch) -> str:
-        return f"_delivered/{self._label(batch)}.json"
+        return f"_delivered/{self._label(batch)}{self._suffix}.json"
 
     def _label(self, batch: Batch) -> str:
         return f"{self.delivery.run}-{batch.first:06}-{batch.last:06}"

@@ -23,9 +23,12 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from engine.errors import ConfigError, OutputError
-from engine.results.lake.base import Unavailable
+from engine.results.lake.base_trouble import trouble
 
 STORES = {"s3", "gs", "gcs", "az", "abfs", "abfss", "azure"}
+NO_STORES = {"file", "http", "https", "ftp", "sftp", "hdfs", "s3a", "s3n"}
+ASKED_S = 30.0  # for a request without data
+SLOWEST = 250_000  # bytes per second; what is slower than that does not keep up with a scan
 INSTALL = "pip install 'probemill[lake]'"
 STAGED = ".probemill-"  # how the names of files begin that do not count yet
 ENDING = ".tmp"
@@ -41,7 +44,7 @@ class Found(Struct, frozen=True, order=True):
 
 
 class Place(Protocol):
-    """name: as people may see it."""
+    """name: as people may see it, the same however it was written."""
 
     name: str
 
@@ -54,8 +57,8 @@ class Place(Protocol):
     def put_bytes(self, data: bytes, name: str) -> None:
         """Make a small file."""
 
-    def staging(self, run: str, aside: Path) -> Path:
-        """A local folder for the run's files, where `put` has the least to do. aside: the run's own."""
+    def staging(self, owner: str, aside: Path) -> Path:
+        """A local folder for the files of `owner`, where `put` has the least to do. aside: one that is theirs, too."""
 
     def files(self, under: str = "") -> Iterator[Found]:
         """All files below a folder of the place, in no order; none where it is not there."""
@@ -69,22 +72,35 @@ class Place(Protocol):
 
 def open_place(where: str) -> Place:
     """A path, `file://`, or the URL of an object store. Raises ConfigError, OutputError."""
-    scheme, separator, _ = where.partition("://")
-    if not separator:
-        return LocalPlace(Path(where))
-    if scheme == "file":
-        return LocalPlace(Path(unquote(urlsplit(where).path)))
-    if scheme in STORES:
-        return ObjectPlace(where)
-    raise ConfigError(f"{where}: no store is known by {scheme}://; write a path, s3://, gs:// or az://")
+    where = canonical(where)
+    return ObjectPlace(where) if "://" in where else LocalPlace(Path(where))
+
+
+def canonical(where: str) -> str:
+    """One spelling for each place: an absolute path without links, or a URL. Raises ConfigError for neither."""
+    scheme, colon, _ = where.partition(":")
+    if colon and scheme.lower() in STORES | NO_STORES:
+        url = urlsplit(where)
+        if url.scheme not in STORES | {"file"}:
+            raise ConfigError(f"{where}: no store is known by {scheme}:; write a path, s3://, gs:// or az://")
+        if "@" in url.netloc:
+            raise ConfigError(f"{url.scheme}://{url.netloc.rpartition('@')[2]}: credentials belong in the environment")
+        if url.query or url.fragment:
+            raise ConfigError(f"{where}: nothing may follow the path; settings belong in the environment")
+        if url.scheme == "file" and url.netloc in {"", "localhost"}:
+            return os.path.realpath(unquote(url.path))
+        if url.scheme == "file" or not url.netloc or "://" not in where:
+            raise ConfigError(f"{where}: write {url.scheme}://{'/PATH' if url.scheme == 'file' else 'BUCKET/PATH'}")
+        return f"{url.scheme}://{url.netloc}/{'/'.join(filter(None, url.path.split('/')))}".rstrip("/")
+    return os.path.realpath(Path(where).expanduser())
 
 
 class LocalPlace:
     """A folder, made when the first file comes."""
 
     def __init__(self, root: Path) -> None:
-        self._root = Path(os.path.abspath(root))  # noqa: PTH100 - a link stays what it is called
-        self.name = str(self._root)  # by which later runs know it, wherever they are started
+        self.name = str(root)
+        self._root = root
 
     def has(self, name: str) -> bool:
         return (self._root / name).exists()
@@ -99,7 +115,7 @@ class LocalPlace:
             if file.stat().st_dev != place.parent.stat().st_dev:
                 file = _moved(file, place.parent)
             file.rename(place)
-            _sync(place.parent)
+            self._sync(place.parent)
         except OSError as error:
             raise self._error(error, name) from error
 
@@ -118,9 +134,9 @@ class LocalPlace:
             raise self._error(error, name) from error
         self.put(staged, name)
 
-    def staging(self, run: str, aside: Path) -> Path:
-        """A hidden folder in this one. What an earlier process of the run left in it is removed."""
-        folder = self._root / f"{STAGED}{run}"
+    def staging(self, owner: str, aside: Path) -> Path:
+        """A hidden folder in this one. What an earlier process of the owner left in it is removed."""
+        folder = self._root / f"{STAGED}{owner}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.iterdir():
@@ -163,7 +179,19 @@ class LocalPlace:
                 raise self._error(error, name) from error
         for folder in folders:
             with suppress(FileNotFoundError):
-                _sync(folder)
+                self._sync(folder)
+
+    def _sync(self, folder: Path) -> None:
+        """It, and those between it and the root, which may be new."""
+        while True:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if folder in {self._root, folder.parent}:
+                return
+            folder = folder.parent
 
     def _error(self, error: OSError, name: str) -> OutputError:
         return OutputError(f"{Path(self.name, name)}: {error.strerror or error}")
@@ -175,65 +203,46 @@ class ObjectPlace:
     def __init__(self, url: str) -> None:
         self.name = url
         try:
-            self._store_module = importlib.import_module("obstore")
-            stores = importlib.import_module("obstore.store")
-            self._errors = importlib.import_module("obstore.exceptions")
+            self._obstore = importlib.import_module("obstore")
+            self._stores = importlib.import_module("obstore.store")
+            self._exists = importlib.import_module("obstore.exceptions").AlreadyExistsError
         except ImportError:
             raise ConfigError(f"{url}: object stores need an extra package: {INSTALL}") from None
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-        client = {"allow_http": True} if endpoint.startswith("http://") else {}
         try:
-            self._store = stores.from_url(
-                url.rstrip("/"),
-                client_options={**client, "timeout": timedelta(minutes=5), "connect_timeout": timedelta(seconds=10)},
-                retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
-            )
+            self._asked = self._store(ASKED_S)
         except Exception as error:
             raise ConfigError(f"{url}: cannot be used: {_first_line(error)}") from error
-
         self._refuse_no_bucket()
 
-    def _refuse_no_bucket(self) -> None:
-        """Only a listing tells of it before something is written. Raises OutputError."""
-        try:
-            for _ in self._store_module.list(self._store, chunk_size=1):
-                return
-        except Exception as error:  # what else is wrong, or not allowed, is for the first real request to say
-            if "NoSuchBucket" in str(error) or isinstance(error, FileNotFoundError):
-                raise OutputError(f"{self.name}: there is no such bucket") from error
-
     def has(self, name: str) -> bool:
-        try:
-            self._store_module.head(self._store, name)
-        except FileNotFoundError:
-            return False
-        except Exception as error:
-            raise self._error(error) from error
-        return True
+        with trouble(self.name):
+            try:
+                self._obstore.head(self._asked, name)
+            except FileNotFoundError:
+                return False
+            return True
 
     def put(self, file: Path, name: str) -> None:
-        self._create(file, name)
+        self._create(file, name, ASKED_S + file.stat().st_size / SLOWEST)
         with suppress(OSError):
             file.unlink()
 
     def put_bytes(self, data: bytes, name: str) -> None:
-        self._create(data, name)
+        self._create(data, name, ASKED_S)
 
-    def staging(self, run: str, aside: Path) -> Path:
+    def staging(self, owner: str, aside: Path) -> Path:
         return aside
 
     def files(self, under: str = "") -> Iterator[Found]:
-        try:
-            for page in self._store_module.list(self._store, f"{under}/" if under else None):
+        with trouble(self.name):
+            for page in self._obstore.list(self._asked, f"{under}/" if under else None):
                 for found in page:
                     changed = int(found["last_modified"].timestamp() * 1e9)
                     yield Found(found["path"], found["size"], changed)
-        except Exception as error:
-            raise self._error(error) from error
 
     def open(self, name: str) -> BinaryIO:
         try:
-            reader = self._store_module.open_reader(self._store, name)
+            reader = self._obstore.open_reader(self._asked, name)
         except FileNotFoundError:
             raise
         except Exception as error:
@@ -241,36 +250,32 @@ class ObjectPlace:
         return io.BufferedReader(_Object(reader), 1 << 20)
 
     def remove(self, names: Iterable[str]) -> None:
-        if not (gone := list(names)):
-            return
-        try:
-            self._store_module.delete(self._store, gone)
-        except FileNotFoundError:
-            return
-        except Exception as error:
-            raise self._error(error) from error
+        if gone := list(names):
+            with trouble(self.name), suppress(FileNotFoundError):
+                self._obstore.delete(self._asked, gone)
 
-    def _create(self, content: Path | bytes, name: str) -> None:
-        try:
-            self._store_module.put(self._store, name, content, mode="create")
-        except self._errors.AlreadyExistsError:
-            return
-        except Exception as error:
-            raise self._error(error) from error
+    def _create(self, content: Path | bytes, name: str, limit_s: float) -> None:
+        with trouble(self.name), suppress(self._exists):
+            self._obstore.put(self._store(limit_s), name, content, mode="create")
 
-    def _error(self, error: Exception) -> OutputError:
-        """Which of the store's errors may pass is told by what they are not."""
-        lasting: tuple[Any, ...] = (
-            self._errors.PermissionDeniedError,
-            self._errors.UnauthenticatedError,
-            self._errors.NotSupportedError,
-            self._errors.InvalidPathError,
-            self._errors.UnknownConfigurationKeyError,
+    def _store(self, limit_s: float) -> Any:
+        """limit_s: for one request, with its data."""
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        client = {"allow_http": True} if endpoint.startswith("http://") else {}
+        return self._stores.from_url(
+            self.name,
+            client_options={**client, "timeout": timedelta(seconds=limit_s), "connect_timeout": timedelta(seconds=10)},
+            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
         )
-        text = f"{self.name}: {_first_line(error)}"
-        if isinstance(error, (*lasting, FileNotFoundError)):
-            return OutputError(text)
-        return Unavailable(text)
+
+    def _refuse_no_bucket(self) -> None:
+        """Only a listing tells of it before something is written. Raises OutputError."""
+        try:
+            for _ in self._obstore.list(self._asked, chunk_size=1):
+                return
+        except Exception as error:  # what else is wrong, or not allowed, is for the first real request to say
+            if "NoSuchBucket" in str(error) or isinstance(error, FileNotFoundError):
+                raise OutputError(f"{self.name}: there is no such bucket") from error
 
 
 class _Object(io.RawIOBase):
@@ -325,14 +330,5 @@ def _moved(file: Path, folder: Path) -> Path:
     return staged
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _first_line(error: Exception) -> str:
-    """Of the error, without the addresses of the library's own documents."""
     return str(error).strip().partition("\n")[0]

@@ -24,7 +24,19 @@ _PASSING = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_LASTING = re.compile(
+    r"""
+      status\ code:\ (4(?!08|09|12|25|29)\d\d | 501)   # of these only time-outs, conflicts and too many requests pass
+    | credential | access.?denied | not\ implemented
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
 _MENDED = {
+    "169.254.169.254": "no credentials are known: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "501 not implemented": "this store cannot create an object on condition that it does not exist",
+    "expiredtoken": "take new credentials",
+    "invalidaccesskeyid": "see AWS_ACCESS_KEY_ID",
+    "signaturedoesnotmatch": "see AWS_SECRET_ACCESS_KEY and AWS_REGION",
     "scheme is not allowed": "set AWS_ALLOW_HTTP=true for a server without TLS",
     "403 forbidden": "see that the credentials may write there",
     "access_denied": "see that the credentials may write there",
@@ -45,7 +57,9 @@ def trouble(name: str, *passing: type[Exception]) -> Iterator[None]:
         raise OutputError(f"{name}: {error}") from error
     except Exception as error:  # the libraries share no base, and pass on what those below them raise
         text = _COLOUR.sub("", str(error))
-        passes = isinstance(error, (*passing, ConnectionError, TimeoutError)) or _PASSING.search(text)
+        passes = isinstance(error, (*passing, ConnectionError, TimeoutError)) or (
+            _PASSING.search(text) and not _LASTING.search(text)
+        )
         hint = next((hint for sign, hint in _MENDED.items() if sign in text.lower()), "")
         line = f"{name}: {_reason(text) or type(error).__name__}{hint and '; ' + hint}"
         raise (Unavailable if passes else OutputError)(line) from error

@@ -23,6 +23,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 
 from engine.results.arrow import TABLE_SCHEMA
 from engine.results.lake.base import Batch, Delivery
+from engine.results.lake.base_place import canonical
 from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, Staging, marks_of, place_of, settle
 from engine.results.lake.base_trouble import trouble
 
@@ -36,10 +37,9 @@ class DeltaLake:
     """
 
     def __init__(self, uri: str, delivery: Delivery) -> None:
-        path = uri.removeprefix("file://")
-        self._local = "://" not in path
-        self._uri = os.path.abspath(path) if self._local else uri  # noqa: PTH100 - as base_place.py has it
-        self.name = "delta:" + self._uri.partition("?")[0]
+        self._uri = canonical(uri)
+        self._local = "://" not in self._uri
+        self.name = f"delta:{self._uri}"
         self._delivery = delivery
         self._app = f"probemill/{delivery.run}"
         self._staging = Staging(delivery, _FILE_SCHEMA)

@@ -19,7 +19,10 @@ class ParquetSink:
     def __init__(self, path: str, _run: Run) -> None:
         """Raises OutputError."""
         self._path = Path(path)
-        self._file = ParquetFile(self._path.with_name(f".probemill-{secrets.token_hex(8)}.tmp"), SCHEMA)
+        if self._path.is_dir():
+            raise OutputError(f"{path}: Is a directory")
+        staged = self._path.with_name(f".probemill-{secrets.token_hex(8)}.tmp")
+        self._file = ParquetFile(staged, SCHEMA, called=path)
         self._closed = False
 
     def write(self, blob: bytes, rows: int) -> None:
@@ -41,9 +44,10 @@ class ParquetSink:
         self._closed = True
         try:
             self._file.close()
-            self._file.path.rename(self._path)
-        except (OSError, OutputError) as error:
+        except OutputError:
             self._file.discard()
-            if isinstance(error, OutputError):
-                raise
-            raise OutputError(f"{self._path}: {error.strerror or error}") from error
+            raise
+        try:
+            self._file.path.rename(self._path)
+        except OSError as error:
+            raise OutputError(f"{self._path}: {error.strerror}; all rows are in {self._file.path}") from error
