@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -458,10 +459,21 @@ def test_the_folder_of_the_run_is_no_sink(tmp_path: Path, where: str) -> None:
         opened(folder, urls=(f"ndjson+zstd:{folder / where}",))
 
 
-@pytest.mark.parametrize("url", ["x", "parquet:", "nothing:x", "parquet", "s3://x/y"])
-def test_what_is_no_sink_is_said(tmp_path: Path, url: str) -> None:
-    """With what there is."""
-    with pytest.raises(ConfigError, match=r"is no sink; write one of parquet:PATH, "):
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("x", "is no sink; write one of parquet:PATH, "),
+        ("paruqet:x", "is no sink"),
+        ("s3://x/y", "you may mean parquet:s3://x/y"),
+        ("parquet:", "write parquet:PATH"),
+        ("delta://lake", "a path from the root has one slash"),
+        ("kafka:", "write kafka:BROKER:PORT/TOPIC"),
+        ("parquet:ftp://x/y", "write a path, s3://"),
+    ],
+)
+def test_what_is_no_sink_is_said(tmp_path: Path, url: str, words: str) -> None:
+    """With what would be one."""
+    with pytest.raises(ConfigError, match=re.escape(words)):
         lakes_module.open_lake(url, Delivery("run", "scan", str(tmp_path)))
 
 

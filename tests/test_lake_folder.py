@@ -132,6 +132,25 @@ def test_both_forms_in_one_folder(tmp_path: Path) -> None:
     assert ports(tmp_path) == Counter([*range(10), *range(10)])
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_delta_table_is_no_folder_for_files(tmp_path: Path, form: str) -> None:
+    """Nor the other way round: each reader would find the rows of the other."""
+    staging = tmp_path / "staging"
+    batch = Batch(1, 1)
+    table = opened("delta", tmp_path / "table", staging)
+    table.write(lines(0, 10))
+    table.commit(batch)
+    with pytest.raises(OutputError, match="is a Delta table"):
+        opened(form, tmp_path / "table", staging).holds(batch)
+    files = opened(form, tmp_path / "files", staging)
+    files.write(lines(0, 10))
+    files.commit(batch)
+    table = opened("delta", tmp_path / "files", staging)
+    table.write(lines(0, 10))
+    with pytest.raises(OutputError, match="name another folder"):
+        table.commit(batch)
+
+
 def test_a_place_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However it is written: by it later runs know what it has."""
     monkeypatch.chdir(tmp_path)
@@ -193,6 +212,8 @@ def test_a_row_names_no_folder_of_its_own(tmp_path: Path, form: str, day: bytes)
 def test_a_folder_that_cannot_be_is_said(tmp_path: Path, form: str) -> None:
     """Without an attempt to try it again: it will not pass by itself."""
     (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        opened(form, tmp_path / "file", tmp_path / "staging")
     lake = opened(form, tmp_path / "file" / "lake", tmp_path / "staging")
     with pytest.raises(OutputError, match="Not a directory") as caught:
         lake.write(lines(0, 1))

@@ -28,6 +28,7 @@ from engine.conversation.plan import Planner
 from engine.databases import database_files, open_database
 from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
+from engine.results.lake import check_url
 from engine.results.sinks import STDOUT, Sink, Summary, open_sink
 from engine.results.sinks import Run as RunFacts
 from engine.results.suffixes import FORMS, PACKINGS, read_name
@@ -191,6 +192,8 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
         if options["sinks"]:
             raise ConfigError("--sink needs --state DIR: a folder where rows are safe before they reach it")
         return None
+    for url in options["sinks"]:  # before anything is made
+        check_url(url)
     plan = {**inputs.plan(), "shard": options["shard"] or None}
     journal = Journal.open(folder, plan, resume=options["resume"])
     if options["resume"] and not options["quiet"]:
@@ -221,7 +224,8 @@ def _open_sinks(options: groups.Options, journal: Journal) -> Deliveries | None:
         return None
     deliveries = aside(lambda: Deliveries(journal, options["sinks"], terms))  # a sink may be slow to answer
     if not options["quiet"]:
-        click.echo(f"probemill: the rows go on as scan {deliveries.scan}", err=True)
+        places = ", ".join(deliveries.behind())
+        click.echo(f"probemill: the rows go on as scan {deliveries.scan} into {places}", err=True)
     return deliveries
 
 

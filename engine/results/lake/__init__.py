@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 from engine.errors import ConfigError
 from engine.results.lake.base import Batch, Delivery, Lake, Unavailable
-from engine.results.lake.base_place import INSTALL
+from engine.results.lake.base_place import INSTALL, canonical
 
-__all__ = ["INSTALL", "LAKES", "Batch", "Delivery", "Lake", "Unavailable", "open_lake"]
+__all__ = ["INSTALL", "LAKES", "Batch", "Delivery", "Lake", "Unavailable", "check_url", "open_lake"]
 
 LAKES: Mapping[str, tuple[str, str]] = MappingProxyType(  # scheme -> (class, how its URL goes on)
     {
@@ -26,12 +26,25 @@ LAKES: Mapping[str, tuple[str, str]] = MappingProxyType(  # scheme -> (class, ho
 )
 
 
+def check_url(url: str) -> None:
+    """What can be said of a URL without opening anything. Raises ConfigError."""
+    scheme, colon, rest = url.partition(":")
+    if scheme not in LAKES or not colon:
+        hint = f"; you may mean parquet:{url}" if "://" in url else ""
+        known = ", ".join(f"{name}:{form}" for name, (_, form) in LAKES.items())
+        raise ConfigError(f"{url}: is no sink; write one of {known}{hint}")
+    if LAKES[scheme][1] == "PATH":
+        if not rest or rest.startswith("//"):
+            raise ConfigError(f"{url}: write {scheme}:PATH; a path from the root has one slash")
+        canonical(rest)
+    elif not rest:
+        raise ConfigError(f"{url}: write {scheme}:{LAKES[scheme][1]}")
+
+
 def open_lake(url: str, delivery: Delivery) -> Lake:
     """A lake by its URL. Raises ConfigError for one that cannot be, OutputError where it cannot be reached."""
-    scheme, colon, rest = url.partition(":")
-    if not colon or not rest or scheme not in LAKES:
-        known = ", ".join(f"{name}:{form}" for name, (_, form) in LAKES.items())
-        raise ConfigError(f"{url}: is no sink; write one of {known}")
+    check_url(url)
+    scheme, _, rest = url.partition(":")
     module, _, name = LAKES[scheme][0].partition(":")
     try:
         made = getattr(import_module(f"{__name__}.{module}"), name)

@@ -56,12 +56,16 @@ class FolderLake(Generic[File]):
         self._staging: Path | None = None
         self._files: dict[str, File] = {}
         self._count = 0
+        self._looked = False  # whether the folder is one for such files
 
     @property
     def size(self) -> int:
         return max((file.size for file in self._files.values()), default=0)
 
     def holds(self, batch: Batch) -> bool:
+        if not self._looked and next(iter(self._place.files("_delta_log")), None) is not None:
+            raise OutputError(f"{self.name}: is a Delta table; write delta:{self._place.name}, or name another folder")
+        self._looked = True
         return self._place.has(self._manifest(batch))
 
     def commit(self, batch: Batch) -> None:

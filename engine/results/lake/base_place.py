@@ -99,8 +99,11 @@ class LocalPlace:
     """A folder, made when the first file comes."""
 
     def __init__(self, root: Path) -> None:
+        """Raises OutputError where there is something else than a folder."""
         self.name = str(root)
         self._root = root
+        if root.exists() and not root.is_dir():
+            raise OutputError(f"{root}: is a file; name a folder")
 
     def has(self, name: str) -> bool:
         return (self._root / name).exists()

@@ -23,7 +23,7 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 
 from engine.results.arrow import TABLE_SCHEMA
 from engine.results.lake.base import Batch, Delivery
-from engine.results.lake.base_place import canonical
+from engine.results.lake.base_place import canonical, open_place
 from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, Staging, marks_of, place_of, settle
 from engine.results.lake.base_trouble import trouble
 
@@ -110,7 +110,9 @@ class DeltaLake:
         return self._table
 
     def _created(self) -> DeltaTable:
-        """By us, or by another run at the same moment."""
+        """By us, or by another run at the same moment. Raises ValueError in a folder of other sinks' files."""
+        if next(iter(open_place(self._uri).files("_delivered")), None) is not None:
+            raise ValueError("holds files of parquet: or ndjson+zstd:; name another folder")
         DeltaTable.create(self._uri, TABLE_SCHEMA, mode="ignore", partition_by=PARTITIONS, storage_options=_options())
         self._table = DeltaTable(self._uri, storage_options=_options())
         return self._table
