@@ -228,9 +228,11 @@ def test_a_run_without_a_target_hears_too(database: str, tmp_path: Path, inputs:
     with sparse.open("wb") as file:
         file.truncate(1 << 40)
     arguments = inputs.format(sparse=sparse).split()
-    with command(database, *arguments, *(["--deadline", "1s"] if how == "deadline" else [])) as process:
+    ending = ["--deadline", "1s"] if how == "deadline" else ["--stats-every", "100ms"]
+    with command(database, *arguments, *ending) as process:
         if how == "signal":
-            time.sleep(2.0)
+            assert process.stderr is not None
+            assert process.stderr.readline()  # it has begun
             process.send_signal(signal.SIGTERM)
         rows, said = finish(process)
     assert rows == []
