@@ -280,8 +280,17 @@ def test_a_segment_that_is_gone(tmp_path: Path) -> None:
     (folder / "part-000002.ndjson.zst").unlink()
     done = command("convert", "-q", folder, tmp_path / "b.ndjson")
     assert done.returncode == 1
-    assert b"part-000002.ndjson.zst: cannot be read" in done.stderr
+    assert b"part-000002.ndjson.zst: No such file" in done.stderr
     assert (tmp_path / "b.ndjson").read_bytes().count(b"\n") == 200
+
+
+def test_a_segment_that_has_changed(tmp_path: Path) -> None:
+    """Is told, although it can be read."""
+    folder = state(tmp_path / "state")
+    packed(folder / "part-000003.ndjson.zst", LINES)
+    done = command("convert", "-q", folder, tmp_path / "b.ndjson")
+    assert done.returncode == 1
+    assert b"part-000003.ndjson.zst: has changed since it was committed" in done.stderr
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ checked: what a piece holds, every form of output can take. A row that is none i
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -21,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import ConfigError, InputError, OutputError, ReadError
 from engine.model import ServiceResult
@@ -31,8 +33,11 @@ from engine.offline.stream import STDIN, Input, Source
 from engine.results.lake import INSTALL
 from engine.results.lake.base_place import STORES, Found, Place, open_place
 from engine.results.rows import Rows, TextRows
+from engine.state.folder import Folder, told
 from engine.state.journal import NAME as JOURNAL
 from engine.state.journal import read_journal
+from engine.state.reading import segment_rows
+from engine.state.records import Record
 
 FORMS = ("state", "ndjson", "xml", "parquet", "delta")
 SCHEMES = {"delta", "parquet", "ndjson+zstd"}
@@ -225,25 +230,36 @@ def _segments(folder: Path) -> list[Part]:
             record.size,
             "",
             (str((folder / record.name).resolve()), record.size, record.sha256),
-            _segment_reader(folder, record.name, record.staged),
+            _segment_reader(folder, record),
         )
         for record in records
         if record.name
     ]
 
 
-def _segment_reader(folder: Path, name: str, staged: str) -> Callable[[], Iterator[Piece]]:
-    """A run that was killed between committing a segment and renaming it has it under its other name."""
-    return lambda: _read_segment(folder / name, folder / staged if staged else folder / name)
+def _segment_reader(path: Path, record: Record) -> Callable[[], Iterator[Piece]]:
+    return lambda: _read_segment(path, record)
 
 
-def _read_segment(path: Path, staged: Path) -> Iterator[Piece]:
-    """Rows that a scan has committed are rows: they are passed on as they are."""
-    opened = Source(str(path if path.exists() or not staged.exists() else staged))
-    with opened:
-        for chunk in opened.chunks():
-            yield Piece(TextRows(chunk.data, chunk.data.count(b"\n")), chunk.position, Faults())
-        yield _last_piece(opened)
+def _read_segment(path: Path, record: Record) -> Iterator[Piece]:
+    """Rows that a scan has committed are rows: they are passed on as they are, if they still are what was committed.
+
+    A run that was killed between committing a segment and renaming it has it under its other name.
+    """
+    count = 0
+    try:
+        with told(path):
+            folder = Folder.open(path)
+        with closing(folder):
+            if record.staged and folder.look(record.name) is None and folder.look(record.staged) is not None:
+                record = replace(record, name=record.staged)
+            for rows in segment_rows(folder, record):
+                here = rows.count(b"\n")
+                count += here
+                yield Piece(TextRows(rows, here), record.size * count // max(record.rows, 1), Faults())
+    except OutputError as error:
+        name = f"{path}/{record.name}"
+        raise InputError(name, 0, str(error).removeprefix(f"{name}: ")) from error
 
 
 def _read_input(opened: Input, form: str) -> Iterator[Piece]:
