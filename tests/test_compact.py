@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError, InputError, OutputError
 from engine.results.compact import opened
 from engine.results.lake import Batch, Delivery, Lake, base_exchange, open_lake
 from engine.results.lake.base_place import LocalPlace, open_place
@@ -350,3 +351,34 @@ def test_in_a_store(tmp_path: Path, form: str, store: str, monkeypatch: pytest.M
     assert done.returncode == 0, done.stderr
     done = command("convert", "-q", f"{form}:{lake}-2", "-")
     assert (done.returncode, once(done.stdout)) == (0, once(rows)), done.stderr
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["../victim"],
+        ["/victim"],
+        ["scan=x/date=2026-11-21/../../victim"],
+        ["scan=x/date=2026-11-22/part-a.parquet"],
+        ["scan=x/date=2026-11-21/notes.txt"],
+    ],
+    ids=str,
+)
+def test_an_intent_that_is_none_of_ours_removes_nothing(tmp_path: Path, sources: list[str]) -> None:
+    """Whoever may write into a lake must not have other people's files removed."""
+    lake = tmp_path / "lake"
+    partition = lake / "scan=x" / "date=2026-11-21"
+    for folder in (partition, partition.with_name("date=2026-11-22"), lake / "_compacted"):
+        folder.mkdir(parents=True)
+    (tmp_path / "victim").write_text("x")
+    (partition / "notes.txt").write_text("x")
+    (partition.with_name("date=2026-11-22") / "part-a.parquet").write_text("x")
+    (partition / "part-compact-0.parquet").write_text("x")
+    intent = {"target": "scan=x/date=2026-11-21/part-compact-0.parquet", "sources": sources}
+    (lake / "_compacted" / "x.json").write_bytes(msgspec.json.encode(intent))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OutputError, match="names other files than ours; remove it"), opened(str(lake)):
+        pass
+    with opened(str(lake), look_only=True):
+        pass
+    assert sorted(path for path in tmp_path.rglob("*") if ".probemill" not in str(path)) == before

@@ -126,7 +126,7 @@ def test_everything_is_delivered_in_the_end(tmp_path: Path, shelf: Shelf) -> Non
         sink.take(rows(ordinal))
     sink.close(SUMMARY)
     assert shelf.batches == {(1, 5): [0, 1, 2, 3, 4]}
-    assert notes(tmp_path) == {"done": 5}
+    assert notes(tmp_path) == {"done": 5, "latest": [1, 5]}
 
 
 def test_a_batch_is_closed_by_size(tmp_path: Path, shelf: Shelf) -> None:
@@ -409,6 +409,19 @@ def test_notes_that_do_not_fit_the_journal_are_said(tmp_path: Path, shelf: Shelf
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lakes": {"shelf:x": place}}))
     with pytest.raises(OutputError, match="does not fit the journal"):
         opened(tmp_path)
+
+
+def test_a_lake_that_has_lost_its_rows_is_said(tmp_path: Path, shelf: Shelf) -> None:
+    """Or is another one by the same name: to go on behind what it lacks would lose them in silence."""
+    sink = opened(tmp_path)
+    sink.take(rows(0))
+    sink.close(SUMMARY)
+    shelf.batches.clear()
+    with pytest.raises(OutputError, match="has not what this run brought there before"):
+        opened(tmp_path)
+    (tmp_path / "deliveries").unlink()
+    opened(tmp_path).close(SUMMARY)
+    assert shelf.ports == [0]
 
 
 def test_a_lake_that_is_not_there_is_said_before_anything_begins(tmp_path: Path, shelf: Shelf) -> None:

@@ -33,7 +33,7 @@ from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.table import Table
 from test_arrow import LINES
 
-from engine.errors import OutputError
+from engine.errors import ConfigError, OutputError
 from engine.results.arrow import TABLE_SCHEMA
 from engine.results.lake.base import Batch, Unavailable
 from engine.results.lake.iceberg import IcebergLake
@@ -218,7 +218,7 @@ def test_a_table_of_another_kind_is_refused(lake: IcebergLake, tmp_path: Path) -
 @pytest.mark.parametrize("wrong", ["", "local", "local/services", "/scans.services", "local/scans."])
 def test_what_names_no_table(wrong: str, tmp_path: Path) -> None:
     """Is said before anything is written."""
-    with pytest.raises(OutputError, match=r"CATALOG/NAMESPACE\.TABLE"):
+    with pytest.raises(ConfigError, match=r"CATALOG/NAMESPACE\.TABLE"):
         IcebergLake(f"{wrong}?uri=x", delivery(tmp_path))
 
 

@@ -258,3 +258,9 @@ def test_a_report_of_the_installed_nmap(tmp_path: Path, server: int) -> None:
     assert rows[server].post is not None
     assert "SSH-2.0" in str(rows[server].post["banner"])
     assert (rows[1].state, rows[1].reason) == ("closed", Reason.REFUSED)
+
+
+def test_tags_are_not_nested_without_end() -> None:
+    """A few kilobytes, compressed, would take all memory."""
+    with pytest.raises(InputError, match="nested more than 64 deep"):
+        rows_of(HEAD + "<x>" * 100_000)

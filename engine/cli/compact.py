@@ -32,7 +32,7 @@ def compact_command(path: str, size: int, dry_run: bool, quiet: bool) -> None:
     began = time.monotonic()
     console = Console(stderr=True)
     failed = merged = made = 0
-    with opened(path) as compaction:
+    with opened(path, look_only=dry_run) as compaction:
         plan = compaction.plan(size)
         total = sum(each.size for merges in plan.merges.values() for each in merges)
         with progress_bar(console, console.is_terminal and not quiet and not dry_run, *COLUMNS) as bar:

@@ -27,6 +27,7 @@ from engine.state.delivery import PATIENCE_S, Deliveries, Terms
 from engine.state.follower import PAUSES_S
 from engine.state.journal import Journal, read_journal
 from engine.state.notes import SCAN_NAME
+from engine.threads import aside
 
 BATCH_ROWS = 500_000  # of a lake's batch; part of what makes it the same again
 FORM = "convert-1"  # of the batches; another way to cut them gets another name
@@ -97,7 +98,9 @@ class _Delivering:
 
     def bring(self) -> int:
         """-> how many rows. Raises OutputError, ConfigError, ReadError."""
-        with own_folder(cache_folder("convert", self._run), "these inputs") as folder:
+        delivery = _digest([self._run, self._goal.url])
+        what = f"the delivery to {self._goal.url.partition('?')[0].partition('://')[0]}"
+        with own_folder(cache_folder("convert", delivery), what) as folder:
             lake = open_lake(self._goal.url, Delivery(self._run, self._goal.scan, str(folder), self._goal.full))
             try:
                 return self._patiently(lake)
@@ -164,7 +167,7 @@ def state_into_lake(folder: str, goal: Goal, watch: Watch, before: tuple[int, in
         raise InputError(folder, 0, "holds no run")
     journal = Journal.open(folder, header.plan, resume=True)
     try:
-        deliveries = Deliveries(journal, [goal.url], Terms(scan=goal.scan, full=goal.full))
+        deliveries = aside(lambda: Deliveries(journal, [goal.url], Terms(scan=goal.scan, full=goal.full)))
         sizes = [record.size for record in journal.records]
 
         def progressed() -> None:

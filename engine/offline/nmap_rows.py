@@ -32,6 +32,7 @@ from engine.results.columns import NOT_ASKED
 from matcher import Proto, shown
 
 TOKEN_LIMIT = 64 << 20  # characters between two tags
+MAX_DEPTH = 64  # of tags; a report has some ten
 STEP = 1 << 16  # characters parsed at once
 _REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
 _UNBEARABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # the Char rule of XML 1.0
@@ -99,6 +100,7 @@ class NmapRows:
         self._begun = False
         self._outside = True  # before the root
         self._since = 0  # bytes since the last tag
+        self._depth = 0  # of tags
         self._database = DatabaseRef("nmap", "")
         self._run_started = ""
         self._cpe: list[str] | None = None  # while one is read: its pieces
@@ -147,6 +149,9 @@ class NmapRows:
 
     def _start(self, name: str, given: dict[str, str]) -> None:
         self._since = 0
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise self._error(f"its tags are nested more than {MAX_DEPTH} deep")
         if self._outside and name != ROOT:
             raise self._error(f"no report of Nmap: its first tag is {shown(name[:40])!r}")
         match name:
@@ -175,6 +180,7 @@ class NmapRows:
 
     def _end(self, name: str) -> None:
         self._since = 0
+        self._depth -= 1
         if name == "cpe" and self._cpe is not None and self._port:
             self._port.cpe.append("".join(self._cpe))
             self._cpe = None

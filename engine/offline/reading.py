@@ -55,6 +55,8 @@ class Reading:
                     raise
                 self._damaged(error)
             except InputError as error:
+                if self._strict and len(self._parts) > 1:  # mended, its rows would move those behind it
+                    raise
                 self._damaged(error)
             self._bytes += part.size or 0
 

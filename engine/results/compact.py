@@ -66,6 +66,16 @@ class _Intent(Struct):
     target: str
     sources: list[str]
 
+    def is_ours(self) -> bool:
+        """Whether it names parts of one partition of this folder, and nothing that leads out of it."""
+        folder = self.target.rpartition("/")[0]
+        return all(
+            name.rpartition("/")[0] == folder
+            and _PART.fullmatch(_last(name)) is not None
+            and not any(step in {"", ".", ".."} for step in name.split("/"))
+            for name in (self.target, *self.sources)
+        )
+
 
 class Compaction:
     """Of one folder. Use `opened`."""
@@ -75,11 +85,16 @@ class Compaction:
         self._staging = staging
 
     def mend(self) -> None:
-        """Finish what an earlier call was killed over. Raises OutputError."""
+        """Finish what an earlier call was killed over. Raises OutputError, also for an intent that is none of ours."""
         for found in list(self._place.files(INTENTS.rstrip("/"))):
             if not found.name.endswith(".json"):
                 continue
-            intent = msgspec.json.decode(self._read(found.name), type=_Intent)
+            try:
+                intent = msgspec.json.decode(self._read(found.name), type=_Intent)
+                if not intent.is_ours():
+                    raise ValueError("names other files than ours")
+            except ValueError as error:  # msgspec's are, too
+                raise OutputError(f"{self._place.name}/{found.name}: {error}; remove it") from error
             if self._place.has(intent.target):
                 self._place.remove(intent.sources)
             self._place.remove([found.name])
@@ -164,8 +179,10 @@ class Compaction:
 
 
 @contextmanager
-def opened(where: str) -> Iterator[Compaction]:
-    """where: a path, a store's URL, or either as a sink is named. Raises ConfigError, OutputError.
+def opened(where: str, *, look_only: bool = False) -> Iterator[Compaction]:
+    """where: a path, a store's URL, or either as a sink is named. look_only: what was left stays as it is.
+
+    Raises ConfigError, OutputError.
 
     For a local folder the staging folder lies beside it: on the same disk, where no reader of the folder looks.
     """
@@ -176,14 +193,15 @@ def opened(where: str) -> Iterator[Compaction]:
     staging = cache_folder("compact", hashlib.sha256(place.name.encode()).hexdigest()[:16])
     if isinstance(place, LocalPlace):
         root = Path(place.name).resolve()
-        if not root.is_dir():
-            raise InputError(where, 0, "is no folder")
+        if not root.is_dir() or not root.name:
+            raise InputError(where, 0, "is no folder of a lake")
         place = LocalPlace(root)
         if os.access(root.parent, os.W_OK):
             staging = root.with_name(f".probemill-compact-{root.name}")
     with own_folder(staging, where, mend, NOTE) as folder:
         compaction = Compaction(place, folder)
-        compaction.mend()
+        if not look_only:
+            compaction.mend()
         yield compaction
 
 

@@ -82,9 +82,15 @@ class Follower:
         trying = self.place.trying
         first, last = trying or (self.place.done + 1, self.place.done + 1)
         try:
+            if self.place.latest and not self.lake.holds(Batch(*self.place.latest)):
+                raise OutputError(
+                    f"{self.lake.name}: has not what this run brought there before (segment {self.place.done}): is it "
+                    "another one, or were its rows taken away? Removing `deliveries` from the state folder brings all "
+                    "rows to all sinks again, under another name of the run"
+                )
             if self.lake.holds(Batch(first, last)):
                 self.place.done = self.taken = max(last, self.place.done)
-                self.place.trying = None
+                self.place.trying, self.place.latest = None, (first, last)
         except Unavailable as error:
             if not known:
                 raise OutputError(f"{error}; nothing was begun: see that it can be reached") from error
@@ -117,7 +123,7 @@ class Follower:
         number = segment_number(name)
         if not self._first:
             if forced and self.lake.holds(Batch(*forced)):  # it arrived, and the answer got lost
-                self._delivered(forced[1])
+                self._delivered(*forced)
                 return False
             self._first, self._begun = number, time.monotonic()
         for rows in self._all.rows(name):
@@ -149,11 +155,11 @@ class Follower:
         self.place.trying = (first, last)
         self._all.save()
         self.lake.commit(Batch(first, last))
-        self._delivered(last)
+        self._delivered(first, last)
 
-    def _delivered(self, last: int) -> None:
+    def _delivered(self, first: int, last: int) -> None:
         with self._all.changed:
-            self.place.done, self.place.trying = last, None
+            self.place.done, self.place.trying, self.place.latest = last, None, (first, last)
             self.taken = max(self.taken, last)
             self._moved = time.monotonic()
             self._all.changed.notify_all()

@@ -26,10 +26,14 @@ SCAN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Place(Struct, omit_defaults=True):
-    """How far a lake is. done: the last segment that it has; trying: bounds of a batch that it may have or not."""
+    """How far a lake is. done: the last segment that it has; trying: bounds of a batch that it may have or not.
+
+    latest: bounds of the last batch that it has, by which it is asked whether it is still the same lake.
+    """
 
     done: Count = 0
     trying: tuple[Count, Count] | None = None
+    latest: tuple[Count, Count] | None = None
 
     def fits(self, last: int) -> bool:
         """Whether there can be such a place where that is the last committed segment."""

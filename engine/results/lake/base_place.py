@@ -13,6 +13,7 @@ import importlib
 import io
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -81,10 +82,10 @@ def canonical(where: str) -> str:
     scheme, colon, _ = where.partition(":")
     if colon and scheme.lower() in STORES | NO_STORES:
         url = urlsplit(where)
+        if "@" in where:
+            raise ConfigError(f"{scheme}://...@{where.rpartition('@')[2]}: credentials belong in the environment")
         if url.scheme not in STORES | {"file"}:
             raise ConfigError(f"{where}: no store is known by {scheme}:; write a path, s3://, gs:// or az://")
-        if "@" in url.netloc:
-            raise ConfigError(f"{url.scheme}://{url.netloc.rpartition('@')[2]}: credentials belong in the environment")
         if url.query or url.fragment:
             raise ConfigError(f"{where}: nothing may follow the path; settings belong in the environment")
         if url.scheme == "file" and url.netloc in {"", "localhost"}:
@@ -165,7 +166,11 @@ class LocalPlace:
         for folder, _, names in os.walk(top, onerror=_raised):
             for name in names:
                 path = Path(folder, name)
+                if path.is_symlink() and not path.exists():
+                    continue  # it leads nowhere
                 facts = path.stat()
+                if not stat.S_ISREG(facts.st_mode):
+                    continue  # a pipe would wait for somebody who writes
                 yield Found(path.relative_to(self._root).as_posix(), facts.st_size, facts.st_mtime_ns)
 
     def open(self, name: str) -> BinaryIO:

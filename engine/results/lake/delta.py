@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,8 @@ class DeltaLake:
     def _store(self) -> Any:
         if self._local:
             return obstore.store.LocalStore(self._uri, mkdir=True)
-        return obstore.store.from_url(self._uri, client_options={"allow_http": bool(_options())})
+        plain = _options().get("aws_allow_http") == "true"
+        return obstore.store.from_url(self._uri, client_options={"allow_http": plain, "timeout": timedelta(minutes=10)})
 
 
 def open_table(uri: str) -> DeltaTable:
@@ -143,10 +145,10 @@ def open_table(uri: str) -> DeltaTable:
     return DeltaTable(uri, storage_options=_options())
 
 
-def _options() -> dict[str, str] | None:
-    """For the object store, beside what it reads from the environment itself."""
+def _options() -> dict[str, str]:
+    """For the object store, beside what it reads from the environment itself. Requests here are small."""
     plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-    return {"aws_allow_http": "true"} if plain else None
+    return {"timeout": "30s", "connect_timeout": "10s"} | ({"aws_allow_http": "true"} if plain else {})
 
 
 def _now() -> int:

@@ -32,7 +32,7 @@ from pyiceberg.exceptions import (
 )
 from pyiceberg.table import Table
 
-from engine.errors import OutputError
+from engine.errors import ConfigError, OutputError
 from engine.results.arrow import TABLE_SCHEMA
 from engine.results.lake.base import Batch, Delivery
 from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, Staging, marks_of, place_of, settle
@@ -60,13 +60,13 @@ class IcebergLake:
     """
 
     def __init__(self, target: str, delivery: Delivery) -> None:
-        """Raises OutputError for a target of another form."""
+        """Raises ConfigError for a target of another form."""
         name, _, query = target.partition("?")
         self.name = f"iceberg:{name}"
         self._catalog_name, _, self._identifier = name.partition("/")
         namespace, _, table = self._identifier.rpartition(".")
         if not (self._catalog_name and namespace and table):
-            raise OutputError(f"{self.name}: is no Iceberg table; write CATALOG/NAMESPACE.TABLE")
+            raise ConfigError(f"{self.name}: write iceberg:CATALOG/NAMESPACE.TABLE")
         self._namespace = namespace
         self._properties = _properties(query)
         self._delivery = delivery
