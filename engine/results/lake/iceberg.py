@@ -170,7 +170,7 @@ class IcebergLake:
         place = table.location_provider().new_data_location(place_of(self._delivery, batch, file.day))
         with file.path.open("rb") as source, table.io.new_output(place).create(overwrite=True) as target:
             shutil.copyfileobj(source, target, CHUNK)
-        return place
+        return str(place)
 
 
 def _properties(query: str) -> dict[str, str]:
