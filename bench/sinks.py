@@ -1,4 +1,4 @@
-"""What sinks cost: `python -m bench.sinks [--rows N] [--quick]`, or `make bench-sinks`.
+"""What sinks cost: `python -m bench.sinks [--rows N] [--rate N] [--quick]`, or `make bench-sinks`.
 
 A million rows of 200 shapes (bench/shapes.py) go into each sink, in a process of its own, on the local disk and into an
 S3 API on loopback; the same rows as plain NDJSON stand beside it. What a reader finds there (count, sum of ports, set
@@ -205,7 +205,7 @@ def remote_sinks(folder: Path) -> dict[str, str]:
     return found | {"iceberg, S3": iceberg}
 
 
-def scanning(console: Console, folder: Path, total: int) -> None:
+def scanning(console: Console, folder: Path, total: int, rate: str) -> None:
     """Seconds of whole commands, in turn, so that the machine's moods meet all of them."""
     with _farm(folder) as port:
         hosts = addresses(HOSTS)
@@ -234,6 +234,8 @@ def scanning(console: Console, folder: Path, total: int) -> None:
                     "1000",
                     "--segment-seconds",
                     "3",
+                    "--rate",
+                    rate,
                     "--state",
                     state,
                     *(["--sink", url] if url else []),
@@ -264,6 +266,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rate", default="0", help="of the scans, services per second; as fast as can be by default")
     parser.add_argument("--no-remote", action="store_true")
     parser.add_argument("--no-scan", action="store_true")
     parser.add_argument("--write", help=argparse.SUPPRESS)
@@ -285,7 +288,7 @@ def main() -> int:
         writing(console, Path(name), options.rows // share, not options.no_remote)
         if not options.no_scan:
             try:
-                scanning(console, Path(name), SCANNED // share)
+                scanning(console, Path(name), SCANNED // share, options.rate)
             except CompilerError as reason:
                 console.print(f"no scan was measured: {reason}")
     return 0
