@@ -10,6 +10,11 @@ import re
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
+def first_line(error: Exception) -> str:
+    """Of what a library says, which may be a page."""
+    return str(error).strip().partition("\n")[0]
+
+
 def one_line(text: str, limit: int) -> str:
     """At most `limit` characters of the text, all of them printable in Unicode's sense."""
     folded = _BLANKS.sub(" ", text[: 4 * limit]).strip()[:limit]

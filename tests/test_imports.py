@@ -13,6 +13,8 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 # names only wings that stand below it in this table. docs/design.md has the drawing, made by docs/generate.py.
 GROUND = {
     "errors": "",
+    "disk": "",
+    "extras": "errors",
     "text": "",
     "unpack": "",
     "model": "errors",

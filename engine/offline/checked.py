@@ -13,6 +13,7 @@ from engine.model import ServiceResult
 from engine.offline.faults import Faults
 from engine.results.rows import TextRows
 from engine.results.table import lean_rows
+from engine.text import first_line
 
 _INT32 = range(-(2**31), 2**31)
 _INT64 = range(-(2**63), 2**63)
@@ -43,7 +44,7 @@ def checked(text: bytes, before: int) -> tuple[TextRows, Faults]:
             else:
                 kept.append(lean)
         except (msgspec.MsgspecError, UnicodeError, RecursionError, ValueError) as error:
-            faults.add(number, f"no result row: {str(error).partition(chr(10))[0]}")
+            faults.add(number, f"no result row: {first_line(error)}")
     return TextRows(b"".join(kept), len(kept)), faults
 
 

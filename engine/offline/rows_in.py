@@ -25,12 +25,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.errors import ConfigError, InputError, OutputError, ReadError
+from engine.extras import extra
 from engine.model import ServiceResult
 from engine.offline.checked import checked
 from engine.offline.faults import Faults
 from engine.offline.nmap_rows import NmapRows
 from engine.offline.stream import STDIN, Input, Source
-from engine.results.lake import INSTALL
 from engine.results.lake.base_place import STORES, Found, Place, open_place
 from engine.results.rows import Rows, TextRows
 from engine.state.folder import Folder, told
@@ -199,12 +199,8 @@ class _DeltaPart(Protocol):
 
 def _tables(name: str) -> ModuleType:
     """What reads tables. Raises ConfigError where its libraries are not installed."""
-    try:
+    with extra(name):
         return import_module("engine.results.tables")
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == "engine":
-            raise
-        raise ConfigError(f"{name}: needs an extra package ({error.name}): {INSTALL}") from None
 
 
 def _table_pieces(reads: Iterator[_Read], size: int) -> Iterator[Piece]:

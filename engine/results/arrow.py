@@ -18,6 +18,7 @@ from msgspec import Raw, Struct
 from engine.errors import InputError
 from engine.model import Reason, Tunnel, Verdict
 from engine.results.table import COLUMNS, VERSION, Column, Kind, lean_rows, pieces
+from engine.text import first_line
 from matcher import Proto
 
 PIECE = 4 << 20  # bytes of NDJSON made into one batch: enough for Arrow to use its threads
@@ -86,7 +87,7 @@ def batch_of(blob: bytes) -> pa.RecordBatch:
         columns = [_column(column, read, beside) for column in COLUMNS]
         batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
     except (pa.ArrowException, msgspec.MsgspecError, UnicodeError, OSError, ValueError) as error:
-        raise InputError("rows", 0, f"cannot be read as result rows: {_first_line(error)}") from error
+        raise InputError("rows", 0, f"cannot be read as result rows: {first_line(error)}") from error
     if any(batch.column(column.name).null_count for column in COLUMNS if column.required):
         raise InputError("rows", 0, "a field that every row has is missing")
     return batch
@@ -119,7 +120,7 @@ def lines_of(batch: pa.RecordBatch) -> bytes:
     try:
         return lean_rows(msgspec.json.Encoder().encode_lines(rows))
     except (msgspec.MsgspecError, TypeError) as error:
-        raise InputError("rows", 0, f"cannot be read as result rows: {_first_line(error)}") from error
+        raise InputError("rows", 0, f"cannot be read as result rows: {first_line(error)}") from error
 
 
 def conformed(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -138,7 +139,7 @@ def conformed(batch: pa.RecordBatch) -> pa.RecordBatch:
             columns[at] = pa.array(map(_bytes_or_none, columns[SCHEMA.get_field_index("ip")].to_pylist()), pa.binary())
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
     except pa.ArrowException as error:
-        raise InputError("rows", 0, f"its columns are not those of result rows: {_first_line(error)}") from error
+        raise InputError("rows", 0, f"its columns are not those of result rows: {first_line(error)}") from error
 
 
 def faults_of(batch: pa.RecordBatch) -> dict[int, str]:
@@ -269,7 +270,3 @@ def _moments(array: pa.Array, unit: str) -> list[str | None]:
     """RFC 3339, to the millisecond or the second as rows have it."""
     shown = pc.strftime(array.cast(pa.timestamp(unit, "UTC"), safe=False), "%Y-%m-%dT%H:%M:%SZ", locale="C")
     return shown.to_pylist()  # type: ignore[no-any-return]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from engine.errors import ConfigError
+from engine.text import first_line
 
 Batches: TypeAlias = "Iterable[pa.RecordBatch] | pa.RecordBatch | pa.Table | pa.RecordBatchReader"
 """An iterable of RecordBatches, or anything that streams Arrow: a table, a reader, a frame of polars or pandas."""
@@ -49,8 +50,7 @@ def _streamed(source: Any) -> Iterator[pa.RecordBatch]:
     try:
         reader = pa.RecordBatchReader.from_stream(source)
     except pa.ArrowException as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"batches: {type(source).__name__} cannot be used: {reason}") from error
+        raise ConfigError(f"batches: {type(source).__name__} cannot be used: {first_line(error)}") from error
     empty = True
     for batch in reader:
         empty = False

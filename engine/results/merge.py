@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from engine.errors import ConfigError, InputError
-from engine.results.lake import INSTALL
+from engine.errors import InputError
+from engine.extras import extra
 from engine.results.lake.base_place import Place
 from engine.results.lake.ndjson import NdjsonFile
 from engine.unpack import Damaged, unpacked
@@ -19,12 +19,9 @@ def merge(place: Place, names: Sequence[str], path: Path) -> None:
     Raises InputError for what cannot be read, or has columns that we do not know; OutputError.
     """
     if names[0].endswith(".parquet"):
-        try:
-            import_module("engine.results.tables").merge_parquet(place, names, path)
-        except ImportError as error:
-            if (error.name or "").partition(".")[0] == "engine":
-                raise
-            raise ConfigError(f"{place.name}: needs an extra package ({error.name}): {INSTALL}") from None
+        with extra(place.name):
+            tables = import_module("engine.results.tables")
+        tables.merge_parquet(place, names, path)
         return
     made = NdjsonFile(path)
     try:

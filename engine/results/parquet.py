@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from engine.errors import OutputError
+from engine.text import first_line
 
 GROUP_ROWS = 131_072
 GROUP_BYTES = 256 << 20  # of Arrow memory: rows with long fingerprints make smaller groups
@@ -106,5 +107,5 @@ class ParquetFile:
             raise self._error(error) from error
 
     def _error(self, error: Exception) -> OutputError:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         return OutputError(f"{self._called}: {reason}")

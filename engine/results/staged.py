@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from engine.disk import sync
 from engine.errors import ConfigError, OutputError
 from engine.results.sinks import STDOUT
 
@@ -93,14 +94,9 @@ def _locked(folder: Path) -> int | None:
 
 
 def _publish(made: Path, place: Path) -> None:
-    with made.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(made)
     made.rename(place)
-    descriptor = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(place.parent)
 
 
 def _empty(folder: Path, keep: str) -> None:

@@ -13,12 +13,13 @@ import pyarrow.dataset
 import pyarrow.parquet
 from msgspec import Struct
 
-from engine.errors import ConfigError, InputError, ReadError
+from engine.errors import InputError, ReadError
+from engine.extras import extra
 from engine.results.arrow import SCHEMA, conformed, faults_of, lines_of, without
-from engine.results.lake import INSTALL
 from engine.results.lake.base_place import Place
 from engine.results.parquet import ParquetFile
 from engine.results.rows import Rows
+from engine.text import first_line
 
 BATCH_ROWS = 1 << 14
 
@@ -63,7 +64,7 @@ class DeltaPart(Struct):
             yield from _checked(self.name, batches, count, self.partition)
         except (pa.ArrowException, OSError) as error:
             kind = InputError if isinstance(error, pa.ArrowException) else ReadError
-            raise kind(self.name, 0, f"cannot be read: {_first_line(error)}") from error
+            raise kind(self.name, 0, f"cannot be read: {first_line(error)}") from error
 
 
 def read_parquet(file: BinaryIO, name: str, partition: Mapping[str, str]) -> Iterator[Read]:
@@ -77,7 +78,7 @@ def read_parquet(file: BinaryIO, name: str, partition: Mapping[str, str]) -> Ite
             yield from _checked(name, opened.iter_batches(BATCH_ROWS), count, partition)
     except (pa.ArrowException, OSError) as error:
         kind = ReadError if getattr(error, "errno", None) else InputError  # Arrow says OSError of damage, too
-        raise kind(name, 0, f"cannot be read as Parquet: {_first_line(error)}") from error
+        raise kind(name, 0, f"cannot be read as Parquet: {first_line(error)}") from error
 
 
 def merge_parquet(place: Place, names: Sequence[str], path: Path) -> None:
@@ -99,7 +100,7 @@ def merge_parquet(place: Place, names: Sequence[str], path: Path) -> None:
                     if made.rows - before != opened.metadata.num_rows:
                         raise InputError(whole, 0, "holds another number of rows than it says")
             except (pa.ArrowException, OSError) as error:
-                raise InputError(whole, 0, f"cannot be read: {_first_line(error)}") from error
+                raise InputError(whole, 0, f"cannot be read: {first_line(error)}") from error
         made.close()
     except BaseException:
         made.discard()
@@ -108,19 +109,15 @@ def merge_parquet(place: Place, names: Sequence[str], path: Path) -> None:
 
 def delta_parts(url: str) -> tuple[int, list[DeltaPart]]:
     """The version of a Delta table, and its files, in the order of their names. Raises ConfigError, InputError."""
-    try:
+    with extra(f"delta:{url}"):
         from engine.results.lake.delta import open_table
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == "engine":
-            raise
-        raise ConfigError(f"delta:{url}: needs an extra package ({error.name}): {INSTALL}") from None
     try:
         table = open_table(url)
         fragments = table.to_pyarrow_dataset().get_fragments()
         actions = pa.table(table.get_add_actions())
         sizes = dict(zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True))
     except Exception as error:  # of the library's own kinds, which share no base
-        raise InputError(f"delta:{url}", 0, f"cannot be read: {_first_line(error)}") from error
+        raise InputError(f"delta:{url}", 0, f"cannot be read: {first_line(error)}") from error
     parts = []
     for fragment in sorted(fragments, key=lambda fragment: fragment.path):
         keys = pa.dataset.get_partition_keys(fragment.partition_expression)
@@ -143,7 +140,3 @@ def _checked(name: str, batches: Iterable[pa.RecordBatch], count: int, partition
         told = [(at + row + 1, faults[row]) for row in sorted(faults)]
         at += batch.num_rows
         yield Read(TableRows(rows), at / max(count, 1), told)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

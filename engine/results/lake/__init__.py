@@ -9,10 +9,11 @@ from importlib import import_module
 from types import MappingProxyType
 
 from engine.errors import ConfigError
+from engine.extras import extra
 from engine.results.lake.base import Batch, Delivery, Lake, Unavailable
-from engine.results.lake.base_place import INSTALL, canonical
+from engine.results.lake.base_place import canonical
 
-__all__ = ["INSTALL", "LAKES", "Batch", "Delivery", "Lake", "Unavailable", "check_url", "open_lake"]
+__all__ = ["LAKES", "Batch", "Delivery", "Lake", "Unavailable", "check_url", "open_lake"]
 
 LAKES: Mapping[str, tuple[str, str]] = MappingProxyType(  # scheme -> (class, how its URL goes on)
     {
@@ -46,11 +47,7 @@ def open_lake(url: str, delivery: Delivery) -> Lake:
     check_url(url)
     scheme, _, rest = url.partition(":")
     module, _, name = LAKES[scheme][0].partition(":")
-    try:
+    with extra(scheme):
         made = getattr(import_module(f"{__name__}.{module}"), name)
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == "engine":
-            raise
-        raise ConfigError(f"{scheme}: needs an extra package ({error.name}): {INSTALL}") from None
     lake: Lake = made(rest, delivery)
     return lake

@@ -19,6 +19,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from engine.disk import sync
+
 NOTE = "exchange.json"
 NEW = "new"
 _AT_FDCWD = -100
@@ -55,11 +57,11 @@ def exchange(folder: Path, gone: Iterable[str], come: Mapping[str, Path], shadow
         _clear(new)
         return False
     _write(shadow / NOTE, msgspec.json.encode(_Note(str(folder), sorted({*gone, *kept, *come}))))
-    _sync(new)
-    _sync(shadow)
+    sync(new)
+    sync(shadow)
     done = _swap(folder, new)
     if done:
-        _sync(folder.parent)
+        sync(folder.parent)
     mend(shadow)
     return done
 
@@ -80,7 +82,7 @@ def mend(shadow: Path) -> None:
                 (new / name).rename(Path(note.folder, name))
         _clear(new, known=note.known if note else None)
     if note is not None:
-        _sync(Path(note.folder))
+        sync(Path(note.folder))
         (shadow / NOTE).unlink()
 
 
@@ -109,11 +111,3 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,14 +23,16 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
+from engine.disk import sync
 from engine.errors import ConfigError, OutputError
+from engine.extras import extra
 from engine.results.lake.base_trouble import trouble
+from engine.text import first_line
 
 STORES = {"s3", "gs", "gcs", "az", "abfs", "abfss", "azure"}
 NO_STORES = {"file", "http", "https", "ftp", "sftp", "hdfs", "s3a", "s3n"}
 ASKED_S = 30.0  # for a request without data
 SLOWEST = 250_000  # bytes per second; what is slower than that does not keep up with a scan
-INSTALL = "pip install 'probemill[lake]'"
 STAGED = ".probemill-"  # how the names of files begin that do not count yet
 ENDING = ".tmp"
 LISTINGS = 5  # attempts to list a folder while its files are replaced
@@ -192,11 +194,7 @@ class LocalPlace:
     def _sync(self, folder: Path) -> None:
         """It, and those between it and the root, which may be new."""
         while True:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(folder)
             if folder in {self._root, folder.parent}:
                 return
             folder = folder.parent
@@ -210,16 +208,14 @@ class ObjectPlace:
 
     def __init__(self, url: str) -> None:
         self.name = url
-        try:
+        with extra(url):
             self._obstore = importlib.import_module("obstore")
             self._stores = importlib.import_module("obstore.store")
             self._exists = importlib.import_module("obstore.exceptions").AlreadyExistsError
-        except ImportError:
-            raise ConfigError(f"{url}: object stores need an extra package: {INSTALL}") from None
         try:
             self._asked = self._store(ASKED_S)
         except Exception as error:
-            raise ConfigError(f"{url}: cannot be used: {_first_line(error)}") from error
+            raise ConfigError(f"{url}: cannot be used: {first_line(error)}") from error
         self._refuse_no_bucket()
 
     def has(self, name: str) -> bool:
@@ -254,7 +250,7 @@ class ObjectPlace:
         except FileNotFoundError:
             raise
         except Exception as error:
-            raise OSError(errno.EIO, _first_line(error)) from error
+            raise OSError(errno.EIO, first_line(error)) from error
         return io.BufferedReader(_Object(reader), 1 << 20)
 
     def remove(self, names: Iterable[str]) -> None:
@@ -302,7 +298,7 @@ class _Object(io.RawIOBase):
         try:
             data = bytes(self._reader.read(len(buffer)))
         except Exception as error:
-            raise OSError(errno.EIO, _first_line(error)) from error
+            raise OSError(errno.EIO, first_line(error)) from error
         buffer[: len(data)] = data
         return len(data)
 
@@ -336,7 +332,3 @@ def _moved(file: Path, folder: Path) -> Path:
         raise
     file.unlink()
     return staged
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -4,7 +4,6 @@ One file for each day, as tables are partitioned by scan and date. Memory stays 
 at `Delivery.size`, so its files need no limit of their own.
 """
 
-import os
 import shutil
 import tempfile
 from contextlib import suppress
@@ -15,6 +14,7 @@ from urllib.parse import quote
 import pyarrow as pa
 from msgspec import Struct
 
+from engine.disk import sync
 from engine.results.arrow import as_table, batches_of, by_date
 from engine.results.lake.base import Batch, Delivery
 from engine.results.parquet import ParquetFile
@@ -96,8 +96,4 @@ def settle(*paths: Path) -> None:
     """Have files, and that their folders name them, on the disk: what writes tables to local folders does not."""
     for path in {*paths, *(path.parent for path in paths)}:
         with suppress(FileNotFoundError):  # maintenance of the table may have been there since
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync(path)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from engine.errors import ConfigError, EngineError
+from engine.extras import extra
 from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, SinkClosed, Summary
 from engine.results.sinks.csv_rows import CsvSink
 from engine.results.sinks.fingerprints import FingerprintsSink
@@ -67,10 +68,6 @@ def open_sink(form: str, path: str, run: Run) -> Sink:
 def _open_parquet(path: str, run: Run) -> Sink:
     if packing := read_name(path).packing:
         raise ConfigError(f"-o {path}: Parquet is compressed by itself; leave {packing} away")
-    try:
+    with extra(path):
         from engine.results.sinks.parquet import ParquetSink
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] == "engine":
-            raise
-        raise ConfigError(f"{path}: needs an extra package ({error.name}): pip install 'probemill[lake]'") from None
     return ParquetSink(path, run)

@@ -1,0 +1,19 @@
+"""What is not installed by itself: the one line that says so, and how to have it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from engine.errors import ConfigError
+
+INSTALL = "pip install 'probemill[lake]'"
+
+
+@contextmanager
+def extra(what: str) -> Iterator[None]:
+    """Imports inside may lack a library of the extra `lake`: ConfigError then. what: that needs it, for people."""
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "engine":  # a fault of ours
+            raise
+        raise ConfigError(f"{what}: needs an extra package ({error.name}): {INSTALL}") from None
