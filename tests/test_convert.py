@@ -383,3 +383,12 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, given: str, out: str
         peaks.append(int(done.stdout))
     few, many = peaks
     assert many < few + 300, "MiB"
+
+
+def test_an_address_may_have_a_zone(tmp_path: Path) -> None:
+    """As a scan of `fe80::1%eth0` writes it."""
+    row = LINES.splitlines(keepends=True)[1].replace(b'"ip":"2001:db8::1"', b'"ip":"fe80::1%eth0"')
+    assert b"%eth0" in row
+    (tmp_path / "rows.ndjson").write_bytes(row)
+    assert convert(tmp_path / "rows.ndjson", tmp_path / "out.ndjson").returncode == 0
+    assert (tmp_path / "out.ndjson").read_bytes() == row

@@ -80,7 +80,7 @@ PURE = {
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {
-    "engine/offline/checked.py",
+    "engine/results/table.py",
     "engine/offline/nmap_rows.py",
     "engine/pool/limits.py",
     "engine/targets/prefixes.py",

@@ -4,7 +4,6 @@ Pure: lines in, lines and faults out.
 """
 
 import re
-import socket
 from datetime import date
 
 import msgspec
@@ -12,7 +11,7 @@ import msgspec
 from engine.model import ServiceResult
 from engine.offline.faults import Faults
 from engine.results.rows import TextRows
-from engine.results.table import lean_rows
+from engine.results.table import address_bytes, lean_rows
 from engine.text import first_line
 
 _INT32 = range(-(2**31), 2**31)
@@ -52,11 +51,10 @@ def _problem(row: ServiceResult) -> str:
     """Why no table could hold a row; empty where one can."""
     if not 0 <= row.port <= 65535:
         return "`port` is none"
-    if row.ip:
-        try:
-            socket.inet_pton(socket.AF_INET6 if ":" in row.ip else socket.AF_INET, row.ip)
-        except (OSError, UnicodeError, ValueError):
-            return "`ip` is no address"
+    try:
+        address_bytes(row.ip)
+    except (OSError, UnicodeError, ValueError):
+        return "`ip` is no address"
     if not _is_moment(row.started):
         return "`started` is no time in UTC as RFC 3339 has it"
     if row.tls and not all(_is_moment(time) for time in (row.tls.not_before, row.tls.not_after) if time):

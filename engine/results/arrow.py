@@ -4,7 +4,6 @@ Arrow's own JSON reader makes the columns, on all cores and without the interpre
 and the sortable address are added here. About 2 us a row. Needs the extra `lake`.
 """
 
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any, get_args
@@ -17,7 +16,7 @@ from msgspec import Raw, Struct
 
 from engine.errors import InputError
 from engine.model import Reason, Tunnel, Verdict
-from engine.results.table import COLUMNS, VERSION, Column, Kind, lean_rows, pieces
+from engine.results.table import COLUMNS, VERSION, Column, Kind, address_bytes, lean_rows, pieces
 from engine.text import first_line
 from matcher import Proto
 
@@ -35,7 +34,6 @@ _TYPES = {
     Kind.TEXTS: pa.list_(pa.string()),
 }
 _ZEROS: dict[Kind, int | bool] = {Kind.INT32: 0, Kind.INT64: 0, Kind.BOOL: False}
-_IPV4 = bytes(10) + b"\xff\xff"
 
 
 def _field(column: Column) -> pa.Field:
@@ -239,15 +237,6 @@ def _filled(array: pa.Array, column: Column) -> pa.Array:
 def _json(raw: Raw) -> bytes | None:
     value = bytes(raw)
     return None if value == b"null" or not value else value
-
-
-def address_bytes(ip: str) -> bytes | None:
-    """An address as 16 bytes, without its zone; None for none. Raises OSError for what is no address."""
-    if not ip:
-        return None
-    if ":" in ip:
-        return socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
-    return _IPV4 + socket.inet_pton(socket.AF_INET, ip)
 
 
 def _values(array: pa.Array, column: Column) -> list[Any]:

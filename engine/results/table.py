@@ -7,6 +7,7 @@ Every text, list and object that a row leaves out is null in its column; counts 
 A new column goes to VERSION's next number. Columns are only ever added: what reads by name goes on working.
 """
 
+import socket
 import typing
 from collections.abc import Iterator
 from enum import Enum
@@ -51,6 +52,7 @@ _LONG = {"elapsed_ms", "bytes"}
 _WRITTEN = {*COUNTS, "port", "line", "ports"}
 _TIMES = {"started", "not_before", "not_after"}
 _NULL = Raw(b"null")
+_IPV4 = bytes(10) + b"\xff\xff"
 
 
 def _columns(struct: type[Struct], *, nested: bool) -> tuple[Column, ...]:
@@ -132,6 +134,15 @@ def full_rows(blob: bytes) -> bytes:
 def lean_rows(blob: bytes) -> bytes:
     """NDJSON lines of either form as a scan writes them: what is absent left out. Raises msgspec.MsgspecError."""
     return b"".join(_lines(map(_emptied, _lean(piece))) for piece in pieces(blob, _STEP))
+
+
+def address_bytes(ip: str) -> bytes | None:
+    """An address as 16 bytes, without its zone; None for none. Raises OSError for what is no address."""
+    if not ip:
+        return None
+    if ":" in ip:
+        return socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
+    return _IPV4 + socket.inet_pton(socket.AF_INET, ip)
 
 
 def pieces(blob: bytes, size: int) -> Iterator[bytes]:

@@ -14,8 +14,7 @@ from msgspec import Raw
 from msgspec.structs import astuple
 
 from engine.errors import InputError
-from engine.results.arrow import address_bytes
-from engine.results.table import COLUMNS, VERSION, Column, Kind
+from engine.results.table import COLUMNS, VERSION, Column, Kind, address_bytes
 
 TYPES = {
     Kind.TEXT: "text",
