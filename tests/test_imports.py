@@ -81,7 +81,6 @@ PURE = {
 }
 ARITHMETIC_WITH_SOCKET = {
     "engine/results/table.py",
-    "engine/offline/nmap_rows.py",
     "engine/pool/limits.py",
     "engine/targets/prefixes.py",
 }

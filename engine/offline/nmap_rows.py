@@ -15,7 +15,6 @@ which old versions wrote, are read as U+FFFD. Source: the DTD of Nmap 7.94, whos
 
 import codecs
 import re
-import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -29,6 +28,7 @@ from engine.errors import InputError
 from engine.model import DatabaseRef, Json, Reason, ServiceResult, Tunnel, Verdict
 from engine.offline.faults import Faults
 from engine.results.columns import NOT_ASKED
+from engine.results.table import address_bytes
 from matcher import Proto, shown
 
 TOKEN_LIMIT = 64 << 20  # characters between two tags
@@ -201,9 +201,11 @@ class NmapRows:
         if proto not in get_args(Proto):
             raise _NoRow(f"no row can be of protocol {shown(proto[:20])!r}")
         try:
-            socket.inet_pton(socket.AF_INET6 if ":" in self._ip else socket.AF_INET, self._ip)
+            address = address_bytes(self._ip)
         except (OSError, UnicodeError):
-            raise _NoRow(f"no address: {shown(self._ip[:50])!r}") from None
+            address = None
+        if address is None:
+            raise _NoRow(f"no address: {shown(self._ip[:50])!r}")
         service = port.service
         tunnel = Tunnel.SSL if service.get("tunnel") == "ssl" else Tunnel.NONE
         method = service.get("method", "")

@@ -32,7 +32,7 @@ from engine.state.follower import Follower
 from engine.state.journal import Journal
 from engine.state.notes import Place, lacking, open_notes, save_notes
 from engine.state.reading import segment_rows
-from engine.state.records import segment_number
+from engine.state.records import Record, segment_number
 
 log = logging.getLogger("probemill.delivery")
 
@@ -156,16 +156,15 @@ class Deliveries:
         with self.changed:
             save_notes(self._folder, self._notes)
 
-    def rows(self, name: str) -> Iterator[bytes]:
-        """The rows of a segment, some thousand whole lines at a time. Raises OutputError."""
-        record = next(record for record in reversed(self._journal.records) if record.name == name)
-        return segment_rows(self._folder, record)
+    def rows(self, segment: Record) -> Iterator[bytes]:
+        """Some thousand whole lines at a time. Raises OutputError."""
+        return segment_rows(self._folder, segment)
 
-    def next(self, behind: int) -> str:
-        """The name of the first committed segment behind that number; empty where there is none."""
+    def next(self, behind: int) -> Record | None:
+        """The first committed segment behind that number."""
         records = self._journal.records
         at = bisect_right(records, behind, key=lambda record: segment_number(record.name))
-        return records[at].name if at < len(records) else ""
+        return records[at] if at < len(records) else None
 
     def delete_delivered(self) -> None:
         """Remove the segments that every lake has, if that is wanted. Raises OutputError."""
@@ -173,10 +172,10 @@ class Deliveries:
             return
         with self.changed, told(self._folder):
             done = min(place.done for place in self._notes.lakes.values())  # of lakes that were not named again, too
-            while (name := self.next(self._deleted)) and segment_number(name) <= done:
-                if self._folder.look(name) is not None:
-                    self._folder.remove(name)
-                self._deleted = segment_number(name)
+            while (segment := self.next(self._deleted)) and (number := segment_number(segment.name)) <= done:
+                if self._folder.look(segment.name) is not None:
+                    self._folder.remove(segment.name)
+                self._deleted = number
 
     def _end_in(self, seconds: float) -> None:
         with self.changed:

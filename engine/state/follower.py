@@ -9,7 +9,7 @@ from typing import Protocol
 from engine.errors import EngineError, OutputError
 from engine.results.lake import Batch, Lake, Unavailable
 from engine.state.notes import Place
-from engine.state.records import segment_number
+from engine.state.records import Record, segment_number
 
 log = logging.getLogger("probemill.delivery")
 
@@ -32,9 +32,9 @@ class Segments(Protocol):
     @property
     def last(self) -> int: ...
 
-    def next(self, behind: int) -> str: ...
+    def next(self, behind: int) -> Record | None: ...
 
-    def rows(self, name: str) -> Iterator[bytes]: ...
+    def rows(self, segment: Record) -> Iterator[bytes]: ...
 
     def save(self) -> None: ...
 
@@ -117,16 +117,16 @@ class Follower:
     def _step(self) -> bool:
         """Bring one more segment, or commit what is due. Whether this was the end. Raises OutputError."""
         forced = self.place.trying
-        name = self._all.next(self.taken)
-        if not name or (forced and self.taken >= forced[1]):
+        segment = self._all.next(self.taken)
+        if segment is None or (forced and self.taken >= forced[1]):
             return self._rest(forced is not None)
-        number = segment_number(name)
+        number = segment_number(segment.name)
         if not self._first:
             if forced and self.lake.holds(Batch(*forced)):  # it arrived, and the answer got lost
                 self._delivered(*forced)
                 return False
             self._first, self._begun = number, time.monotonic()
-        for rows in self._all.rows(name):
+        for rows in self._all.rows(segment):
             self.lake.write(rows)
             self._moved = time.monotonic()
         with self._all.changed:

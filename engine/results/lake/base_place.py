@@ -98,6 +98,11 @@ def canonical(where: str) -> str:
     return os.path.realpath(Path(where).expanduser())
 
 
+def endpoint() -> str:
+    """The address of the S3 API that the environment names; empty for Amazon's own."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+
+
 class LocalPlace:
     """A folder, made when the first file comes."""
 
@@ -264,8 +269,7 @@ class ObjectPlace:
 
     def _store(self, limit_s: float) -> Any:
         """limit_s: for one request, with its data."""
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-        client = {"allow_http": True} if endpoint.startswith("http://") else {}
+        client = {"allow_http": True} if endpoint().startswith("http://") else {}
         return self._stores.from_url(
             self.name,
             client_options={**client, "timeout": timedelta(seconds=limit_s), "connect_timeout": timedelta(seconds=10)},

@@ -17,6 +17,7 @@ from msgspec import Struct
 from engine.disk import sync
 from engine.results.arrow import as_table, batches_of, by_date
 from engine.results.lake.base import Batch, Delivery
+from engine.results.lake.base_trouble import trouble
 from engine.results.parquet import ParquetFile
 
 PARTITIONS = ["scan", "date"]
@@ -75,6 +76,32 @@ class Staging:
         if day not in self._files:
             self._files[day] = ParquetFile(self._folder / f"{day}.parquet", self._schema)
         return self._files[day]
+
+
+class TableLake:
+    """What lakes of both formats are, as long as nothing is committed. Theirs are `holds`, `commit` and `close`."""
+
+    def __init__(self, name: str, delivery: Delivery, schema: pa.Schema) -> None:
+        """schema: the columns of TABLE_SCHEMA that files have."""
+        self.name = name
+        self._delivery = delivery
+        self._staging = Staging(delivery, schema)
+
+    @property
+    def size(self) -> int:
+        return self._staging.size
+
+    def write(self, rows: bytes) -> None:
+        with trouble(self.name):
+            self._staging.write(rows)
+
+    def write_table(self, batch: pa.RecordBatch) -> None:
+        """Rows of SCHEMA, without the way through text."""
+        with trouble(self.name):
+            self._staging.write_table(batch)
+
+    def discard(self) -> None:
+        self._staging.discard()
 
 
 def place_of(delivery: Delivery, batch: Batch, day: date) -> str:

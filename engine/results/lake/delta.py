@@ -9,7 +9,6 @@ Source: the Delta transaction log protocol, github.com/delta-io/delta/blob/maste
 """
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from datetime import timedelta
@@ -24,14 +23,14 @@ from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Tra
 
 from engine.results.arrow import TABLE_SCHEMA
 from engine.results.lake.base import Batch, Delivery
-from engine.results.lake.base_place import canonical, open_place
-from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, Staging, marks_of, place_of, settle
+from engine.results.lake.base_place import canonical, endpoint, open_place
+from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, TableLake, marks_of, place_of, settle
 from engine.results.lake.base_trouble import trouble
 
 _FILE_SCHEMA = pa.schema([field for field in TABLE_SCHEMA if field.name not in PARTITIONS])  # paths have the others
 
 
-class DeltaLake:
+class DeltaLake(TableLake):
     """The table at `uri`: a path, or s3://, gs://, az:// with credentials from the environment as usual.
 
     The table is made with the first commit. A server without TLS is taken if AWS_ENDPOINT_URL names it.
@@ -40,29 +39,14 @@ class DeltaLake:
     def __init__(self, uri: str, delivery: Delivery) -> None:
         self._uri = canonical(uri)
         self._local = "://" not in self._uri
-        self.name = f"delta:{self._uri}"
-        self._delivery = delivery
+        super().__init__(f"delta:{self._uri}", delivery, _FILE_SCHEMA)
         self._app = f"probemill/{delivery.run}"
-        self._staging = Staging(delivery, _FILE_SCHEMA)
         self._table: DeltaTable | None = None
 
     def holds(self, batch: Batch) -> bool:
         with trouble(self.name):
             table = self._current()
             return table is not None and self._has(table, batch)
-
-    def write(self, rows: bytes) -> None:
-        with trouble(self.name):
-            self._staging.write(rows)
-
-    def write_table(self, batch: pa.RecordBatch) -> None:
-        """Rows of SCHEMA, without the way through text."""
-        with trouble(self.name):
-            self._staging.write_table(batch)
-
-    @property
-    def size(self) -> int:
-        return self._staging.size
 
     def commit(self, batch: Batch) -> None:
         with trouble(self.name, CommitFailedError):
@@ -72,7 +56,7 @@ class DeltaLake:
         self._staging.discard()
 
     def discard(self) -> None:
-        self._staging.discard()
+        super().discard()
         self._table = None  # whatever was wrong with it
 
     def close(self) -> None:
@@ -147,7 +131,7 @@ def open_table(uri: str) -> DeltaTable:
 
 def _options() -> dict[str, str]:
     """For the object store, beside what it reads from the environment itself. Requests here are small."""
-    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    plain = endpoint().startswith("http://")
     return {"timeout": "30s", "connect_timeout": "10s"} | ({"aws_allow_http": "true"} if plain else {})
 
 

@@ -35,7 +35,8 @@ from pyiceberg.table import Table
 from engine.errors import ConfigError, OutputError
 from engine.results.arrow import TABLE_SCHEMA
 from engine.results.lake.base import Batch, Delivery
-from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, Staging, marks_of, place_of, settle
+from engine.results.lake.base_place import endpoint
+from engine.results.lake.base_tables import ATTEMPTS, PARTITIONS, StagedFile, TableLake, marks_of, place_of, settle
 from engine.results.lake.base_trouble import trouble
 
 logging.getLogger("pyiceberg").addHandler(logging.NullHandler())  # or it tells standard error of its retries
@@ -52,7 +53,7 @@ _PASSING = (
 )
 
 
-class IcebergLake:
+class IcebergLake(TableLake):
     """The table `CATALOG/NAMESPACE.TABLE`; `?key=value&...` behind it are properties of the catalog.
 
     Values are written as in URLs, %26 for &. Without properties the catalog is as .pyiceberg.yaml or
@@ -62,35 +63,20 @@ class IcebergLake:
     def __init__(self, target: str, delivery: Delivery) -> None:
         """Raises ConfigError for a target of another form."""
         name, _, query = target.partition("?")
-        self.name = f"iceberg:{name}"
+        super().__init__(f"iceberg:{name}", delivery, TABLE_SCHEMA)
         self._catalog_name, _, self._identifier = name.partition("/")
         namespace, _, table = self._identifier.rpartition(".")
         if not (self._catalog_name and namespace and table):
             raise ConfigError(f"{self.name}: write iceberg:CATALOG/NAMESPACE.TABLE")
         self._namespace = namespace
         self._properties = _properties(query)
-        self._delivery = delivery
         self._mark = f"probemill.{delivery.run}"
-        self._staging = Staging(delivery, TABLE_SCHEMA)
         self._catalog: Catalog | None = None
 
     def holds(self, batch: Batch) -> bool:
         with trouble(self.name, *_PASSING):
             table = self._current()
             return table is not None and self._has(table, batch)
-
-    def write(self, rows: bytes) -> None:
-        with trouble(self.name):
-            self._staging.write(rows)
-
-    def write_table(self, batch: pa.RecordBatch) -> None:
-        """Rows of SCHEMA, without the way through text."""
-        with trouble(self.name):
-            self._staging.write_table(batch)
-
-    @property
-    def size(self) -> int:
-        return self._staging.size
 
     def commit(self, batch: Batch) -> None:
         with trouble(self.name, *_PASSING):
@@ -100,11 +86,8 @@ class IcebergLake:
                 self._commit(batch, table, [self._put(table, file, batch) for file in files])
         self._staging.discard()
 
-    def discard(self) -> None:
-        self._staging.discard()
-
     def close(self) -> None:
-        self._staging.discard()
+        self.discard()
         catalog, self._catalog = self._catalog, None
         if catalog is not None:
             with suppress(Exception):  # a catalog that is gone has nothing to let go of
@@ -181,11 +164,8 @@ def _properties(query: str) -> dict[str, str]:
 
 def _surroundings() -> Iterator[tuple[str, str]]:
     """What pyiceberg does not read from the environment as others do."""
-    names = {"s3.endpoint": ("AWS_ENDPOINT_URL",), "s3.region": ("AWS_REGION", "AWS_DEFAULT_REGION")}
-    for key, variables in names.items():
-        for variable in variables:
-            if value := os.environ.get(variable):
-                yield key, value
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    yield from ((key, value) for key, value in (("s3.endpoint", endpoint()), ("s3.region", region)) if value)
 
 
 def _fit(table: Table) -> None:
