@@ -104,9 +104,7 @@ class RayCluster:
 
 
 @contextlib.contextmanager
-def ray_cluster(
-    nodes: int = 1, cpus: int = 2, environment: Mapping[str, str] | None = None
-) -> Iterator[RayCluster]:
+def ray_cluster(nodes: int = 1, cpus: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[RayCluster]:
     """A cluster as long as the block. environment: what its processes have beside our own."""
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short: sockets have their paths in it
     cluster = RayCluster(folder, cpus, environment or {})

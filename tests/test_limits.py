@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.errors import ConfigError
 from engine.model import Target
-from engine.pool.limits import FRAGILE_TCP, Gate, RateLimiter, is_fragile, prefix_of
+from engine.pool.limits import FRAGILE_TCP, Gate, RateLimiter, is_fragile, kin, prefix_of
 
 
 def targets(*hosts: str) -> list[Target]:
@@ -270,6 +270,37 @@ LIMITS = st.fixed_dictionaries(
         "capacity": st.integers(1, 20),
     }
 )
+
+
+def test_a_changed_rate_has_saved_up_nothing() -> None:
+    """A part that was another's until now starts with an empty bucket, and debts stay debts."""
+    limiter = RateLimiter(100, burst=5)
+    limiter.change(20, now=10.0)
+    assert limiter.ready_at == pytest.approx(10.05)
+    for _ in range(4):
+        limiter.reserve(limiter.ready_at)
+    owed = limiter.ready_at
+    limiter.change(1000, now=10.0)
+    assert limiter.ready_at >= min(owed, 10.2)
+
+
+def test_a_changed_gate() -> None:
+    """Fewer at once and more again, while targets are in flight."""
+    made = gate(targets(*"abcdef"), max_inflight=2)
+    assert len(ready(made, 0.0)) == 2
+    made.change(4, 0.0, now=0.0)
+    assert len(ready(made, 0.0)) == 2
+    made.change(1, 0.0, now=0.0)
+    made.release(Target(0, "a", 80))
+    assert not ready(made, 0.0)
+
+
+def test_kin() -> None:
+    """Where a network has a cap, its hosts belong together; else each host is by itself."""
+    assert kin("192.0.2.7", by_prefix=False) == "192.0.2.7"
+    assert kin("192.0.2.7", by_prefix=True) == kin("192.0.2.9", by_prefix=True) != kin("192.0.3.7", by_prefix=True)
+    assert kin("2001:db8::1", by_prefix=True) == kin("2001:db8::ffff", by_prefix=True)
+    assert kin("", by_prefix=True) == ""
 
 
 @settings(deadline=None)

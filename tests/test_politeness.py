@@ -76,10 +76,12 @@ def test_per_host(database: str) -> None:
     assert most_at_once(visits) == 6
 
 
-def test_per_prefix(database: str) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_per_prefix(database: str, workers: int) -> None:
+    """One cap for a network, however many processes share the scan."""
     with Farm(greeting_after(HOLD_S)) as farm:
         targets = farm.targets(*neighbours(12, "127.3.0"), *neighbours(12, "127.3.9"))
-        rows, _ = scan(targets, config(database, per_prefix=4))
+        rows, _ = scan(targets, config(database, per_prefix=4, workers=workers))
     assert len(rows) == len(farm.visits) == 24
     by_network = [[v for v in farm.visits if v.address.startswith(network)] for network in ("127.3.0.", "127.3.9.")]
     assert [most_at_once(visits) for visits in by_network] == [4, 4]

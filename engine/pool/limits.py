@@ -1,8 +1,8 @@
 """What keeps a scan polite: how fast, how many at once, to whom in which order. Pure: time is an argument.
 
 One worker has one `Gate`. Targets go in with `offer` until it is full, come out with `next_ready` when they may start,
-and are given back with `release`. All targets of a host pass through the same gate, so that a cap per host is a number
-in one process; a rate for the whole scan is divided among the workers.
+and are given back with `release`. All targets that a cap counts together pass through the same gate (`kin`), so that a
+cap is a number in one process; a rate for the whole scan is divided among the workers, and may be divided anew.
 
 Order: prefixes (/24 of IPv4, /64 of IPv6) take turns, so two targets of one prefix follow each other only when no
 other prefix has a target that may start. Within a prefix the first to come is the first to go, unless its host is at
@@ -83,6 +83,12 @@ class RateLimiter:
     def ready_at(self) -> float:
         """When the next token is there; in the past if it is there now."""
         return self._full_at - self._slack
+
+    def change(self, rate: float, now: float) -> None:
+        """Another rate from now on, with an empty bucket: nobody has saved up what was somebody else's before."""
+        fresh = RateLimiter(rate)
+        self._interval, self._slack = fresh._interval, fresh._slack
+        self._full_at = max(self._full_at, now + self._slack + self._interval)
 
     def reserve(self, now: float) -> float:
         """Take the next token in any case; when it may be used, at or after `now`."""
@@ -205,6 +211,12 @@ class Gate:
         self.max_inflight = max(1, conversations * 9 // 10)
         self._recovery = min(RECOVERY, self.max_inflight)
 
+    def change(self, max_inflight: int, rate: float, now: float) -> None:
+        """Other limits from now on. rate: 0 where the gate was made without one."""
+        self.max_inflight = self._most_inflight = max_inflight
+        if self._rate is not None:
+            self._rate.change(rate, now)
+
     def reconnect_at(self, host: str, now: float) -> float:
         """When a conversation in flight may open its next connection; rate and host delay are charged for it."""
         at = now if self._rate is None else self._rate.reserve(now)
@@ -293,6 +305,16 @@ def prefix_of(host: str) -> str | bytes:
     if ":" not in host:
         return host.rpartition(".")[0]
     return inet_pton(AF_INET6, host.partition("%")[0])[:8]
+
+
+def kin(host: str, *, by_prefix: bool) -> str:
+    """What the targets have in common that one worker must have: their address, or its neighbourhood where that has a
+    cap of its own.
+    """
+    if not by_prefix:
+        return host
+    prefix = prefix_of(host)
+    return prefix if isinstance(prefix, str) else prefix.hex()
 
 
 def _decrement(counts: dict[_Key, int], key: _Key) -> None:

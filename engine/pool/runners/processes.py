@@ -18,6 +18,7 @@ from engine.conversation.scan import crashed_row, rfc3339
 from engine.errors import ConfigError, EngineError
 from engine.model import Batch, DatabaseRef, Reason, ScanConfig, Target
 from engine.pool.descriptors import window
+from engine.pool.limits import kin
 from engine.pool.owed import Owed
 from engine.pool.process import WorkerProcess
 from engine.pool.runners.base import Deliver, Source
@@ -135,10 +136,11 @@ class ProcessRunner:
     async def _feed(self, source: Source) -> None:
         slots = self._slots
         count = len(slots)
+        by_prefix = self._config.per_prefix > 0
         async for targets in source:
             shares: list[list[Target]] = [[] for _ in slots]
             for target in targets:
-                shares[route(target.host, count)].append(target)
+                shares[route(kin(target.host, by_prefix=by_prefix), count)].append(target)
             for slot, share in zip(slots, shares, strict=True):
                 if share:
                     await self._give(slot, share)
