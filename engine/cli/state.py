@@ -25,6 +25,7 @@ def state_command(folder: str) -> None:
         "all_done_below": done.low_water,
         "rows": sum(record.rows for record in segments),
         "segments": len(segments),
+        "segments_in": header.segments or str(Path(folder).resolve()),
         "bytes": sum(record.size for record in segments),
         "input_bytes_read": read.bytes,
     }

@@ -31,8 +31,10 @@ from engine.offline.checked import checked
 from engine.offline.faults import Faults
 from engine.offline.nmap_rows import NmapRows
 from engine.offline.stream import STDIN, Input, Source
+from engine.results.lake import Unavailable
 from engine.results.lake.base_place import STORES, Found, Place, open_place
 from engine.results.rows import Rows, TextRows
+from engine.state.elsewhere import Elsewhere
 from engine.state.folder import Folder, told
 from engine.state.journal import NAME as JOURNAL
 from engine.state.journal import read_journal
@@ -216,31 +218,32 @@ def _faults(found: list[tuple[int, str]]) -> Faults:
 
 
 def _segments(folder: Path) -> list[Part]:
-    """Of a run that goes on, too: what is committed by now."""
+    """Of a run that goes on, too: what is committed by now. Raises OutputError where its place is none any more."""
     header, records = read_journal(folder)
     if header is None:
         raise InputError(str(folder), 0, "holds no run")
-    return [
-        Part(
-            f"{folder}/{record.name}",
-            record.size,
-            "",
-            (str((folder / record.name).resolve()), record.size, record.sha256),
-            _segment_reader(folder, record),
-        )
-        for record in records
-        if record.name
-    ]
+    elsewhere = Elsewhere(header.segments, header.run) if header.segments else None
+    parts = []
+    for record in filter(lambda record: record.name, records):
+        own = record.key and elsewhere is not None
+        name = f"{elsewhere}/{record.key}" if own else f"{folder}/{record.name}"
+        place = name if own else str((folder / record.name).resolve())
+        told = (place, record.size, record.sha256)
+        parts.append(Part(name, record.size, "", told, _segment_reader(folder, name, record, elsewhere)))
+    return parts
 
 
-def _segment_reader(path: Path, record: Record) -> Callable[[], Iterator[Piece]]:
-    return lambda: _read_segment(path, record)
+def _segment_reader(
+    path: Path, name: str, record: Record, elsewhere: Elsewhere | None
+) -> Callable[[], Iterator[Piece]]:
+    return lambda: _read_segment(path, name, record, elsewhere)
 
 
-def _read_segment(path: Path, record: Record) -> Iterator[Piece]:
+def _read_segment(path: Path, name: str, record: Record, elsewhere: Elsewhere | None) -> Iterator[Piece]:
     """Rows that a scan has committed are rows: they are passed on as they are, if they still are what was committed.
 
-    A run that was killed between committing a segment and renaming it has it under its other name.
+    A run that was killed between committing a segment and renaming it has it under its other name. Raises InputError;
+    Unavailable for a place that would not give the other segments either.
     """
     count = 0
     try:
@@ -248,13 +251,14 @@ def _read_segment(path: Path, record: Record) -> Iterator[Piece]:
             folder = Folder.open(path)
         with closing(folder):
             if record.staged and folder.look(record.name) is None and folder.look(record.staged) is not None:
-                record = replace(record, name=record.staged)
-            for rows in segment_rows(folder, record):
+                record, name = replace(record, name=record.staged), f"{path}/{record.staged}"
+            for rows in segment_rows(folder, record, elsewhere):
                 here = rows.count(b"\n")
                 count += here
                 yield Piece(TextRows(rows, here), record.size * count // max(record.rows, 1), Faults())
+    except Unavailable:
+        raise
     except OutputError as error:
-        name = f"{path}/{record.name}"
         raise InputError(name, 0, str(error).removeprefix(f"{name}: ")) from error
 
 

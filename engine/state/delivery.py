@@ -31,7 +31,6 @@ from engine.state.folder import Folder, told
 from engine.state.follower import Follower
 from engine.state.journal import Journal
 from engine.state.notes import Place, lacking, open_notes, save_notes
-from engine.state.reading import segment_rows
 from engine.state.records import Record, segment_number
 
 log = logging.getLogger("probemill.delivery")
@@ -82,6 +81,7 @@ class Deliveries:
         self._journal = journal
         self._folder = journal.folder
         self._deleted = 0  # the last segment that `delete_delivered` has seen to
+        self._unwanted: list[str] = []  # keys of segments elsewhere that are still to be removed
         self._notes = open_notes(self._folder, terms.scan, self.last)
         self._staging = _emptied(self._folder)
         delivery = Delivery(self._notes.run, self._notes.scan, str(self._staging), terms.full, terms.size)
@@ -146,10 +146,13 @@ class Deliveries:
         for follower in self.followers:
             if not follower.alive(0.0):
                 follower.lake.close()
+        if self._unwanted:
+            self.delete_delivered()
         shutil.rmtree(self._staging, ignore_errors=True)
         missing = [follower.missing() for follower in self.followers if follower.place.done < self.last]
         if missing:
-            raise OutputError(f"{'; '.join(missing)}; the rows are safe in {self._folder}: --resume goes on with them")
+            safe = " and ".join(map(str, filter(None, (self._folder, self._journal.elsewhere))))
+            raise OutputError(f"{'; '.join(missing)}; the rows are safe in {safe}: --resume goes on with them")
 
     def save(self) -> None:
         """Write down how far the lakes are. Raises OutputError."""
@@ -157,8 +160,8 @@ class Deliveries:
             save_notes(self._folder, self._notes)
 
     def rows(self, segment: Record) -> Iterator[bytes]:
-        """Some thousand whole lines at a time. Raises OutputError."""
-        return segment_rows(self._folder, segment)
+        """Some thousand whole lines at a time. Raises OutputError; Unavailable where they lie elsewhere."""
+        return self._journal.rows_of(segment)
 
     def next(self, behind: int) -> Record | None:
         """The first committed segment behind that number."""
@@ -173,9 +176,25 @@ class Deliveries:
         with self.changed, told(self._folder):
             done = min(place.done for place in self._notes.lakes.values())  # of lakes that were not named again, too
             while (segment := self.next(self._deleted)) and (number := segment_number(segment.name)) <= done:
-                if self._folder.look(segment.name) is not None:
+                if segment.key:
+                    self._unwanted.append(segment.key)
+                elif self._folder.look(segment.name) is not None:
                     self._folder.remove(segment.name)
                 self._deleted = number
+            unwanted, self._unwanted = self._unwanted, []
+        if unwanted and not self._removed(unwanted):
+            with self.changed:
+                self._unwanted += unwanted
+
+    def _removed(self, keys: Sequence[str]) -> bool:
+        """Whether segments could be removed elsewhere: if not, the lakes have them all the same."""
+        try:
+            if self._journal.elsewhere is not None:
+                self._journal.elsewhere.remove(keys)
+        except OutputError as error:
+            log.warning("%s; delivered segments stay there until the next time", error)
+            return False
+        return True
 
     def _end_in(self, seconds: float) -> None:
         with self.changed:
@@ -187,10 +206,14 @@ class Deliveries:
         if len({lake.name for lake in lakes}) < len(lakes):
             raise ConfigError("--sink: the same place is named twice")
         own = Path(os.path.realpath(self._folder.path))
+        elsewhere = self._journal.elsewhere
         for lake in lakes:
             place = Path(lake.name.partition(":")[2])
             if place == own or own in place.parents:
                 raise ConfigError(f"{lake.name}: is in the folder of --state, the run's own; name another one")
+            segments = Path(elsewhere.where) if elsewhere is not None else None
+            if segments is not None and (place == segments or segments in place.parents or place in segments.parents):
+                raise ConfigError(f"{lake.name}: has the segments of --segments among its own; name another place")
 
 
 def _emptied(folder: Folder) -> Path:

@@ -8,6 +8,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Annotated, Any
 
 import msgspec
@@ -16,24 +17,32 @@ from msgspec import Meta, Struct
 from engine.errors import ConfigError, OutputError
 from engine.state.digest import Count, Position
 from engine.state.folder import STAGED
+from engine.state.frame import SUFFIX
 from engine.state.ordinals import OrdinalSet
 
 FORM = 1  # of the journal; a change that older programs would misread gets the next number
+FORM_ELSEWHERE = 2  # of one whose segments lie elsewhere
 PART = "part-"
+KEY = "segment-"
+UNFINISHED = "."  # in front of the name of a file that is being written elsewhere
 
 Plan = Mapping[str, Any]
 """What decides which target has which ordinal, apart from the bytes of the inputs: JSON values by option."""
 
 _Plain = bool | int | float | str | None
 _STAGED = re.escape(STAGED) + "[A-Za-z0-9_.-]{1,200}"
+_ATTEMPT = re.escape(STAGED) + f"[0-9a-f]{{16}}[.]{re.escape(SUFFIX)}"
 _PART = PART + "[0-9]{1,15}[.][A-Za-z0-9_.-]{0,200}"
+_RUN = "[0-9a-f]{16}"
+_KEY = f"{KEY}({_RUN})-[0-9a-f]{{16}}[.]{re.escape(SUFFIX)}"
+_PLACE = r"(/|[a-z][a-z0-9]*://)[^\x00-\x1f\x7f\ud800-\udfff]*"
 
 
 class Manifest(Struct, frozen=True):
     """A segment offered for commit. staged: its file in the folder, `.tmp-*.SUFFIX`; none if there are no rows.
 
-    size and sha256: of the file. done: the ordinals, as `OrdinalSet.encode` packs them: one for every row, and those of
-    targets that were passed over and have no row.
+    key: its name in the place of segments, where it lies there. size and sha256: of the file. done: the ordinals, as
+    `OrdinalSet.encode` packs them: one for every row, and those of targets that were passed over and have no row.
     """
 
     done: bytes
@@ -41,13 +50,15 @@ class Manifest(Struct, frozen=True):
     staged: str = ""
     size: int = 0
     sha256: str = ""
+    key: str = ""
 
 
 class Record(Struct, frozen=True, omit_defaults=True):
     """A committed segment. name: of its file, empty if it has none.
 
-    staged, done and read are there until the journal is written anew: then the file bears its name for certain, and
-    the header has taken over the rest.
+    key: its name in the place of segments, where it lies there; then no file in the folder bears `name`, which only
+    numbers it. staged, done and read are there until the journal is written anew: then the file bears its name for
+    certain, and the header has taken over the rest.
     """
 
     name: Annotated[str, Meta(pattern=rf"\A({_PART})?\Z")] = ""
@@ -57,15 +68,27 @@ class Record(Struct, frozen=True, omit_defaults=True):
     staged: Annotated[str, Meta(pattern=rf"\A({_STAGED})?\Z")] = ""
     done: OrdinalSet | None = None
     read: Position = Position()
+    key: Annotated[str, Meta(pattern=rf"\A({_KEY})?\Z")] = ""
 
 
-class Header(Struct, frozen=True):
-    """The first record of a journal. done and read: the sum of the records that have none of their own."""
+class Header(Struct, frozen=True, omit_defaults=True):
+    """The first record of a journal. done and read: the sum of the records that have none of their own.
+
+    segments: the canonical place of segments that lie elsewhere; run: by which their names tell them from others'.
+    """
 
     form: int
     plan: dict[str, _Plain | list[_Plain | list[_Plain]]]  # as deep as plans are
     done: OrdinalSet
     read: Position
+    segments: Annotated[str, Meta(pattern=rf"\A({_PLACE})?\Z")] = ""
+    run: Annotated[str, Meta(pattern=rf"\A({_RUN})?\Z")] = ""
+
+    @classmethod
+    def begun(cls, plan: dict[str, Any], segments: str = "", run: str = "") -> "Header":
+        """Of a run that has done nothing. run: of an earlier one like it, whose leavings are ours to remove."""
+        form = FORM_ELSEWHERE if segments else FORM
+        return cls(form, plan, OrdinalSet(), Position(), segments, (run or token_hex(8)) if segments else "")
 
 
 class _Form(Struct):
@@ -80,6 +103,27 @@ def segment_number(name: str) -> int:
 def is_staged(name: str) -> bool:
     """Whether a staged segment may be called so."""
     return re.fullmatch(_STAGED, name) is not None
+
+
+def is_attempt(name: str) -> bool:
+    """Whether a file in the state folder is a segment that waits for its commit."""
+    return re.fullmatch(_ATTEMPT, name) is not None
+
+
+def key_of(run: str, token: str) -> str:
+    """The name of a segment that lies elsewhere. token: 16 hexadecimal digits that no other one has."""
+    return f"{KEY}{run}-{token}.{SUFFIX}"
+
+
+def is_key(name: str, run: str) -> bool:
+    """Whether a segment of the run may be called so elsewhere."""
+    found = re.fullmatch(_KEY, name)
+    return found is not None and found[1] == run
+
+
+def is_place(where: str) -> bool:
+    """Whether a journal can say that segments lie there."""
+    return re.fullmatch(_PLACE, where) is not None
 
 
 def line_of(record: Header | Record) -> bytes:
@@ -101,15 +145,18 @@ def parse_journal(data: bytes, path: str) -> tuple[Header, list[Record]]:
     try:
         if not bodies:
             raise ValueError("no record")
-        if (form := _form(bodies[0] or b"").form) != FORM:
+        if (form := _form(bodies[0] or b"").form) not in {FORM, FORM_ELSEWHERE}:
             raise ConfigError(
-                f"{path}: has form {form}, and this program knows form {FORM}; use the program that wrote it"
+                f"{path}: has form {form}, and this program knows form {FORM} and {FORM_ELSEWHERE}; "
+                "use the program that wrote it"
             )
         header = _header(bodies[0] or b"")
+        if not (bool(header.segments) == bool(header.run) == (form == FORM_ELSEWHERE)):
+            raise ValueError("a place of segments in another form than its own")
         records = []
         for body in bodies[1:]:
             number += 1
-            records.append(_record(body or b""))
+            records.append(_checked(_record(body or b""), header.run))
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise OutputError(f"{path}: line {number} is damaged; restore it from a copy") from error
     return header, records
@@ -129,6 +176,13 @@ def _body(line: bytes) -> bytes | None:
     """The JSON of a record's line, None if its checksum is wrong."""
     checksum, _, body = line.partition(b" ")
     return body if checksum == b"%08x" % zlib.crc32(body) else None
+
+
+def _checked(record: Record, run: str) -> Record:
+    """Raises ValueError for a segment elsewhere that is none of the run's."""
+    if record.key and (not is_key(record.key, run) or not record.name or record.staged):
+        raise ValueError("not a segment of this run")
+    return record
 
 
 def _decoded(kind: type, value: object) -> OrdinalSet:

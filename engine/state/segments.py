@@ -3,16 +3,16 @@
 A segment is closed when it is large or old enough, and committed with the ordinals of its rows (journal.py). So
 every target has one row across all segments, whatever happens to the run; what was in the open segment when a run was
 killed is scanned again by the one that goes on. Read them all with `zstdcat DIR/part-*.zst`.
+
+Who scans elsewhere makes whole segments (attempt.py); `SegmentSink.take_segment` commits each as it comes.
 """
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable
 
 import msgspec
-import zstandard
 from msgspec import Struct
 
 from engine.errors import OutputError
@@ -21,13 +21,13 @@ from engine.results.sinks.base import Summary
 from engine.state.delivery import Deliveries
 from engine.state.digest import InputDigest
 from engine.state.folder import MENDED, Folder, close, staged_name, told, write_all
+from engine.state.frame import SUFFIX, Frame
 from engine.state.journal import Journal
 from engine.state.ordinals import OrdinalSet
-from engine.state.records import Manifest
+from engine.state.records import Manifest, Record
 
 SEGMENT_SIZE = 64 << 20  # bytes on the disk
 SEGMENT_S = 60.0  # so much work at most is done again after a crash
-LEVEL = 1  # of zstd: half the time of level 3 on rows like ours, for the same size
 
 
 class SegmentWriter:
@@ -36,30 +36,33 @@ class SegmentWriter:
     def __init__(self, folder: Folder) -> None:
         self.done = OrdinalSet()
         self.rows = 0
-        self.size = 0
         self._folder = folder
-        self._name = staged_name("ndjson.zst")
+        self._name = staged_name(SUFFIX)
         self._descriptor = -1
-        self._sha256 = hashlib.sha256()
-        self._compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compressobj()
+        self._frame = Frame()
+
+    @property
+    def size(self) -> int:
+        """In bytes, on the disk."""
+        return self._frame.size
 
     def write(self, batch: Batch) -> None:
         """Raises OutputError; then only `discard` is left to do."""
         self.done.update(batch.done)
         self.rows += batch.count
-        self._put(self._compressor.compress(batch.rows))
+        self._put(self._frame.pack(batch.rows))
 
     def finish(self) -> Manifest:
         """Close the file, with everything on the disk. Raises OutputError."""
         done = self.done.encode()
         if not self.rows:
             return Manifest(done)
-        self._put(self._compressor.flush())
+        self._put(self._frame.end())
         with told(self._folder, MENDED):
             os.fsync(self._descriptor)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
-        return Manifest(done, self.rows, self._name, self.size, self._sha256.hexdigest())
+        return Manifest(done, self.rows, self._name, self.size, self._frame.sha256)
 
     def discard(self) -> None:
         """Remove what was written, which makes room on a full disk. Never raises."""
@@ -76,8 +79,6 @@ class SegmentWriter:
             if self._descriptor < 0:
                 self._descriptor = self._folder.create(self._name)
             write_all(self._descriptor, data)
-        self._sha256.update(data)
-        self.size += len(data)
 
 
 class SegmentSink:
@@ -104,6 +105,7 @@ class SegmentSink:
         self._writer: SegmentWriter | None = None
         self._opened = 0.0
         self._failure: OutputError | None = None
+        self._attempts = False  # whether others put segments for us to commit
         self._put_off = OrdinalSet()
 
     def put_off(self, ordinals: Iterable[int]) -> None:
@@ -126,6 +128,23 @@ class SegmentSink:
                 raise
         self.rotate_if_due()
 
+    def take_segment(self, manifest: Manifest) -> Record | None:
+        """Commit at once what somebody has put whole. -> its record, by which `Journal.rows_of` reads the rows
+
+        None where another was first with one of its targets, or one of them was put off: then nothing was done, and
+        what was put is removed. Who makes attempts leaves out the rows of targets that are cancelled or put off.
+        Raises OutputError as `take` does.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self.deliveries is not None:
+            self.deliveries.make_room()
+        self._attempts = True
+        if self._is_put_off(manifest) or not self._commit(manifest):
+            self.journal.discard(manifest)
+            return None
+        return self.journal.records[-1] if manifest.rows else Record()
+
     def pass_over(self, ordinals: Iterable[int]) -> None:
         """These targets will have no row, and need not be looked at again."""
         self._open().done.update(ordinals)
@@ -137,7 +156,7 @@ class SegmentSink:
             self._rotate(writer)
 
     def close(self, summary: Summary) -> None:
-        """Commit what there is, and see it delivered.
+        """Commit what there is, and see it delivered. Nobody may put attempts any more: what is left of them goes.
 
         Raises OutputError if that fails, or an earlier failure that nobody was told of.
         """
@@ -145,6 +164,8 @@ class SegmentSink:
         try:
             if self._failure is None and self._writer is not None:
                 self._rotate(self._writer)
+            if self._failure is None and self._attempts:
+                self.journal.discard_attempts()
         except OutputError as error:
             failure = error
         try:
@@ -172,17 +193,27 @@ class SegmentSink:
         except OutputError as error:
             self._fail(error, writer)
             raise
+        if not self._commit(manifest):
+            twice = OutputError(f"{self.journal.folder}: a target was done twice; this is a fault of ours")
+            self._fail(twice, writer)
+            raise twice
+
+    def _commit(self, manifest: Manifest) -> bool:
+        """Whether it was first with all of its targets. Raises OutputError."""
         try:
             first = self.journal.commit(manifest, self.digest.position())
         except OutputError as error:  # whether it is committed is for the next run to find out: its file has to stay
             self._failure = error
             raise
-        if not first:
-            twice = OutputError(f"{self.journal.folder}: a target was done twice; this is a fault of ours")
-            self._fail(twice, writer)
-            raise twice
-        if self.deliveries is not None:
+        if first and self.deliveries is not None:
             self.deliveries.committed()
+        return first
+
+    def _is_put_off(self, manifest: Manifest) -> bool:
+        if not self._put_off:
+            return False
+        done = OrdinalSet.decode(manifest.done)
+        return len(done | self._put_off) < len(done) + len(self._put_off)
 
     def _fail(self, error: OutputError, writer: SegmentWriter) -> None:
         writer.discard()
