@@ -5,15 +5,15 @@ from contextlib import contextmanager
 
 from engine.errors import ConfigError
 
-INSTALL = "pip install 'probemill[lake]'"
+INSTALL = "pip install 'probemill[{}]'"
 
 
 @contextmanager
-def extra(what: str) -> Iterator[None]:
-    """Imports inside may lack a library of the extra `lake`: ConfigError then. what: that needs it, for people."""
+def extra(what: str, name: str = "lake") -> Iterator[None]:
+    """Imports inside may lack a library of an extra: ConfigError then. what: that needs it, for people."""
     try:
         yield
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "engine":  # a fault of ours
             raise
-        raise ConfigError(f"{what}: needs an extra package ({error.name}): {INSTALL}") from None
+        raise ConfigError(f"{what}: needs an extra package ({error.name}): {INSTALL.format(name)}") from None

@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from engine.errors import EngineError, InputError, OutputError
 from engine.model import Batch, Reason, ScanConfig, Target
-from engine.pool.runners import Runner, deadline
+from engine.pool.cluster.words import Outcome
+from engine.pool.runners import NodeStatus, Runner, deadline
 from engine.results.collector import Collector
 from engine.results.sinks import Sink, SinkClosed, Summary
 from engine.state.delivery import Deliveries
@@ -136,6 +137,15 @@ class Run:
         """Per worker, the targets it was given and has not done."""
         return self._runner.outstanding()
 
+    @property
+    def done(self) -> int:
+        """Targets that are done, those included whose segment is not whole yet."""
+        return self.collector.rows + self._runner.unsettled()
+
+    def nodes(self) -> list[NodeStatus]:
+        """The machines of a cluster; none where there is none."""
+        return self._runner.nodes()
+
     def restarts(self) -> int:
         """Workers that died and were replaced."""
         return self._runner.restarts
@@ -227,8 +237,16 @@ class Run:
                 raise OutputError("a sink was not waited for; its rows are safe in the state folder")
             raise OutputError("an output takes nothing; what was not written to it is lost")
 
-    async def _deliver(self, batch: Batch) -> None:
-        await self._desk.do(partial(self.collector.take, batch))
+    async def _deliver(self, part: Batch | Outcome) -> None:
+        taken = partial(self.collector.take, part) if isinstance(part, Batch) else partial(self._commit, part)
+        await self._desk.do(taken)
+
+    def _commit(self, outcome: Outcome) -> None:
+        """A segment that somebody else has written. Where another was first with its targets, it is as if none was."""
+        assert self._segments is not None
+        if (record := self._segments.take_segment(outcome.manifest)) is not None:
+            rows = self._segments.journal.rows_of(record) if record.name and self._sinks else ()
+            self.collector.take_committed(rows, record.rows, outcome.tally)
 
     def _close(self, summary: Summary) -> None:
         with contextlib.ExitStack() as closing:

@@ -15,7 +15,7 @@ from engine.conversation.context import scan_context
 from engine.conversation.scan import ScanContext, ServiceScan
 from engine.model import Reason, ServiceResult, Target, Verdict
 from engine.pool.runners.inline import InlineRunner
-from engine.pool.worker import Worker
+from engine.pool.worker import Worker, in_batches
 from engine.results.sinks.base import decode_rows
 from engine.transports import crashes
 from engine.transports.tls import TlsTransport
@@ -178,7 +178,8 @@ def test_a_name_that_sni_cannot_carry(database: str) -> None:
 
     async def test(port: int) -> None:
         settings = config(database)
-        worker = Worker(settings, scan_context(settings), lambda batch: rows.extend(decode_rows(batch.rows)))
+        context = scan_context(settings)
+        worker = Worker(settings, context, in_batches(settings, context, lambda b: rows.extend(decode_rows(b.rows))))
         worker.submit([Target(0, "127.61.0.1", port, name=".." + "x" * 70)])
         await worker.idle()
         worker.close()

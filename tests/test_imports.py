@@ -27,10 +27,10 @@ GROUND = {
 WINGS = {
     "cli": "api run offline targets state results post conversation",
     "arrow": "api offline results conversation",
-    "api": "pool targets results post conversation transports",
+    "api": "pool targets state results post conversation transports",
     "run": "pool targets state results",
     "offline": "targets state results conversation",
-    "pool": "targets post conversation transports",
+    "pool": "targets state post conversation transports",
     "targets": "state",
     "state": "results",
     "results": "conversation",
@@ -75,6 +75,7 @@ PURE = {
     "offline": "answers checked faults nmap_rows questions reading records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",
+    "pool/cluster": "engine leases outbox settings shards supplies words",
     "targets": "permutation prefixes",
     "results": "collector columns dialects json_schema rows schema suffixes table",
     "state": "ordinals",
@@ -102,6 +103,7 @@ PLACES = {
     "obstore": ("engine/results/lake/",),
     "confluent_kafka": ("engine/results/lake/kafka.py",),
     "psycopg": ("engine/results/lake/postgres.py",),
+    "ray": ("engine/pool/runners/ray.py",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.

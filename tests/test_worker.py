@@ -11,7 +11,7 @@ from loopback import DATABASE, Farm, Visit, collect, config, database_file, gree
 from engine.conversation.context import scan_context
 from engine.model import Batch, Reason, Target
 from engine.pool.runners.inline import InlineRunner
-from engine.pool.worker import Worker
+from engine.pool.worker import Worker, in_batches
 from engine.transports.tcp import TcpTransport
 from matcher import Match, Probe
 
@@ -81,7 +81,9 @@ def test_a_closed_worker_is_still(tmp_path: Path, congested: bool) -> None:
     async def test() -> None:
         nonlocal closing
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
-        worker = Worker(settings, scan_context(settings), delivered.append, lambda: closing and congested)
+        context = scan_context(settings)
+        outbox = in_batches(settings, context, delivered.append, lambda: closing and congested)
+        worker = Worker(settings, context, outbox)
         targets = [("127.3.0.1", farm.port), ("127.3.1.1", tarpit.port), ("127.3.2.1", tarpit.port)]
         worker.submit([Target(ordinal, *target) for ordinal, target in enumerate(targets)])
         await until(lambda: len(farm.visits) == 2 and bool(farm.visits[1].received) and len(tarpit.visits) == 1)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from msgspec.structs import fields
 
+from engine.api import Cluster, open_cluster
 from engine.errors import ConfigError
 from engine.model import ScanConfig, field_choices, field_meta
 from engine.post import module_names
@@ -269,6 +270,29 @@ GROUPS: dict[str, tuple[click.Option, ...]] = {
         field("reset", "--reset"),
         field("pseudo_ports", "--pseudo-ports"),
     ),
+    "Many machines": (
+        option(
+            "--runner",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            help="Where the work is done: processes of this machine, or actors on the nodes of a Ray cluster, which "
+            "needs `--state DIR` and the extra `ray`; see docs/cluster.md. `--workers` are its actors then, by default "
+            "one a core of the cluster; limits hold for the cluster as a whole.",
+        ),
+        option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="The head of the cluster, or `auto` for one that this machine is part of. Default: `$RAY_ADDRESS`, "
+            "else a Ray of this machine alone, started for the scan.",
+        ),
+        option("--ray-options", metavar="FILE", help="Zones, patience and what Ray is told: a TOML file."),
+        option(
+            "--segments",
+            metavar="PLACE",
+            help="Where actors put the rows: a folder that every node sees, or `s3://`, `gs://`, `az://`. Default: the "
+            "folder of `--state`, which every node has to see then.",
+        ),
+    ),
     "Budgets": (
         field("connect_timeout_s", "--connect-timeout"),
         field("tls_timeout_s", "--tls-timeout"),
@@ -315,7 +339,9 @@ def scan_config(options: Options) -> ScanConfig:
         raise ConfigError("--min-parallelism is greater than --max-parallelism")
     ceiling = asked or (max(inflight, options["min_parallelism"]) if inflight else 0)
     workers = options["workers"]
-    if workers is None:
+    if options["runner"] == "ray":
+        workers = workers or ceiling  # none: as many as the cluster has room for
+    elif workers is None:
         workers = len(os.sched_getaffinity(0))
     said = {name: options[name] for name in DEFAULTS if name in options}
     return ScanConfig(
@@ -330,6 +356,18 @@ def scan_config(options: Options) -> ScanConfig:
             "host_timeout_s": options["host_timeout_s"] or host_timeout_s,
         }
     )
+
+
+def cluster(options: Options) -> Cluster | None:
+    """The cluster that was asked for. Raises ConfigError."""
+    if options["runner"] == "ray":
+        if options["trace"]:
+            raise ConfigError("--version-trace: not with --runner ray, whose nodes have no terminal")
+        return open_cluster(options["ray_address"] or "", options["ray_options"] or "")
+    for name in ("ray_address", "ray_options"):
+        if options[name]:
+            raise ConfigError(f"--{name.replace('_', '-')} needs --runner ray")
+    return None
 
 
 def post_modules(options: Options) -> tuple[str, ...]:

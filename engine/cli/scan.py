@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from engine import __version__
-from engine.api import make_runner
+from engine.api import make_cluster_runner, make_runner
 from engine.cli import options as groups
 from engine.cli.files import check_outputs
 from engine.cli.metrics import serve_metrics, snapshot
@@ -39,6 +39,7 @@ from engine.state.notes import lacking
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
 from engine.threads import aside
+from matcher import MatcherError
 
 log = logging.getLogger("probemill")
 
@@ -78,12 +79,16 @@ def scan_command(**options: Any) -> None:
     if options["dry_run"]:
         asyncio.run(_dry_run(config, inputs, errors))
         return
-    runner = make_runner(config)
+    cluster = groups.cluster(options)
+    runner = make_runner(config) if cluster is None else None
     log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
     segments = _open_segments(options, inputs)
     sinks: list[Sink] = []
     run = None
     try:
+        if cluster is not None and segments is not None:
+            runner = make_cluster_runner(config, cluster, segments.journal.staging)
+        assert runner is not None
         facts = RunFacts(
             __version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full"
         )
@@ -91,14 +96,14 @@ def scan_command(**options: Any) -> None:
             sinks.append(open_sink(form, path, facts))
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
         asyncio.run(_follow(run, stderr, options))
-    except (Interrupted, OutputError) as error:
+    except (Interrupted, EngineError, MatcherError) as error:
         if run is None or isinstance(error, Interrupted):  # nothing was begun
             summary = Summary(time.time(), stopped="ended before anything was scanned")
             for closing in (*sinks, *([segments] if segments is not None else ())):
                 with suppress(EngineError):
                     closing.close(summary)
             raise
-        if not run.interrupted:
+        if not run.interrupted or not isinstance(error, OutputError):
             raise
         stderr.say(f"probemill: {error}")
     errors.summarise()
@@ -189,13 +194,17 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
             raise ConfigError("--resume needs --state DIR: the folder of the run to go on with")
         if (options["segment_size"], options["segment_seconds"]) != (SEGMENT_SIZE, SEGMENT_S):
             raise ConfigError("--segment-size and --segment-seconds need --state DIR: the folder of the segments")
+        if options["runner"] == "ray":
+            raise ConfigError("--runner ray needs --state DIR: the folder of the run, which every node sees")
         if options["sinks"]:
             raise ConfigError("--sink needs --state DIR: a folder where rows are safe before they reach it")
         return None
+    if options["segments"] and options["runner"] != "ray":
+        raise ConfigError("--segments needs --runner ray: here, segments are written to --state")
     for url in options["sinks"]:  # before anything is made
         check_url(url)
     plan = {**inputs.plan(), "shard": options["shard"] or None}
-    journal = Journal.open(folder, plan, resume=options["resume"])
+    journal = Journal.open(folder, plan, resume=options["resume"], segments=options["segments"] or "")
     if options["resume"] and not options["quiet"]:
         done, segments = f"{len(journal.committed):,} targets are done", f"{len(journal.records):,} segments"
         click.echo(f"{journal.folder}: {done}, {journal.rows:,} rows in {segments}", err=True)

@@ -14,6 +14,7 @@ from engine.conversation.scan import ScanContext
 from engine.conversation.timing import TIMINGS
 from engine.databases import SharedMatcher, open_matcher, service_table
 from engine.model import ScanConfig
+from engine.services import ServiceTable
 from matcher import Match, Probe
 
 log = logging.getLogger("probemill.worker")
@@ -28,13 +29,16 @@ REMEMBERED_BYTES = 512  # longer ones hardly repeat
 
 
 def scan_context(
-    config: ScanConfig, progress: Progress | None = None, shared: SharedMatcher | None = None
+    config: ScanConfig,
+    progress: Progress | None = None,
+    shared: SharedMatcher | None = None,
+    services: ServiceTable | None = None,
 ) -> ScanContext:
     """Database, matcher and options made ready. Raises MatcherError, ConfigError, and what `progress` raises.
 
-    shared: of the databases that the config names, to be used in place of an own one.
+    shared, services: of the databases that the config names, to be used in place of own ones.
     """
-    services = service_table(config.probes)
+    services = services or service_table(config.probes)
     matcher = shared.matcher if shared else open_matcher(config.probes, config.matcher, progress)
     if not matcher.database.probes:
         log.warning("%s has no Probe line: nothing is asked, every port is called tcpwrapped", matcher.database.name)

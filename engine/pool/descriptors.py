@@ -31,6 +31,11 @@ def window(config: ScanConfig) -> int:
     return 2 * inflight_limit(config) + WAITING_RESULTS
 
 
+def descriptor_limit() -> int:
+    """How many this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def raise_descriptor_limit() -> None:
     """Take as many as the hard limit gives."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -8,6 +8,7 @@ docs/operations.md says which metrics are made of the tally.
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -16,6 +17,25 @@ from engine.model import Batch, DatabaseRef, Reason, ServiceResult, Target, Verd
 from engine.pool.alarm import Alarm, CallLater
 
 log = logging.getLogger("probemill.worker")
+
+
+class Rows(Protocol):
+    """What a worker hands its rows to. congested: whether no new target should begin. tally: counters of no target."""
+
+    congested: Callable[[], bool]
+    tally: Counter[str]
+
+    def put(self, ordinal: int, result: ServiceResult) -> None:
+        """The row of a target that is done."""
+
+    def settle(self, now: float) -> None:
+        """Called after each turn."""
+
+    def flush(self) -> None:
+        """Called when the worker has nothing more to do."""
+
+    def close(self) -> None:
+        """Deliver nothing any more."""
 
 
 class Outbox:

@@ -17,7 +17,7 @@ from engine.errors import EngineError
 from engine.model import Reason, Target
 from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.wire import Kind, frame, receive, setup
-from engine.pool.worker import Worker
+from engine.pool.worker import Worker, in_batches
 from matcher import MatcherError
 
 BEAT_S = 1.0  # from one sign of life to the next
@@ -46,12 +46,13 @@ async def _serve(link: socket.socket) -> None:
     encode = msgspec.msgpack.Encoder().encode
     try:
         context = scan_context(config)
-        worker = Worker(
+        outbox = in_batches(
             config,
             context,
             lambda batch: writer.write(frame(Kind.BATCH, encode(batch))),
             lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
         )
+        worker = Worker(config, context, outbox)
     except (MatcherError, EngineError) as error:
         family = MatcherError if isinstance(error, MatcherError) else EngineError
         text = str(error).encode(errors="backslashreplace").decode()

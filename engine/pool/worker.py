@@ -1,8 +1,8 @@
 """One process's share of a scan: thousands of drivers on one event loop, targets in, batches of encoded rows out.
 
-`Worker` runs anywhere an asyncio loop runs: inside the caller (runners/inline.py), or alone in a process (serve.py). It
-keeps at most `max_inflight` conversations open and never holds more targets than its caller gave it; rows leave in
-batches of N rows or T seconds.
+`Worker` runs anywhere an asyncio loop runs: inside the caller (runners/inline.py), alone in a process (serve.py), as an
+actor of a cluster (cluster/actor.py). It keeps at most `max_inflight` conversations open and never holds more targets
+than its caller gave it.
 
 Here is the flow, from target to row, and what drivers ask for; what it takes stands in files of its own: who may start
 (limits.py), until when (budgets.py), through what (connections.py), who shakes hands (turns.py), which hosts pretend
@@ -27,7 +27,7 @@ from engine.pool.connections import Connections
 from engine.pool.descriptors import inflight_limit
 from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
-from engine.pool.outbox import Outbox
+from engine.pool.outbox import Outbox, Rows
 from engine.pool.pseudo import PseudoServices
 from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
@@ -45,16 +45,30 @@ SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
 
 
-class Worker:
-    """deliver: takes a batch; called from the loop. congested: whether results pile up behind deliver."""
+def in_batches(
+    config: ScanConfig,
+    context: ScanContext,
+    deliver: Callable[[Batch], None],
+    congested: Callable[[], bool] = lambda: False,
+) -> Outbox:
+    """Rows leave in batches of N rows or T seconds. deliver: takes a batch; called from the loop.
 
-    def __init__(
-        self,
-        config: ScanConfig,
-        context: ScanContext,
-        deliver: Callable[[Batch], None],
-        congested: Callable[[], bool] = lambda: False,
-    ) -> None:
+    congested: whether batches pile up behind deliver.
+    """
+    return Outbox(
+        deliver,
+        congested,
+        asyncio.get_running_loop().call_later,
+        batch_rows=config.batch_rows,
+        batch_s=config.batch_s,
+        failures=context.failures,
+    )
+
+
+class Worker:
+    """outbox: where rows go; called from the loop. inflight: conversations that are going on."""
+
+    def __init__(self, config: ScanConfig, context: ScanContext, outbox: Rows) -> None:
         loop = asyncio.get_running_loop()
         self.reactor = Reactor(loop, self._pump)
         self._config = config
@@ -79,19 +93,21 @@ class Worker:
             self._gate.step_in,
             self._enriched,
         )
-        self._outbox = Outbox(
-            deliver,
-            congested,
-            loop.call_later,
-            batch_rows=config.batch_rows,
-            batch_s=config.batch_s,
-            failures=context.failures,
-        )
+        self._outbox = outbox
         self._waiting: deque[Target] = deque()
         self._inflight: set[Driver] = set()
         self._alarm = Alarm(loop.call_later, self._pump)
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def inflight(self) -> int:
+        return len(self._inflight)
+
+    def change(self, max_inflight: int, rate: float) -> None:
+        """Other limits from now on: conversations at once, connections per second. Those that go on are finished."""
+        self._gate.change(max_inflight, rate, time.monotonic())
+        self._pump()
 
     def submit(self, targets: Sequence[Target]) -> None:
         """Scan these too. The caller keeps the number of targets given and not yet done within its bounds."""

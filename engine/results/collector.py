@@ -8,7 +8,7 @@ An ordinary sink takes rows. A committing sink takes the batch, because it recor
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -50,6 +50,16 @@ class Collector:
             self._committing.take(batch)
         self.rows += batch.count
         self.tally.update(batch.tally)
+        self._write(batch.rows, batch.count)
+
+    def take_committed(self, blocks: Iterable[bytes], count: int, tally: Mapping[str, int]) -> None:
+        """Rows that are committed already, whole lines at a time, where somebody wants them. Raises as `take`."""
+        self.rows += count
+        self.tally.update(tally)
+        for block in blocks:
+            self._write(block, block.count(b"\n"))
+
+    def _write(self, rows: bytes, count: int) -> None:
         with ExitStack() as all_of_them:  # whatever becomes of one, the others get their rows
             for sink in reversed(self._sinks):
-                all_of_them.callback(sink.write, batch.rows, batch.count)
+                all_of_them.callback(sink.write, rows, count)

@@ -36,6 +36,19 @@ def select(config: ScanConfig) -> Selection:
 
 def admission(config: ScanConfig) -> Callable[[Target], bool] | None:
     """Who may be contacted, by lists, reserved networks and shard. Raises ConfigError, InputError."""
+    lists = address_filter(config)
+    shard = parse_shard(config.shard) if config.shard else Shard()
+    if lists is None:
+        return None if shard.count == 1 else lambda target: shard.keeps(target.name or target.host)
+    permits = lists.permits
+    # A name without an address concerns no list: its row says that it has none.
+    if shard.count == 1:
+        return lambda target: not target.host or permits(target.host)
+    return lambda target: shard.keeps(target.name or target.host) and (not target.host or permits(target.host))
+
+
+def address_filter(config: ScanConfig) -> AddressFilter | None:
+    """The lists alone, and reserved networks; None where there are none. Raises ConfigError, InputError."""
     blocked = [prefixes_of("blocklist", entry) for entry in config.blocklist]
     if config.exclude_reserved:
         blocked.append(reserved_networks())
@@ -43,14 +56,7 @@ def admission(config: ScanConfig) -> Callable[[Target], bool] | None:
     for entry, prefixes in zip(config.allowlist, allowed, strict=True):
         if not len(prefixes):
             raise ConfigError(f"{entry}: an allowlist without an entry allows nothing")
-    shard = parse_shard(config.shard) if config.shard else Shard()
-    if not blocked and not allowed:
-        return None if shard.count == 1 else lambda target: shard.keeps(target.name or target.host)
-    permits = AddressFilter(_union(blocked), _union(allowed)).permits
-    # A name without an address concerns no list: its row says that it has none.
-    if shard.count == 1:
-        return lambda target: not target.host or permits(target.host)
-    return lambda target: shard.keeps(target.name or target.host) and (not target.host or permits(target.host))
+    return AddressFilter(_union(blocked), _union(allowed)) if blocked or allowed else None
 
 
 def prefixes_of(field: str, entry: str) -> PrefixSet:

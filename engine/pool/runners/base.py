@@ -5,13 +5,32 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager
 from typing import Protocol
 
+from msgspec import Struct
+
 from engine.model import Batch, Reason, ScanConfig, Target
+from engine.pool.cluster.words import Outcome
 
 Source = AsyncIterator[Sequence[Target]]
 """Targets in small lists, as they become known."""
 
-Deliver = Callable[[Batch], Awaitable[None]]
-"""Takes finished rows; taking its time slows the whole flow down to the reader."""
+Deliver = Callable[[Batch | Outcome], Awaitable[None]]
+"""Takes finished rows, or a segment of them that is put already; taking its time slows down the flow to the reader."""
+
+
+class NodeStatus(Struct, frozen=True):
+    """What goes on at one machine of a cluster. silent_s: since the last sign of life of the actor that is worst.
+
+    given: targets that are not done; done: since its actors started. descriptors: what an actor there may open.
+    """
+
+    node: str
+    zones: str
+    actors: int
+    given: int
+    inflight: int
+    done: int
+    silent_s: float
+    descriptors: int
 
 
 class Runner(Protocol):
@@ -29,6 +48,14 @@ class Runner(Protocol):
 
     def outstanding(self) -> list[int]:
         """Per worker, the targets it was given and has not done."""
+        ...
+
+    def unsettled(self) -> int:
+        """Targets that are done and not delivered yet, because their segment is not whole."""
+        ...
+
+    def nodes(self) -> list[NodeStatus]:
+        """The machines of a cluster; none where there is none."""
         ...
 
 

@@ -9,8 +9,8 @@ from engine.conversation.scan import ScanContext
 from engine.errors import EngineError
 from engine.model import Batch, Reason, ScanConfig
 from engine.pool.descriptors import window
-from engine.pool.runners.base import Deliver, Source
-from engine.pool.worker import Worker
+from engine.pool.runners.base import Deliver, NodeStatus, Source
+from engine.pool.worker import Worker, in_batches
 from engine.threads import in_thread
 
 QUEUED_BATCHES = 64  # beyond it no new target is begun
@@ -46,12 +46,17 @@ class InlineRunner:
     def outstanding(self) -> list[int]:
         return [self._outstanding]
 
+    def unsettled(self) -> int:
+        return 0
+
+    def nodes(self) -> list[NodeStatus]:
+        return []
+
     async def run(self, source: Source, deliver: Deliver) -> None:
         batches: asyncio.Queue[Batch | None] = asyncio.Queue()
         context = await self._made_ready()
-        worker = self._worker = Worker(
-            self._config, context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES
-        )
+        outbox = in_batches(self._config, context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES)
+        worker = self._worker = Worker(self._config, context, outbox)
         feeder = self._feeder = asyncio.create_task(self._feed(source, worker))
         if self._cancelled:  # before it had begun
             feeder.cancel()

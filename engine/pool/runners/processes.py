@@ -21,7 +21,7 @@ from engine.pool.descriptors import window
 from engine.pool.limits import kin
 from engine.pool.owed import Owed
 from engine.pool.process import WorkerProcess
-from engine.pool.runners.base import Deliver, Source
+from engine.pool.runners.base import Deliver, NodeStatus, Source
 from engine.pool.wire import Kind, setup_body
 from engine.targets.permutation import route
 from matcher import MatcherError
@@ -88,6 +88,12 @@ class ProcessRunner:
 
     def outstanding(self) -> list[int]:
         return [len(slot.owed) for slot in self._slots]
+
+    def unsettled(self) -> int:
+        return 0
+
+    def nodes(self) -> list[NodeStatus]:
+        return []
 
     async def run(self, source: Source, deliver: Deliver) -> None:
         patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._explain_waiting)

@@ -1,0 +1,197 @@
+"""An actor, as it is on its node: one worker on the actor's own event loop, shards in, segments out.
+
+Contract: a shard that `scan` was given ends as one segment, put whole, whose manifest the caller gets; or with an
+exception, and then nothing of it counts. The actor obeys the last lease that it heard. When it hears none for LEASE_S,
+or a lease comes so late, it drops everything for good: its driver may have given its work to another one by then.
+What it contacts is checked once more against the lists that the driver has sent.
+"""
+
+import asyncio
+import logging
+import os
+import platform
+import tempfile
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from engine import __version__
+from engine.conversation.context import scan_context
+from engine.databases import SharedMatcher
+from engine.errors import EngineError, OutputError
+from engine.model import Batch, Reason, Target
+from engine.pool.cluster.outbox import ShardOutbox
+from engine.pool.cluster.supplies import database_of
+from engine.pool.cluster.words import LEASE_S, Facts, Lease, Outcome, Pulse, Setup, Supplies
+from engine.pool.descriptors import descriptor_limit, inflight_limit, raise_descriptor_limit
+from engine.pool.worker import Worker
+from engine.services import ServiceTable
+from engine.state.attempt import Attempt
+from engine.threads import Desk
+from engine.transports.local_addresses import own
+from matcher import compile_matcher
+
+BACKLOG = 256  # pieces of rows that wait to be compressed; beyond it no new target is begun
+PAUSES_S = (0.5, 1.0, 2.0, 5.0)  # before a segment is put again; the last one from then on
+LOGS = 100  # lines kept for the driver
+WATCH_S = 1.0
+
+_targets = msgspec.msgpack.Decoder(list[Target]).decode
+
+
+class Dropped(EngineError):  # noqa: N818 - what has become of the work, and nobody's fault
+    """The actor has heard nothing from its driver for too long, and scans nothing any more."""
+
+
+class ShardActor:
+    """Made on the event loop that it is to use. Raises EngineError, MatcherError."""
+
+    def __init__(self, setup: Setup, supplies: Supplies) -> None:
+        raise_descriptor_limit()
+        self._logs: deque[tuple[int, str]] = deque(maxlen=LOGS)
+        logging.getLogger("probemill").addHandler(_Kept(self._logs))
+        sources = own(setup.config.sources)
+        with tempfile.TemporaryDirectory(prefix="probemill-") as folder:
+            config = replace(setup.config, sources=sources, workers=setup.neighbours, max_inflight=0)
+            if config.recog:
+                config = replace(config, recog=_unpacked(supplies.recog, folder))
+            self._inflight = inflight_limit(config)
+            matcher = SharedMatcher(compile_matcher(database_of(supplies), config.matcher))
+            context = scan_context(config, shared=matcher, services=ServiceTable(*supplies.services))
+            self._desk = Desk()
+            self._outbox = ShardOutbox(
+                lambda: len(self._desk) > BACKLOG, asyncio.get_running_loop().call_later, context.failures
+            )
+            self._worker = Worker(config, context, self._outbox)
+        self._config = config
+        self._permitted = supplies.permitted
+        self._stage = setup.staging.open()
+        self._lease = Lease(config.rate / config.workers)
+        self._heard_at = time.monotonic()
+        self._ended: Reason | None = None
+        self._dropped = asyncio.Event()
+        self._trouble = ""
+        self._cut_short: set[asyncio.Event] = set()
+        self._watching = asyncio.create_task(self._watch())
+        self.facts = Facts(
+            os.getpid(),
+            __version__,
+            platform.python_version(),
+            context.reference,
+            descriptor_limit(),
+            self._inflight,
+            sources,
+        )
+
+    def beat(self, lease: Lease) -> Pulse:
+        """The next lease. Raises Dropped."""
+        self._look()
+        self._heard_at = time.monotonic()
+        if lease != self._lease:
+            self._lease = lease
+            self._worker.change(min(lease.inflight or self._inflight, self._inflight), lease.rate)
+        logs = tuple(self._logs)
+        self._logs.clear()
+        return Pulse(self._outbox.done, self._worker.inflight, self._trouble, logs)
+
+    async def scan(self, body: bytes) -> Outcome:
+        """A shard: msgpack of its targets. Raises Dropped."""
+        self._look()
+        targets = _targets(body)
+        attempt = Attempt()
+        permitted = targets
+        if self._permitted is not None:
+            permitted = [target for target in targets if self._permitted.permits(target.host)]
+            attempt.done.update({target.ordinal for target in targets} - {target.ordinal for target in permitted})
+        over = asyncio.Event()  # whole, or there will be no more of it
+
+        def write(batch: Batch) -> None:
+            self._desk.post(lambda: attempt.write(batch.rows, batch.count, batch.done))
+
+        shard = self._outbox.open(permitted, write, over.set)
+        self._cut_short.add(over)
+        try:
+            if permitted and self._ended is None:
+                self._worker.submit(permitted)
+                await self._first(over)
+            if shard.left:
+                shard.outbox.flush()
+            await self._put(attempt)
+        finally:
+            self._cut_short.discard(over)
+            self._outbox.drop(permitted)
+        assert attempt.manifest is not None
+        return Outcome(attempt.manifest, self._outbox.told(shard), self._ended)
+
+    async def cancel(self, reason: Reason) -> None:
+        """Finish early: every shard ends with what is done of it; what was in flight is incomplete for `reason`."""
+        self._ended = reason
+        self._worker.cancel(reason)
+        await self._worker.idle()
+        for over in self._cut_short:
+            over.set()
+
+    def close(self) -> None:
+        """Let go of everything; whoever waits for a shard is told that it was dropped."""
+        self._dropped.set()
+        self._watching.cancel()
+        self._worker.close()
+        self._stage.close()
+
+    async def _put(self, attempt: Attempt) -> None:
+        """Until it is there: what is in the way of it is told with every sign of life."""
+        pauses = iter(PAUSES_S)
+        pause = 0.0
+        while True:
+            try:
+                await self._desk.do(lambda: self._stage.put(attempt))
+            except OutputError as error:
+                self._trouble = str(error)
+            else:
+                self._trouble = ""
+                return
+            pause = next(pauses, pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._dropped.wait(), pause)
+            self._look()
+
+    async def _first(self, over: asyncio.Event) -> None:
+        """Wait for the end of a shard. Raises Dropped if that comes first."""
+        waits = [asyncio.create_task(event.wait()) for event in (over, self._dropped)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._look()
+
+    async def _watch(self) -> None:
+        with suppress(Dropped):
+            while True:
+                await asyncio.sleep(WATCH_S)
+                self._look()
+
+    def _look(self) -> None:
+        if not self._dropped.is_set() and time.monotonic() - self._heard_at > LEASE_S:
+            self.close()
+        if self._dropped.is_set():
+            raise Dropped("it had not heard from its driver")
+
+
+class _Kept(logging.Handler):
+    def __init__(self, logs: deque[tuple[int, str]]) -> None:
+        super().__init__(logging.WARNING)
+        self._logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logs.append((record.levelno, record.getMessage()))
+
+
+def _unpacked(files: dict[str, bytes], folder: str) -> str:
+    for name, data in files.items():
+        Path(folder, name).write_bytes(data)
+    return folder

@@ -1,0 +1,236 @@
+"""Actors on the nodes of a Ray cluster (extra `ray`): how they are started, asked and ended.
+
+Contract: the driver's process has its signals, its standard streams and its end for itself, whatever Ray does with
+those of its own. Calls that may wait for ever (a head that is gone) are made in threads nobody waits for. An actor's
+code is imported on its node, so probemill has to be installed there; what it needs beyond code comes through Ray's
+object store, once for each node. Without an address a Ray of this machine alone is started, and ended with the scan.
+No other file imports Ray.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from engine.errors import ConfigError, EngineError
+from engine.extras import extra
+from engine.model import Reason
+from engine.pool.cluster.actor import ShardActor
+from engine.pool.cluster.engine import Gone, Node, Silent
+from engine.pool.cluster.settings import ClusterSettings
+from engine.pool.cluster.words import Facts, Lease, Outcome, Pulse, Setup, Supplies
+from engine.text import first_line
+from engine.threads import in_thread
+from matcher import MatcherError
+
+OPEN_S = 60.0  # for a cluster to take us in
+CLOSE_S = 5.0
+KILL_S = 2.0
+GRACE = {  # our own process outlives its cluster for long enough to say so, and to deliver what is committed
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+LOCAL = {"include_dashboard": False, "object_store_memory": 256 << 20}  # of a Ray that is started for one scan
+RESERVED = {"address", "log_to_driver", "logging_level", "runtime_env"}  # what ray.init is told here
+
+
+class Actor:
+    """What Ray makes an actor of: it has a process and an event loop to itself."""
+
+    def __init__(self) -> None:
+        self._actor: ShardActor | None = None
+
+    async def begin(self, setup: Setup, supplies: Supplies) -> Facts:
+        self._actor = ShardActor(setup, supplies)
+        return self._actor.facts
+
+    async def beat(self, lease: Lease) -> Pulse:
+        assert self._actor is not None
+        return self._actor.beat(lease)
+
+    async def scan(self, body: bytes) -> Outcome:
+        assert self._actor is not None
+        return await self._actor.scan(body)
+
+    async def cancel(self, reason: Reason) -> None:
+        assert self._actor is not None
+        await self._actor.cancel(reason)
+
+
+class RayEngine:
+    """address: of the head, `auto` for the one of this machine, or empty."""
+
+    def __init__(self, address: str, settings: ClusterSettings) -> None:
+        """Raises ConfigError where Ray is not installed, or the settings say what is not theirs to say."""
+        self._address = address or os.environ.get("RAY_ADDRESS", "")
+        self.name = self._address or "this machine"
+        self._settings = settings
+        if self._address.startswith("ray://"):
+            raise ConfigError(
+                f"--ray-address {self._address}: the scan has to be started on a node of the cluster (`ray job submit` "
+                "does that); give HOST:PORT or auto"
+            )
+        if taken := sorted(settings.init.keys() & RESERVED):
+            raise ConfigError(f"--ray-options: init.{taken[0]} is not for the file to say")
+        for name, value in GRACE.items():
+            os.environ.setdefault(name, value)
+        with extra("--runner ray", "ray"):
+            import ray
+
+        self._ray = ray
+        self._supplies: Any = None
+        self._wanted = 0.0
+        self._opened = self._lost = False
+
+    async def open(self, supplies: Supplies | None) -> None:
+        """Join the cluster. Raises EngineError."""
+        try:
+            await asyncio.wait_for(in_thread(self._join), OPEN_S)
+            self._opened = True
+            if supplies is not None:
+                self._supplies = await in_thread(lambda: self._ray.put(supplies))
+        except TimeoutError:
+            self._lost = True
+            raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
+        except Exception as error:  # Ray raises whatever its parts do
+            raise EngineError(f"--ray-address {self.name}: {first_line(error)}") from error
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own beneath Python's
+                if (handler := signal.getsignal(number)) is not None:
+                    signal.signal(number, handler)
+
+    async def nodes(self) -> list[Node]:
+        self._lost = True  # until somebody has answered
+        found = await in_thread(self._ray.nodes)
+        self._lost = False
+        return [
+            Node(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                node["Resources"].get("CPU", 0.0),
+                node["Resources"],
+            )
+            for node in found
+            if node["Alive"]
+        ]
+
+    def start(self, node: Node, setup: Setup) -> "RayMember":
+        options: dict[str, Any] = {"num_cpus": self._settings.cpus_per_actor, "max_restarts": 0, "max_task_retries": 0}
+        if self._settings.runtime_env:
+            options["runtime_env"] = self._settings.runtime_env
+        actor = self._ray.remote(Actor).options(scheduling_strategy=self._at(node), **options).remote()
+        return RayMember(self._ray, actor, setup, self._supplies)
+
+    def want(self, cpus: float) -> None:
+        """Without an autoscaler this changes nothing."""
+        self._wanted = cpus
+        from ray.autoscaler.sdk import request_resources
+
+        _aside(lambda: request_resources(num_cpus=int(cpus)))
+
+    async def close(self) -> None:
+        if self._lost or not self._opened:  # it would be waited for
+            atexit.unregister(self._ray.shutdown)
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(in_thread(self._leave), CLOSE_S)
+
+    # -- how it is done
+
+    def _join(self) -> None:
+        settings = dict(self._settings.init)
+        if not self._address:
+            settings = LOCAL | settings
+        self._ray.init(
+            address=self._address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={},
+            **settings,
+        )
+
+    def _leave(self) -> None:
+        if self._wanted:
+            from ray.autoscaler.sdk import request_resources
+
+            with suppress(Exception):
+                request_resources(num_cpus=0)
+        self._ray.shutdown()
+
+    def _at(self, node: Node) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
+class RayMember:
+    """An actor, by its handle."""
+
+    def __init__(self, ray: Any, actor: Any, setup: Setup, supplies: Any) -> None:
+        self._ray = ray
+        self._actor = actor
+        self._setup = setup
+        self._supplies = supplies
+        self._ended = False
+
+    async def begin(self) -> Facts:
+        facts: Facts = await self._asked(self._actor.begin.remote(self._setup, self._supplies))
+        return facts
+
+    async def beat(self, lease: Lease) -> Pulse:
+        pulse: Pulse = await self._asked(self._actor.beat.remote(lease))
+        return pulse
+
+    async def scan(self, body: bytes) -> Outcome:
+        outcome: Outcome = await self._asked(self._actor.scan.remote(body))
+        return outcome
+
+    async def cancel(self, reason: Reason) -> None:
+        await self._asked(self._actor.cancel.remote(reason))
+
+    def end(self) -> None:
+        """Ray kills its process, if need be, a few seconds later."""
+        if not self._ended:
+            self._ended = True
+            _aside(lambda: self._ray.kill(self._actor))
+
+    async def _asked(self, answer: Any) -> Any:
+        """What an actor answers; what Ray says of it in our words."""
+        errors = self._ray.exceptions
+        try:
+            return await answer
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, EngineError | MatcherError):
+                raise error.cause from None
+            raise EngineError(f"a fault of ours: {first_line(error.cause)}") from error
+        except errors.ActorUnavailableError as error:
+            raise Silent(first_line(error)) from error
+        except errors.RayActorError as error:
+            text = str(error)
+            if self._ended:  # by us: its process may go on for a while
+                raise Silent("it was ended") from error
+            raise Gone(_why(text), node="node" in text and "died" in text and "its node" in text) from error
+        except errors.RayError as error:
+            raise Silent(first_line(error)) from error
+
+
+def _aside(job: Callable[[], object]) -> None:
+    """In a thread that nobody waits for, whatever becomes of it."""
+
+    def run() -> None:
+        with suppress(Exception):
+            job()
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def _why(text: str) -> str:
+    """What of Ray's long text about a death says why."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "exit" in line.lower() or "node" in line.lower()), lines[0])[:200]
