@@ -1,12 +1,16 @@
 """The seam between the loop that drives actors and whatever starts them on other machines."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
 from engine.errors import EngineError
 from engine.model import Reason
 from engine.pool.cluster.words import Facts, Lease, Outcome, Pulse, Setup, Supplies
+
+
+Answer = TypeVar("Answer")
 
 
 class Node(Struct, frozen=True):
@@ -59,6 +63,12 @@ class Engine(Protocol):
         """Those that are alive. Raises EngineError where nobody can say."""
 
     def start(self, node: Node, setup: Setup) -> Member: ...
+
+    async def ask(self, node: Node, question: Callable[[Supplies], Answer]) -> Answer:
+        """What a function of a module of ours says on a node, which need not have a CPU to spare.
+
+        It is given the supplies. Raises EngineError, and what it raises of ours.
+        """
 
     def want(self, cpus: float) -> None:
         """Ask for so many CPUs, if the cluster can grow. 0: none are needed any more."""

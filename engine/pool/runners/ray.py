@@ -21,7 +21,7 @@ from engine.errors import ConfigError, EngineError
 from engine.extras import extra
 from engine.model import Reason
 from engine.pool.cluster.actor import ShardActor
-from engine.pool.cluster.engine import Gone, Node, Silent
+from engine.pool.cluster.engine import Answer, Gone, Node, Silent
 from engine.pool.cluster.settings import ClusterSettings
 from engine.pool.cluster.words import Facts, Lease, Outcome, Pulse, Setup, Supplies
 from engine.text import first_line
@@ -127,6 +127,13 @@ class RayEngine:
         actor = self._ray.remote(Actor).options(scheduling_strategy=self._at(node), **options).remote()
         return RayMember(self._ray, actor, setup, self._supplies)
 
+    async def ask(self, node: Node, question: Callable[[Supplies], Answer]) -> Answer:
+        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": self._at(node)}
+        if self._settings.runtime_env:
+            options["runtime_env"] = self._settings.runtime_env
+        answer: Answer = await _asked(self._ray, self._ray.remote(question).options(**options).remote(self._supplies))
+        return answer
+
     def want(self, cpus: float) -> None:
         """Without an autoscaler this changes nothing."""
         self._wanted = cpus
@@ -180,44 +187,33 @@ class RayMember:
         self._ended = False
 
     async def begin(self) -> Facts:
-        facts: Facts = await self._asked(self._actor.begin.remote(self._setup, self._supplies))
+        facts: Facts = await self._told(self._actor.begin.remote(self._setup, self._supplies))
         return facts
 
     async def beat(self, lease: Lease) -> Pulse:
-        pulse: Pulse = await self._asked(self._actor.beat.remote(lease))
+        pulse: Pulse = await self._told(self._actor.beat.remote(lease))
         return pulse
 
     async def scan(self, body: bytes) -> Outcome:
-        outcome: Outcome = await self._asked(self._actor.scan.remote(body))
+        outcome: Outcome = await self._told(self._actor.scan.remote(body))
         return outcome
 
     async def cancel(self, reason: Reason) -> None:
-        await self._asked(self._actor.cancel.remote(reason))
+        await self._told(self._actor.cancel.remote(reason))
+
+    async def _told(self, answer: Any) -> Any:
+        try:
+            return await _asked(self._ray, answer)
+        except Gone as error:
+            if self._ended:  # by us: its process may go on for a while
+                raise Silent("it was ended") from error
+            raise
 
     def end(self) -> None:
         """Ray kills its process, if need be, a few seconds later."""
         if not self._ended:
             self._ended = True
             _aside(lambda: self._ray.kill(self._actor))
-
-    async def _asked(self, answer: Any) -> Any:
-        """What an actor answers; what Ray says of it in our words."""
-        errors = self._ray.exceptions
-        try:
-            return await answer
-        except errors.RayTaskError as error:
-            if isinstance(error.cause, EngineError | MatcherError):
-                raise error.cause from None
-            raise EngineError(f"a fault of ours: {first_line(error.cause)}") from error
-        except errors.ActorUnavailableError as error:
-            raise Silent(first_line(error)) from error
-        except errors.RayActorError as error:
-            text = str(error)
-            if self._ended:  # by us: its process may go on for a while
-                raise Silent("it was ended") from error
-            raise Gone(_why(text), node="node" in text and "died" in text and "its node" in text) from error
-        except errors.RayError as error:
-            raise Silent(first_line(error)) from error
 
 
 def _aside(job: Callable[[], object]) -> None:
@@ -228,6 +224,24 @@ def _aside(job: Callable[[], object]) -> None:
             job()
 
     threading.Thread(target=run, daemon=True).start()
+
+
+async def _asked(ray: Any, answer: Any) -> Any:
+    """What somebody on a node answers; what Ray says of it in our words."""
+    errors = ray.exceptions
+    try:
+        return await answer
+    except errors.RayTaskError as error:
+        if isinstance(error.cause, EngineError | MatcherError):
+            raise error.cause from None
+        raise EngineError(f"a fault of ours: {first_line(error.cause)}") from error
+    except errors.ActorUnavailableError as error:
+        raise Silent(first_line(error)) from error
+    except errors.RayActorError as error:
+        text = str(error)
+        raise Gone(_why(text), node="its node has died" in text) from error
+    except errors.RayError as error:
+        raise Silent(first_line(error)) from error
 
 
 def _why(text: str) -> str:
