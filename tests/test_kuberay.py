@@ -18,11 +18,13 @@ from typing import Any
 
 import click
 import jsonschema
+import msgspec
 import pytest
 import yaml
 import zstandard
 
 from engine.cli.main import cli
+from engine.pool.cluster.settings import ClusterSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "cluster"
@@ -271,7 +273,7 @@ def test_zones_have_nodes() -> None:
     """A zone of the options is a resource of a group, in the quoting that operator and autoscaler both read."""
     [inputs] = documents("ConfigMap")
     options = tomllib.loads(inputs["data"]["options.toml"])
-    assert options.keys() <= {"actors", "cpus_per_actor", "patience", "zones", "runtime_env"}
+    msgspec.convert(options, ClusterSettings)
     zones = set()
     for group in GROUPS.values():
         if resources := group["rayStartParams"].get("resources"):
