@@ -511,7 +511,7 @@ class Power:
     def __init__(self, patch: pytest.MonkeyPatch, steps: int) -> None:
         self.left = steps
         self._real = {name: getattr(os, name) for name in ("open", "write", "fsync", "rename")}
-        self._undo: list[Callable[[], None]] = []  # what the folder would forget
+        self._undo: list[tuple[str, Callable[[], None]]] = []  # what a folder would forget, and which
         self._synced: dict[str, int] = {}  # sizes of files with bytes behind them that are not safe
         for name in self._real:
             patch.setattr(os, name, getattr(self, name))
@@ -525,7 +525,7 @@ class Power:
         file = placed(path, dir_fd)
         if flags & os.O_CREAT and not file.exists():
             self._step()
-            self._undo.append(lambda: file.unlink(missing_ok=True))
+            self._undo.append((os.path.realpath(file.parent), lambda: file.unlink(missing_ok=True)))
         return int(self._real["open"](path, flags, *args, dir_fd=dir_fd))
 
     def write(self, descriptor: int, data: bytes) -> int:
@@ -538,7 +538,7 @@ class Power:
         self._step()
         path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         if Path(path).is_dir():
-            self._undo.clear()
+            self._undo = [(folder, undo) for folder, undo in self._undo if folder != path]
         else:
             self._synced.pop(path, None)
 
@@ -555,7 +555,7 @@ class Power:
             if old is not None:
                 becomes.write_bytes(old)
 
-        self._undo.append(undo)
+        self._undo.append((os.path.realpath(was.parent), undo))
 
     def fail(self) -> None:
         """What the disk holds when the machine comes back."""
@@ -563,7 +563,7 @@ class Power:
             if Path(path).exists():
                 written = Path(path).read_bytes()
                 Path(path).write_bytes(written[:size] + b"\x55" * (len(written) - size))
-        for undo in reversed(self._undo):
+        for _, undo in reversed(self._undo):
             undo()
 
 
