@@ -27,7 +27,7 @@ from engine.model import Batch, Reason, Target
 from engine.pool.cluster.outbox import ShardOutbox
 from engine.pool.cluster.supplies import database_of
 from engine.pool.cluster.words import LEASE_S, Facts, Lease, Outcome, Pulse, Setup, Supplies
-from engine.pool.descriptors import descriptor_limit, inflight_limit, raise_descriptor_limit
+from engine.pool.descriptors import descriptor_limit, inflight_limit
 from engine.pool.worker import Worker
 from engine.services import ServiceTable
 from engine.state.attempt import Attempt
@@ -51,7 +51,6 @@ class ShardActor:
     """Made on the event loop that it is to use. Raises EngineError, MatcherError."""
 
     def __init__(self, setup: Setup, supplies: Supplies) -> None:
-        raise_descriptor_limit()
         self._logs: deque[tuple[int, str]] = deque(maxlen=LOGS)
         logging.getLogger("probemill").addHandler(_Kept(self._logs))
         sources = own(setup.config.sources)
@@ -87,11 +86,11 @@ class ShardActor:
             sources,
         )
 
-    def beat(self, lease: Lease) -> Pulse:
-        """The next lease. Raises Dropped."""
+    def beat(self, lease: Lease | None) -> Pulse:
+        """The next lease, or just a sign of life of the driver. Raises Dropped."""
         self._look()
         self._heard_at = time.monotonic()
-        if lease != self._lease:
+        if lease is not None and lease != self._lease:
             self._lease = lease
             self._worker.change(min(lease.inflight or self._inflight, self._inflight), lease.rate)
         logs = tuple(self._logs)

@@ -93,6 +93,7 @@ class _Actor:
         self.slots: set[_Slot] = set()
         self.out = 0
         self.alone = False
+        self.stopped = False
         self.given_at = now
 
 
@@ -175,6 +176,10 @@ class Shards:
                 yield actor, shard
                 heappush(asking, (self._actors[actor].out, actor))
 
+    def stop(self, actor: int) -> None:
+        """Give an actor nothing more; what it has, it has until it leaves."""
+        self._actors[actor].stopped = True
+
     def done(self, actor: int, number: int) -> None:
         """An actor has done a shard."""
         it = self._actors[actor]
@@ -218,7 +223,7 @@ class Shards:
     # -- how it is done
 
     def _next(self, it: _Actor, now: float) -> Shard | None:
-        if it.alone:
+        if it.alone or it.stopped:
             return None
         if it.out < it.window:
             self._inherit(it)

@@ -11,7 +11,7 @@ from engine.state.records import Manifest
 from engine.targets.prefixes import AddressFilter
 
 LEASE_S = 10.0  # for an actor that hears nothing from its driver; then it drops everything
-SILENT_S = 2 * LEASE_S  # for a driver that hears nothing from an actor: by then the actor has dropped everything
+SILENT_S = 2 * LEASE_S + 2.0  # for a driver that hears nothing from an actor: by then the actor has dropped everything
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
