@@ -19,9 +19,9 @@ from engine import __version__
 from engine.errors import EngineError
 from engine.model import ScanConfig
 from engine.pool.cluster.engine import Engine, Gone, Member, Node, Silent
-from engine.pool.cluster.leases import Leases
+from engine.pool.cluster.leases import Leases, parts
 from engine.pool.cluster.settings import ClusterSettings
-from engine.pool.cluster.words import SILENT_S, Facts, Lease, Pulse, Setup
+from engine.pool.cluster.words import SILENT_S, Facts, Lease, Logs, Pulse, Setup
 from engine.state.attempt import Staging
 from matcher import MatcherError
 
@@ -34,13 +34,18 @@ START_S = 600.0  # for an actor to be ready; its node may be busy, or compile a 
 LOOK_S = 0.25  # from one look at a silent actor's node to the next
 MAX_STARTS = 3  # of a node in a row that fail; then it is left alone for a while
 REST_S = 60.0
+IDLE_BEATS = 2  # without anything to do, until an actor gives up most of its leases
+SLOWING = 0.8  # what remains of a speed after a second that was slower
 
 Begin = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 """Runs a job of the run's; what it raises ends the run."""
 
 
 class Actor:
-    """facts: once it is ready. heard_at: when the last beat was sent that it answered, monotonic."""
+    """facts: once it is ready. heard_at: when the last beat was sent that it answered, monotonic.
+
+    speed: conversations that it begins in a second, about: what it did in the best of the last seconds.
+    """
 
     def __init__(self, number: int, node: Node, member: Member) -> None:
         self.number = number
@@ -51,7 +56,16 @@ class Actor:
         self.joined = False
         self.lost = False
         self.heard_at = time.monotonic()
-        self.limit = 0  # conversations at once, when it joined
+        self.speed = 0.0
+        self._felt_at = self.heard_at
+        self.idle_beats = 0
+
+    def feel(self, pulse: Pulse, now: float) -> None:
+        """A sign of life. now: monotonic."""
+        begun = pulse.done + pulse.inflight - self.pulse.done - self.pulse.inflight
+        self.speed = max(begun / max(0.1, now - self._felt_at), self.speed * SLOWING)
+        self._felt_at = now
+        self.pulse = pulse
 
     def __str__(self) -> str:
         pid = f", pid {self.facts.pid}" if self.facts else ""
@@ -70,10 +84,15 @@ class Crew:
         begin: Begin,
         *,
         joined: Callable[[Actor], None],
+        felt: Callable[[Actor], None],
+        is_busy: Callable[[Actor], bool],
         lost: Callable[[Actor], None],
         ended: Callable[[Actor, bool], None],
     ) -> None:
-        """ended: also told whether what the actor was given may be the cause."""
+        """felt: called with each sign of life. is_busy: whether there is something that an actor has not done.
+
+        ended: also told whether what the actor was given may be the cause.
+        """
         self.nodes: list[Node] = []
         self.actors: dict[int, Actor] = {}
         self.growing = True  # whether actors are started
@@ -83,6 +102,8 @@ class Crew:
         self._staging = staging
         self._begin = begin
         self._joined = joined
+        self._felt = felt
+        self._is_busy = is_busy
         self._lost = lost
         self._ended = ended
         self._rate = Leases(config.rate)
@@ -98,7 +119,8 @@ class Crew:
             self._engine.want(self._config.workers * self._settings.cpus_per_actor)
         while True:
             try:
-                self.nodes = await asyncio.wait_for(self._engine.nodes(), HEAD_S)
+                async with asyncio.timeout(HEAD_S):
+                    self.nodes = await self._engine.nodes()
             except (EngineError, TimeoutError):
                 raise EngineError(
                     f"the cluster at {self._engine.name} no longer answers; what is committed is safe: start it again, "
@@ -110,6 +132,12 @@ class Crew:
             if self.growing:
                 self._start_missing()
             await asyncio.sleep(NODES_S)
+
+    @staticmethod
+    def tell(actor: Actor, logs: Logs) -> None:
+        """What an actor has to say."""
+        for level, text in logs:
+            log.log(level, "%s: %s", actor, text)
 
     def close(self) -> None:
         for actor in self.actors.values():
@@ -175,7 +203,8 @@ class Crew:
     async def _attend(self, actor: Actor) -> None:
         """From its start to its end: whatever it takes to be ready, then a lease each second."""
         try:
-            actor.facts = await asyncio.wait_for(actor.member.begin(), START_S)
+            async with asyncio.timeout(START_S):
+                actor.facts = await actor.member.begin()
             _compare(actor.facts)
         except (EngineError, MatcherError, TimeoutError) as error:
             self._failed_to_start(actor, error)
@@ -183,7 +212,7 @@ class Crew:
         actor.heard_at = time.monotonic()
         self._failed.pop(actor.node.id, None)
         while not actor.lost:
-            await self._beat(actor, actor.facts)
+            await self._beat(actor)
             await asyncio.sleep(BEAT_S)
 
     def _failed_to_start(self, actor: Actor, error: Exception) -> None:
@@ -200,11 +229,12 @@ class Crew:
 
     # -- leases
 
-    async def _beat(self, actor: Actor, facts: Facts) -> None:
+    async def _beat(self, actor: Actor) -> None:
         lease = self._offer(actor)
         sent_at = time.monotonic()
         try:
-            pulse = await asyncio.wait_for(actor.member.beat(lease), SILENT_S)
+            async with asyncio.timeout(SILENT_S):
+                pulse = await actor.member.beat(lease)
         except (Silent, TimeoutError) as error:
             self.lose_sight(actor, str(error))
             return
@@ -220,22 +250,29 @@ class Crew:
             self._inflight.settle(actor.number, max(lease.inflight, pulse.inflight))
         if pulse.trouble and pulse.trouble != actor.pulse.trouble:
             log.warning("%s: %s; trying again until it can be put", actor, pulse.trouble)
-        for level, text in pulse.logs:
-            log.log(level, "%s: %s", actor, text)
-        actor.pulse = pulse
-        if lease is not None and not actor.joined and not actor.lost:
+        self.tell(actor, pulse.logs)
+        actor.feel(pulse, sent_at)
+        if actor.lost:
+            return
+        if lease is not None and not actor.joined:
             actor.joined = True
-            actor.limit = min(facts.inflight, lease.inflight or facts.inflight)
             self._joined(actor)
+        if actor.joined:
+            self._felt(actor)
 
     def _offer(self, actor: Actor) -> Lease | None:
-        """An equal part of what there is; None while others have not given up theirs."""
+        """A part of what there is, small for who has nothing to do; None while others have not given up theirs."""
         config = self._config
-        ready = sum(other.facts is not None and not other.lost for other in self.actors.values())
-        rate = self._rate.offer(actor.number, ready) if config.rate else 0.0
+        actor.idle_beats = 0 if self._is_busy(actor) else actor.idle_beats + 1
+        ready = [other for other in self.actors.values() if other.facts is not None and not other.lost]
+        busy = sum(other.idle_beats < IDLE_BEATS for other in ready)
+        is_idle = actor.idle_beats >= IDLE_BEATS
+        small, large = parts(config.rate, len(ready) - busy, busy)
+        rate = self._rate.offer(actor.number, small if is_idle else large) if config.rate else 0.0
         inflight = 0
         if config.max_inflight:  # of which nobody can have less than one
-            inflight = int(self._inflight.offer(actor.number, min(ready, config.max_inflight)))
+            small, large = parts(config.max_inflight, len(ready) - busy, busy, least=1.0)
+            inflight = int(self._inflight.offer(actor.number, int(small if is_idle else large)))
         if (config.rate and not rate) or (config.max_inflight and not inflight):
             self._rate.settle(actor.number, 0.0)
             self._inflight.settle(actor.number, 0.0)

@@ -158,6 +158,10 @@ class Shards:
             elif not slot.leaving:
                 slot.actor.queues[zone].put(slot)
 
+    def resize(self, actor: int, window: int) -> None:
+        """Another window for an actor."""
+        self._actors[actor].window = window
+
     def end(self) -> None:
         """No more targets will be added."""
         self._ended = True

@@ -24,7 +24,7 @@ from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target
 from engine.pool.cluster.crew import Actor, Crew
 from engine.pool.cluster.engine import Engine, Gone, Silent
 from engine.pool.cluster.settings import ClusterSettings, Zones
-from engine.pool.cluster.shards import MOST, Shard, Shards
+from engine.pool.cluster.shards import LEAST, Shard, Shards
 from engine.pool.cluster.supplies import database_of, gathered
 from engine.pool.cluster.words import Outcome
 from engine.pool.runners.base import Deliver, NodeStatus, Source
@@ -36,7 +36,8 @@ log = logging.getLogger("probemill.cluster")
 TURN_S = 0.25  # from one look at what waits to the next
 EXPLAIN_S = 20.0  # before people are told that nothing is ready yet, and from then on
 AHEAD = 100_000  # targets that wait to be given; beyond it none is read
-WINDOW = 2 * MOST  # targets that an actor has beside those it converses with
+WINDOW = 2 * LEAST  # targets that an actor has at least beside those it converses with
+WINDOW_S = 2.0  # and as many as it begins in this time; what is more, others may have
 ENDING_S = 8.0  # for actors to hand over what they have when the run is to end early
 
 
@@ -55,6 +56,8 @@ class ClusterRunner:
         self._crew = Crew(
             *(config, settings, engine, staging, self._begin),
             joined=self._welcome,
+            felt=self._resize,
+            is_busy=lambda actor: actor.joined and self._shards.outstanding(actor.number) > 0,
             lost=lambda actor: self._shards.stop(actor.number),
             ended=self._inherit,
         )
@@ -87,7 +90,8 @@ class ClusterRunner:
         finally:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=ENDING_S)
             self._crew.close()
             await self._engine.close()
 
@@ -104,10 +108,10 @@ class ClusterRunner:
         self._look_for_the_end()
 
     def outstanding(self) -> list[int]:
-        return [self._shards.outstanding(actor.number) for actor in self._crew.actors.values() if actor.joined]
+        return [self._shards.outstanding(actor.number) for actor in list(self._crew.actors.values()) if actor.joined]
 
     def unsettled(self) -> int:
-        actors = self._crew.actors.values()
+        actors = list(self._crew.actors.values())
         return sum(max(0, actor.pulse.done - self._committed[actor.number]) for actor in actors)
 
     def nodes(self) -> list[NodeStatus]:
@@ -208,6 +212,7 @@ class ClusterRunner:
         except EngineError as error:  # it has dropped everything, and told us so
             self._crew.bury(actor, str(error), blamed=False)
         else:
+            self._crew.tell(actor, outcome.logs)
             await self._hand_on(outcome)
             self._committed[actor.number] += outcome.manifest.rows
             if actor.number in self._crew.actors:
@@ -221,7 +226,11 @@ class ClusterRunner:
 
     def _welcome(self, actor: Actor) -> None:
         zones = self._zones.of_node(actor.node.resources)
-        self._shards.join(actor.number, zones, actor.limit + WINDOW, time.monotonic())
+        self._shards.join(actor.number, zones, WINDOW, time.monotonic())
+
+    def _resize(self, actor: Actor) -> None:
+        """What an actor needs until its next sign of life."""
+        self._shards.resize(actor.number, actor.pulse.inflight + max(WINDOW, int(actor.speed * WINDOW_S)))
         self._give()
 
     def _inherit(self, actor: Actor, blamed: bool) -> None:

@@ -34,12 +34,15 @@ from engine.threads import Desk
 from matcher import MatcherError
 
 OPEN_S = 60.0  # for a cluster to take us in
+ANSWER_S = 5.0  # for anybody to answer at its address
 CLOSE_S = 5.0
 KILL_S = 2.0
 GRACE = {  # our own process outlives its cluster for long enough to say so, and to deliver what is committed
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # standard output is for rows: none of the lines that Ray prints there
 }
 LOCAL = {"include_dashboard": False, "object_store_memory": 256 << 20}  # of a Ray that is started for one scan
 SHORT = "/tmp"  # where such a Ray has its files: their sockets' paths have little room
@@ -100,8 +103,10 @@ class RayEngine:
 
     async def open(self, supplies: Supplies | None) -> None:
         """Join the cluster. Raises EngineError."""
+        await self._knock()
         try:
-            await asyncio.wait_for(self._desk.do(self._join), OPEN_S)
+            async with asyncio.timeout(OPEN_S):
+                await self._desk.do(self._join)
             self._opened = True
             if supplies is not None:
                 self._supplies = await self._desk.do(lambda: self._ray.put(supplies))
@@ -157,9 +162,22 @@ class RayEngine:
             atexit.unregister(self._ray.shutdown)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._desk.do(self._leave), CLOSE_S)
+            async with asyncio.timeout(CLOSE_S):
+                await self._desk.do(self._leave)
 
     # -- how it is done
+
+    async def _knock(self) -> None:
+        """Raises EngineError where nobody is at the address: Ray would try for a minute."""
+        host, colon, port = self._address.rpartition(":")
+        if not colon or not port.isdecimal():
+            return
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, OverflowError, TimeoutError):
+            raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
+        writer.close()
 
     def _join(self) -> None:
         settings = dict(self._settings.init)
