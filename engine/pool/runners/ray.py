@@ -41,7 +41,6 @@ GRACE = {  # our own process outlives its cluster for long enough to say so, and
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # standard output is for rows: none of the lines that Ray prints there
 }
 LOCAL = {"include_dashboard": False, "object_store_memory": 256 << 20}  # of a Ray that is started for one scan
