@@ -16,6 +16,7 @@ from rich.text import Text
 
 from engine.api import ClusterReport, check_cluster, open_cluster
 from engine.cli import options as groups
+from engine.cli.progress import plain
 from engine.model import ScanConfig
 from engine.results.lake.base_place import canonical
 from engine.state.attempt import Staging
@@ -29,7 +30,6 @@ REUSED = {  # options of `probemill scan` that a node's fitness depends on
 }
 SHARED = [option for option in groups.ALL_OPTIONS if option.name in REUSED]
 STYLES = {"ok": "green", "warning": "yellow", "bad": "bold red"}
-PLAIN_WIDTH = 200  # of the table where there is no terminal
 
 
 @click.group("cluster")
@@ -56,10 +56,11 @@ def check_command(**options: object) -> None:
     if options["as_json"]:
         click.echo(msgspec.json.encode(report).decode())
     else:
-        console = Console()
-        if not console.is_terminal:
-            console.width = PLAIN_WIDTH
-        console.print(report_table(report))
+        console, table = Console(), report_table(report)
+        if console.is_terminal:
+            console.print(table)
+        else:
+            click.echo(plain(table))
     sys.exit(1 if report.verdict == "bad" else 0)
 
 

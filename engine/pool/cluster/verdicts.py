@@ -235,7 +235,9 @@ def _time_wait(facts: NodeFacts, conversations: int) -> Finding:
 
 def _clock(ahead: float, unsure: float) -> Finding:
     off = max(0.0, abs(ahead) - unsure)
-    value = f"{abs(ahead):.2f} s {'ahead of' if ahead > 0 else 'behind'} the driver's, give or take {unsure:.2f}"
+    value = "the driver's, within 0.1 s"
+    if abs(ahead) + unsure > 0.1:
+        value = f"{abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} the driver's, give or take {unsure:.1f}"
     verdict = Verdict.OK if off <= CLOCK_S else Verdict.WARNING if off <= CLOCK_BAD_S else Verdict.BAD
     return _judged("clock", value, verdict, "let both follow a time server (chrony): rows carry their node's time")
 

@@ -18,9 +18,10 @@ Deliver = Callable[[Batch | Outcome], Awaitable[None]]
 
 
 class NodeStatus(Struct, frozen=True):
-    """What goes on at one machine of a cluster. silent_s: since the last sign of life of the actor that is worst.
+    """What goes on at one machine of a cluster, also at one that is gone: it has no actors then.
 
-    given: targets that are not done; done: since its actors started. descriptors: what an actor there may open.
+    given: targets that are not done; done: by its actors since the run began. silent_s: since the last sign of life of
+    the actor that is worst. descriptors: what an actor there may open. lost: actors that ended before the run did.
     """
 
     node: str
@@ -31,6 +32,7 @@ class NodeStatus(Struct, frozen=True):
     done: int
     silent_s: float
     descriptors: int
+    lost: int = 0
 
 
 class Runner(Protocol):

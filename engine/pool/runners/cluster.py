@@ -90,6 +90,8 @@ class ClusterRunner:
         self._nodes: list[Node] = []
         self._failed: Counter[str] = Counter()  # starts in a row, by node
         self._resting: dict[str, float] = {}  # nodes to be left alone until then
+        self._lost: Counter[str] = Counter()  # actors, by address of their node, and what they had done
+        self._done_by_lost: Counter[str] = Counter()
         self._started = 0
         self._room = asyncio.Event()
         self._over = asyncio.Event()
@@ -140,23 +142,33 @@ class ClusterRunner:
         return sum(max(0, actor.pulse.done - actor.committed) for actor in self._actors.values())
 
     def nodes(self) -> list[NodeStatus]:
+        """By address, those that are gone behind those that are there. Any thread may ask."""
         now = time.monotonic()
+        zones = {node.address: ",".join(filter(None, self._zones.of_node(node.resources))) for node in self._nodes}
         table = []
-        for node in self._nodes:
-            actors = [actor for actor in self._actors.values() if actor.node.id == node.id and actor.joined]
+        for address in dict.fromkeys((*zones, *self._done_by_lost)):
+            actors = [it for it in list(self._actors.values()) if it.node.address == address and it.joined]
+            done = sum(max(actor.pulse.done, actor.committed) for actor in actors)
             table.append(
                 NodeStatus(
-                    node.address,
-                    ",".join(filter(None, self._zones.of_node(node.resources))),
-                    len(actors),
-                    sum(self._shards.outstanding(actor.number) for actor in actors),
+                    address,
+                    zones.get(address, ""),
+                    sum(not actor.lost for actor in actors),
+                    sum(map(self._given_to, actors)),
                     sum(actor.pulse.inflight for actor in actors),
-                    sum(actor.pulse.done for actor in actors),
+                    done + self._done_by_lost[address],
                     round(max((now - actor.heard_at for actor in actors), default=0.0), 1),
                     min((actor.facts.descriptors for actor in actors if actor.facts), default=0),
+                    self._lost[address],
                 )
             )
         return table
+
+    def _given_to(self, actor: _Actor) -> int:
+        try:
+            return self._shards.outstanding(actor.number)
+        except KeyError:  # it has left while another thread asks
+            return 0
 
     # -- targets
 
@@ -324,6 +336,8 @@ class ClusterRunner:
     def _bury(self, actor: _Actor, *, blamed: bool) -> None:
         """Others have what it had."""
         self.restarts += 1
+        self._lost[actor.node.address] += 1
+        self._done_by_lost[actor.node.address] += actor.committed
         owed = self._shards.outstanding(actor.number) if actor.joined else 0
         culprit = self._shards.leave(actor.number, blamed=blamed) if actor.joined else None
         if owed:
