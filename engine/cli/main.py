@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from engine import __version__
+from engine.cli.cluster import cluster_group
 from engine.cli.compact import compact_command
 from engine.cli.convert import convert_command
 from engine.cli.db import db_group
@@ -44,6 +45,7 @@ cli.add_command(convert_command)
 cli.add_command(db_group)
 cli.add_command(schema_command)
 cli.add_command(state_command)
+cli.add_command(cluster_group)
 
 
 def main() -> NoReturn:
