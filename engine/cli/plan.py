@@ -141,7 +141,7 @@ def plan_command(**options: Any) -> None:
     """Tell what a scan of each TARGET, or of so many targets, will take; nobody is contacted.
 
     \b
-    probemill plan --count 80=62M,443=55M,22=21M --rate 50k --hours 24 --price 0.10
+    probemill plan --count 80=62M,443=55M,22=21M --timing adaptive --hours 24 --price 0.10
     probemill plan 0.0.0.0/0 -p 80,443,22 --exclude-reserved --answering 1.5% --machines 20
     probemill plan -i targets.txt --timing adaptive --json
 

@@ -56,9 +56,9 @@ class Place(Struct, frozen=True, kw_only=True):
 
 class Constants(Struct, frozen=True, kw_only=True):
     """start_s: from the command's start to its first connection, and its end. driver_bytes, worker_bytes: resident
-    memory of a process at rest; conversation_bytes: of a conversation in flight, without the kernel's. slots: conversations at once where
-    nobody says otherwise. ports: ephemeral ones of a source address; time_wait_s: how long each stays taken. syn_at_s:
-    when a connection that nobody answers asks, seconds from its start.
+    memory of a process at rest; conversation_bytes: of a conversation in flight, without the kernel's. slots:
+    conversations at once where nobody says otherwise. ports: ephemeral ones of a source address; time_wait_s: how long
+    each stays taken. syn_at_s: when a connection that nobody answers asks, seconds from its start.
     """
 
     place: Place

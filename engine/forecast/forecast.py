@@ -19,7 +19,6 @@ from engine.forecast.load import Load, Question, loads
 MOST_MACHINES = 1 << 20
 HOUR_S = 3600.0
 MOST_TEXT = 300  # characters of a formula that names every port
-MEASURED, GIVEN, COUNTED, SUM = "measured", "given", "counted", "arithmetic"
 WIRE = {
     "connections": "",
     "packets sent": "",
@@ -100,29 +99,32 @@ def bounds_of(question: Question, constants: Constants, work: Sequence[Load], ma
     held_s, connections = _sum(work, _held_s), _sum(work, attrgetter("unit.connections"))
     found: list[Bound] = []
 
-    def bound(name: str, amount: float, unit: str, capacity: float, how: str, *, source: str = MEASURED) -> None:
+    def bound(name: str, amount: float, unit: str, capacity: float, how: str, *, source: str) -> None:
         seconds = amount / capacity
         formula = f"{_told(amount)} {unit} ÷ ({how}) = {_told(seconds)} s"
         found.append(Bound(name, seconds, targets / seconds if seconds else inf, formula, source))
 
     count = f"{machines:,} machines × " if machines != 1 else ""
     cores, workers = machines * question.cores, machines * question.workers
-    bound("CPU", worker_s + driver_s, "CPU s", cores, f"{count}{question.cores} cores")
-    bound("workers", worker_s, "CPU s", workers, f"{count}{question.workers} workers")
-    bound("driver", driver_s, "CPU s", machines, f"{count}1 process")
+    both = "measured: worker_us, driver_us, match_us; --cores"
+    bound("CPU", worker_s + driver_s, "CPU s", cores, f"{count}{question.cores} cores", source=both)
+    how = f"{count}{question.workers} workers"
+    bound("workers", worker_s, "CPU s", workers, how, source="measured: worker_us, match_us; --workers")
+    bound("driver", driver_s, "CPU s", machines, f"{count}1 process", source="measured: driver_us")
     bound("slots", held_s, "slot s", slots, slots_how, source="Little's law: rate × time in flight ≤ slots")
     if question.per_host:
-        turns = question.hosts * question.per_host
-        bound("per host", held_s, "slot s", turns, f"{question.hosts:,} hosts × {question.per_host}", source=GIVEN)
+        how = f"{question.hosts:,} hosts × {question.per_host}"
+        bound("per host", held_s, "slot s", question.hosts * question.per_host, how, source="--per-host")
     if question.rate:
-        bound("rate", connections, "connections", question.rate, f"{question.rate:,g}/s", source=GIVEN)
+        bound("rate", connections, "connections", question.rate, f"{question.rate:,g}/s", source="--rate")
     ports = machines * question.sources * constants.ports * targets / constants.time_wait_s
     how = f"{count}{question.sources} sources × {constants.ports:,} ports × {targets:,.0f} destinations"
-    bound("ports", connections, "connections", ports, f"{how} ÷ {constants.time_wait_s:g} s of TIME_WAIT")
+    how += f" ÷ {constants.time_wait_s:g} s of TIME_WAIT"
+    bound("ports", connections, "connections", ports, how, source="measured: ports, time_wait_s; --source")
     if question.bandwidth:
         most = max(_sum(work, attrgetter("unit.bytes_sent")), _sum(work, attrgetter("unit.bytes_received")))
-        link = question.bandwidth / 8
-        bound("bandwidth", most, "bytes", machines * link, f"{count}{link:,.0f} bytes/s", source=GIVEN)
+        how = f"{count}{question.bandwidth / 8:,.0f} bytes/s"
+        bound("bandwidth", most, "bytes", machines * question.bandwidth / 8, how, source="--bandwidth")
     return tuple(found)
 
 
@@ -153,20 +155,27 @@ def _seconds(constants: Constants, work: Sequence[Load], bounds: Sequence[Bound]
 def _totals(question: Question, work: Sequence[Load]) -> Iterable[Figure]:
     """What all machines together do."""
     by_port = " + ".join(f"port {port} {count:,}" for port, count in question.targets.items())
-    yield Figure("targets", sum(question.targets.values()), "", _short(by_port), COUNTED)
+    yield Figure("targets", sum(question.targets.values()), "", _short(by_port), "targets, or --count")
     for name, source, group in (
-        ("services", GIVEN, [load for load in work if load.is_service]),
-        ("refused", GIVEN, [load for load in work if load.kind == REFUSED]),
-        ("unanswered", GIVEN, [load for load in work if load.kind == UNANSWERED]),
+        ("services", "--answering, --mix", [load for load in work if load.is_service]),
+        ("refused", "--answering, --closed", [load for load in work if load.kind == REFUSED]),
+        ("unanswered", "--answering, --closed", [load for load in work if load.kind == UNANSWERED]),
     ):
         parts = " + ".join(f"{load.kind} {load.count:,.0f}" for load in group)
         yield Figure(name, sum(load.count for load in group), "", parts or "none", source)
     for name, unit in WIRE.items():
-        yield _total(name, work, attrgetter("unit." + name.replace(" ", "_")), unit, MEASURED)
-    cpu = _total("CPU", work, lambda load: (_worker_s(load) + _driver_s(load)) * 1e6, "core hours", MEASURED)
+        field = name.replace(" ", "_")
+        yield _total(name, work, attrgetter("unit." + field), unit, f"measured: {field}")
+    cpu = _total(
+        "CPU",
+        work,
+        lambda load: (_worker_s(load) + _driver_s(load)) * 1e6,
+        "core hours",
+        "measured: worker_us, driver_us, match_us",
+    )
     yield replace(cpu, value=cpu.value / 1e6 / HOUR_S, formula=f"({cpu.formula}) µs ÷ 3,600,000,000")
-    yield _total("stored", work, attrgetter("unit.row_bytes"), "bytes", MEASURED)
-    held = _total("held", work, _held_s, "slot s", "round trips assumed, windows measured")
+    yield _total("stored", work, attrgetter("unit.row_bytes"), "bytes", "measured: row_bytes")
+    held = _total("held", work, _held_s, "slot s", "--rtt, --timing, --connect-timeout; measured: windows")
     how = "; ".join(dict.fromkeys(f"{load.kind} {load.held_s:,.4g} = {load.how}" for load in work))
     yield replace(held, formula=f"{held.formula}; {how}")
 
@@ -184,9 +193,9 @@ def _course(
     services = sum(load.count for load in work if load.is_service)
     seconds, how = _seconds(constants, work, bounds)
     hours = seconds / HOUR_S
-    yield Figure("machines", machines, "", f"{machines:,}", GIVEN)
-    yield Figure("hours", hours, "h", f"({how}) ÷ 3,600", SUM)
-    yield Figure("speed", targets / seconds, "targets/s", f"{targets:,.0f} ÷ {_told(seconds)} s", SUM)
+    yield Figure("machines", machines, "", f"{machines:,}", "--machines, or --hours")
+    yield Figure("hours", hours, "h", f"({how}) ÷ 3,600", "measured: start_s; the bound that decides")
+    yield Figure("speed", targets / seconds, "targets/s", f"{targets:,.0f} ÷ {_told(seconds)} s", "targets, hours")
     slots, _ = _slots(question, constants, machines)
     held_s = _sum(work, _held_s)
     flying = min(slots, held_s / binding.seconds, targets) / machines
@@ -197,18 +206,20 @@ def _course(
         f"{constants.driver_bytes:,} + {question.workers} × {constants.worker_bytes:,} "
         f"+ {flying:,.0f} × {constants.conversation_bytes:,}"
     )
-    yield Figure("memory", memory, "bytes a machine", how, MEASURED)
+    yield Figure("memory", memory, "bytes a machine", how, "measured: driver_bytes, worker_bytes, conversation_bytes")
     machine_hours = machines * hours
-    yield Figure("machine hours", machine_hours, "h", f"{machines:,} × {_told(hours)} h", SUM)
+    yield Figure("machine hours", machine_hours, "h", f"{machines:,} × {_told(hours)} h", "machines, hours")
     if services:
         how = f"{_told(machine_hours)} h ÷ {services:,.0f} × 1,000,000"
-        yield Figure("a million services", machine_hours / services * 1e6, "machine hours", how, SUM)
+        yield Figure(
+            "a million services", machine_hours / services * 1e6, "machine hours", how, "machine hours, services"
+        )
     if question.price:
         cost = machine_hours * question.price
-        yield Figure("cost", cost, "", f"{_told(machine_hours)} h × {question.price:g}", GIVEN)
+        yield Figure("cost", cost, "", f"{_told(machine_hours)} h × {question.price:g}", "--price")
         if services:
             how = f"{_told(cost)} ÷ {services:,.0f} × 1,000,000"
-            yield Figure("cost of a million services", cost / services * 1e6, "", how, GIVEN)
+            yield Figure("cost of a million services", cost / services * 1e6, "", how, "cost, services")
 
 
 def _worker_s(load: Load) -> float:
