@@ -92,13 +92,17 @@ FARMS = {"banner": "banner", "http": "http", "silent": "tarpit"}  # modes of far
 
 
 class Spent(Struct):
-    """A scan's rows, time and CPU time of its workers and of the command itself, all in seconds."""
+    """A scan's rows, time and CPU time of its workers and of the command itself, all in seconds.
+
+    waited_s: that the worker that waited longest was ready to run and had no core.
+    """
 
     rows: list[Row]
     ndjson: bytes
     seconds: float
     worker_s: float
     driver_s: float
+    waited_s: float = 0.0
 
 
 class Bench:
@@ -142,10 +146,12 @@ class Bench:
         command = [sys.executable, "-m", "probemill", "scan", "-i", str(targets), "-o", str(path), *self.common]
         began = time.monotonic()
         process = subprocess.Popen([*command, *service.options, *options], cwd=ROOT)
-        driver_s = 0.0
+        driver_s = waited_s = 0.0
         while True:
             with suppress(OSError, ValueError):
-                driver_s = max(driver_s, _ran_s(process.pid))
+                driver_s = max(driver_s, _on_cores(process.pid)[0])
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                waited_s = max((waited_s, *(_on_cores(int(child))[1] for child in children)))
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
@@ -160,7 +166,7 @@ class Bench:
                 f"{service.kind}: exit code {process.returncode}, {len(rows)} rows for {count} targets, "
                 f"{len(wrong)} wrong; first {wrong[:1]}"
             )
-        return Spent(rows, ndjson, seconds, usage.ru_utime + usage.ru_stime - driver_s, driver_s)
+        return Spent(rows, ndjson, seconds, usage.ru_utime + usage.ru_stime - driver_s, driver_s, waited_s)
 
     @staticmethod
     def _wanted(service: Service, row: Row) -> tuple[str, str, str]:
@@ -244,9 +250,11 @@ def various() -> float:
     return stored(lines)
 
 
-def _ran_s(pid: int) -> float:
-    """Seconds that the threads of a process have run so far."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+def _on_cores(pid: int) -> tuple[float, float]:
+    """-> seconds that the threads of a process have run so far, and that the main one has waited for a core"""
+    tasks = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    main = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return sum(int(task[0]) for task in tasks) / 1e9, int(main[1]) / 1e9
 
 
 def _rounded(value: float) -> float:
