@@ -82,7 +82,7 @@ def main() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """Where Ray was used, its threads are not met again: after the loss of a cluster they crash an interpreter's end."""
+    """Where Ray was used, its threads are not met again: once a cluster is lost they crash an interpreter that ends."""
     if "ray" in sys.modules:
         _leave_at_once(code)
     sys.exit(code)
