@@ -172,7 +172,7 @@ def test_who_is_out_of_sight_is_given_nothing(
 
         async def slowly() -> AsyncIterator[list[Target]]:
             yield targets(10)
-            await until(lambda: cluster.members[0].ended)
+            await until(lambda: cluster.members and cluster.members[0].ended)
             for start in range(10, 60, 10):
                 yield targets(10, start)
                 await asyncio.sleep(0.02)
