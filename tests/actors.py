@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ import zstandard
 from loopback import DATABASE, Farm
 
 from engine.model import ScanConfig, ServiceResult, Target
-from engine.pool.cluster.actor import Dropped, ShardActor
+from engine.pool.cluster.actor import ShardActor
 from engine.pool.cluster.supplies import gathered
-from engine.pool.cluster.words import Lease, Outcome, Setup
+from engine.pool.cluster.words import Outcome, Setup
 from engine.results.sinks.base import decode_rows
 from engine.state.attempt import Attempt, Stage, Staging
 from engine.state.ordinals import OrdinalSet
@@ -39,33 +38,29 @@ class FakeStaging:
     """Puts where a real one does, when `hinder`, which is called in the thread before, lets it."""
 
     def __init__(self, folder: Path, hinder: Callable[[], object]) -> None:
-        self._stage = Staging(str(folder), RUN).open()
+        self._folder = folder
         self._hinder = hinder
 
     def open(self) -> Stage:
-        return self  # type: ignore[return-value]
+        stage = Staging(str(self._folder), RUN).open()
+        put = stage.put
 
-    def put(self, attempt: Attempt) -> Manifest:
-        self._hinder()
-        return self._stage.put(attempt)
+        def hindered(attempt: Attempt) -> Manifest:
+            self._hinder()
+            return put(attempt)
 
-    def close(self) -> None:
-        self._stage.close()
+        stage.put = hindered  # type: ignore[method-assign]
+        return stage
 
 
 @contextlib.asynccontextmanager
 async def working(settings: ScanConfig, staging: Any, supplied: ScanConfig | None = None) -> AsyncIterator[ShardActor]:
     """supplied: whose files the driver has read; the same if None."""
-    log = logging.getLogger("probemill")
-    before = list(log.handlers)
     actor = ShardActor(Setup(1, settings, staging, 1), gathered(supplied or settings))
     try:
         yield actor
     finally:
-        with contextlib.suppress(Dropped):
-            actor.beat(Lease(settings.rate))
-            actor.close()
-        log.handlers[:] = before  # an actor has its process to itself, and so listens to the end
+        actor.close()
 
 
 def run(job: Coroutine[Any, Any, None], loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:

@@ -14,7 +14,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,14 @@ PATIENCE_S = 20.0
 _decode = msgspec.msgpack.Decoder(list[Target]).decode
 
 
-async def wait_for(job: Awaitable[Any], limit_s: float | None) -> Any:
-    """As Python 3.12 has it; that of 3.11 may swallow a cancellation."""
-    async with asyncio.timeout(limit_s):
-        return await job
-
-
 QUICK = {  # the runner's times, in small; those that are to be long enough for nothing to happen stay as they are
-    "engine.pool.runners.cluster.BEAT_S": 0.02,
+    "engine.pool.cluster.crew.BEAT_S": 0.02,
+    "engine.pool.cluster.crew.LOOK_S": 0.02,
     "engine.pool.runners.cluster.TURN_S": 0.02,
-    "engine.pool.runners.cluster.NODES_S": 0.02,
+    "engine.pool.cluster.crew.NODES_S": 0.02,
     "engine.pool.cluster.shards.WAIT_S": 0.05,
     "engine.pool.cluster.shards.LEAST": 5,
     "engine.pool.cluster.shards.MOST": 5,
-    "asyncio.wait_for": wait_for,
 }
 
 
@@ -93,8 +87,9 @@ class Worker:
         self.begun_at = time.monotonic()
         return facts()
 
-    async def beat(self, lease: Lease) -> Pulse:
-        self.leases.append(lease)
+    async def beat(self, lease: Lease | None) -> Pulse:
+        if lease is not None:
+            self.leases.append(lease)
         self.told_at = time.monotonic()
         return Pulse(self.done, 0)
 
@@ -131,7 +126,7 @@ class Actual(Worker):
         self.actor = ShardActor(self.setup, self.cluster.supplies)
         return self.actor.facts
 
-    async def beat(self, lease: Lease) -> Pulse:
+    async def beat(self, lease: Lease | None) -> Pulse:
         return self.actor.beat(lease)
 
     async def scan(self, body: bytes) -> Outcome:

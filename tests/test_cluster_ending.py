@@ -106,7 +106,6 @@ def test_cancelled(settings: ScanConfig, ledger: Ledger, reason: Reason) -> None
     assert {outcome.ended for outcome in ledger.outcomes} == {reason}
 
 
-@pytest.mark.xfail(strict=True, reason="the task that asks for the end counts as one that is waited for")
 def test_cancelled_and_nothing_is_waited_for(settings: ScanConfig, ledger: Ledger) -> None:
     """The run ends with the last outcome."""
     cluster = Cluster(Cut, node("a"), node("b"))

@@ -201,7 +201,7 @@ def test_cancelled(tmp_path: Path, folder: Path, reason: Reason) -> None:
 
 
 def test_logs_are_told_once(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Warnings and worse, with the next sign of life; the last ones, where they are many."""
+    """Warnings and worse, with the next sign of life or shard; where they are many, the first, and how many more."""
     monkeypatch.setattr(actor_module, "LOGS", 3)
     log = logging.getLogger("probemill.somewhere")
 
@@ -215,6 +215,11 @@ def test_logs_are_told_once(tmp_path: Path, folder: Path, monkeypatch: pytest.Mo
             assert actor.beat(Lease()).logs == ()
             for number in range(5):
                 log.warning("%d", number)
-            assert [text for _, text in actor.beat(Lease()).logs] == ["2", "3", "4"]
+            assert [text for _, text in actor.beat(None).logs] == ["0", "1", "2", "and 2 more lines"]
+            log.warning("late")
+            outcome = await actor.scan(body([]))
+            assert outcome.logs == ((logging.WARNING, "late"),)
+            assert actor.beat(Lease()).logs == ()
+        log.warning("behind its end")
 
     run(test())

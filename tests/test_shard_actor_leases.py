@@ -212,7 +212,6 @@ def test_a_segment_is_put_again_until_it_is_there(
         run(test())
 
 
-@pytest.mark.xfail(strict=True, reason="a stage holds on to the folder that it opened first")
 def test_a_folder_that_was_away(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was removed, and somebody makes it again."""
     monkeypatch.setattr(actor_module, "PAUSES_S", (0.01,))
@@ -282,7 +281,6 @@ def test_no_target_begins_behind_a_full_backlog(tmp_path: Path, folder: Path, mo
         run(test())
 
 
-@pytest.mark.xfail(strict=True, reason="a scan that waits for its segment to be put hears of nothing else")
 def test_dropped_while_a_segment_is_being_put(tmp_path: Path, folder: Path, clock: Clock) -> None:
     """Who waits for the shard is told at once, however long the staging takes."""
     stuck, go_on = Event(), Event()
