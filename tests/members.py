@@ -22,10 +22,12 @@ import msgspec
 
 from engine import __version__
 from engine.errors import EngineError, OutputError
-from engine.model import Batch, DatabaseRef, Reason, ServiceResult, Target, Verdict
+from engine.model import Batch, DatabaseRef, Reason, ScanConfig, ServiceResult, Target, Verdict
 from engine.pool.cluster.actor import ShardActor
 from engine.pool.cluster.engine import Member, Node
+from engine.pool.cluster.settings import ClusterSettings
 from engine.pool.cluster.words import Facts, Lease, Outcome, Pulse, Setup, Supplies
+from engine.pool.runners.cluster import ClusterRunner
 from engine.results.sinks.base import decode_rows
 from engine.state.attempt import Attempt, Staging
 from engine.state.journal import Journal
@@ -237,3 +239,20 @@ def row(target: Target) -> ServiceResult:
 
 def facts(version: str = __version__, inflight: int = 100) -> Facts:
     return Facts(os.getpid(), version, platform.python_version(), DatabaseRef("", ""), 1000, inflight)
+
+
+async def ran(
+    cluster: Cluster, settings: ScanConfig, ledger: Ledger, *lists: list[Target], patience: float = 600.0
+) -> ClusterRunner:
+    """A whole run. Each target of the lists has its row, once."""
+    runner = ClusterRunner(settings, ClusterSettings(patience=patience), cluster, ledger.staging)
+    async with asyncio.timeout(PATIENCE_S):
+        await runner.run(source(*lists), ledger.deliver)
+    assert ledger.ordinals() == sorted(target.ordinal for each in lists for target in each)
+    assert all(member.ended for member in cluster.members)
+    assert cluster.closed
+    return runner
+
+
+def given(members: list[Worker]) -> set[int]:
+    return {target.ordinal for member in members for shard in member.given for target in shard}

@@ -274,9 +274,12 @@ def test_leases_are_of_one_budget(
                 raise Silent("away")
             return await super().beat(lease)
 
+        async def work(self, shard: list[Target]) -> None:
+            await asyncio.sleep(0.1)
+
     async def eventful(cluster: Cluster) -> AsyncIterator[list[Target]]:
-        yield targets(5)
         for number in range(5):
+            yield targets(20, 20 * number)
             await asyncio.sleep(0.1)
             cluster.alive.append(node(f"late {number}", 2))
         cluster.alive.append(node("mute"))
@@ -329,16 +332,19 @@ def test_who_waits_for_a_part_hears_of_its_driver(
 
     class Mute(Worker):
         async def beat(self, lease: Lease | None) -> Pulse:
-            if self is self.cluster.members[0] and self.leases:
+            if self.node.id == "a" and self.leases:
+                self.cluster.alive = [self.node, node("b")]
                 raise Silent("away")
-            if not self.leases:
-                waited.append(time.monotonic() - self.begun_at)
+            if lease is None:
+                waited.append(time.monotonic() - self.told_at)
             return await super().beat(lease)
 
-        async def work(self, shard: list[Target]) -> None:
-            if self is self.cluster.members[0]:
-                await asyncio.sleep(FOR_EVER_S)
-
     cluster = Cluster(Mute, node("a"))
-    asyncio.run(bounded(runner_of(cluster, replace(settings, rate=10.0), ledger), source(targets(10)), ledger))
-    assert max(waited) < 1.0 / 2
+
+    async def late() -> AsyncIterator[list[Target]]:
+        await until(lambda: cluster.on("b") and cluster.on("b")[0].leases)
+        yield targets(10)
+
+    asyncio.run(bounded(runner_of(cluster, replace(settings, rate=10.0), ledger), late(), ledger))
+    assert waited and max(waited) < 1.0 / 2
+    assert cluster.on("b")[0].leases[0].rate > 0
