@@ -182,7 +182,6 @@ def test_cancelled_before_it_began(settings: ScanConfig, ledger: Ledger) -> None
     asyncio.run(test())
 
 
-@pytest.mark.xfail(strict=True, reason="nobody looks whether the run is over while the engine opens")
 def test_cancelled_while_the_cluster_takes_us_in(settings: ScanConfig, ledger: Ledger) -> None:
     """Which may take a minute where nobody is there."""
 

@@ -212,7 +212,7 @@ def test_a_late_outcome(settings: ScanConfig, ledger: Ledger, monkeypatch: pytes
         (1, True),
         (20, True),
         (20, False),
-        pytest.param(1, False, marks=pytest.mark.xfail(strict=True, reason="the run ends before its row is taken")),
+        (1, False),
     ],
 )
 def test_a_target_that_kills_actors(
