@@ -51,6 +51,11 @@ class RayCluster:
         self._nodes = 0
         self.options.write_text(f'[init]\n_node_ip_address = "{self.ip(0)}"\n', encoding="utf-8")
 
+    @property
+    def nodes(self) -> int:
+        """How many were started; they are numbered from 0."""
+        return self._nodes
+
     @staticmethod
     def ip(node: int) -> str:
         return f"127.0.0.{10 + node}"
