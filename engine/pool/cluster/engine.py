@@ -9,7 +9,6 @@ from engine.errors import EngineError
 from engine.model import Reason
 from engine.pool.cluster.words import Facts, Lease, Outcome, Pulse, Setup, Supplies
 
-
 Answer = TypeVar("Answer")
 
 
