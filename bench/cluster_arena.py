@@ -116,10 +116,21 @@ class Scan:
 
 
 class Scene:
-    """options: more of the command. store: where segments are put, if not into the state folder."""
+    """options: more of the command. store: where segments are put, if not into the state folder.
+
+    settings: more of the file of `--ray-options`. eyes: a folder for the command's PYTHONPATH.
+    """
 
     def __init__(
-        self, arena: Arena, ground: Ground, folder: Path, options: Sequence[str] = (), store: ObjectStore | None = None
+        self,
+        arena: Arena,
+        ground: Ground,
+        folder: Path,
+        options: Sequence[str] = (),
+        store: ObjectStore | None = None,
+        *,
+        settings: str = "",
+        eyes: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.arena = arena
@@ -130,6 +141,9 @@ class Scene:
         self.store = store
         self.segments = f"s3://{BUCKET}/{folder.name}" if store is not None else ""
         self._options = list(options)
+        self._settings = settings
+        self._eyes = {"PYTHONPATH": str(eyes)} if eyes is not None else {}
+        self.output = folder / "output"  # what the last command has written on stdout
         self._said = folder / "said"
         self._group = 0
 
@@ -142,18 +156,22 @@ class Scene:
     def start(self, *more: str, descriptors: Sequence[int] = ()) -> Iterator[Scan]:
         """The command, new or going on, in a process group of its own."""
         cluster = self.ground.cluster
+        settings = self.folder / "ray.toml"
+        settings.write_text(self._settings + cluster.options.read_text(encoding="utf-8"), encoding="utf-8")
         command = [sys.executable, "-m", "probemill", "scan", "-i", str(self.arena.folder / "targets.txt"), "--quiet"]
         command += ["--probes", str(self.arena.folder / "probes"), "--matcher", "reference", "--no-post"]
         command += ["--max-inflight", str(self.arena.inflight), "--state", str(self.state), "--resume"]
-        command += ["--runner", "ray", "--ray-address", cluster.address, "--ray-options", str(cluster.options)]
+        command += ["--runner", "ray", "--ray-address", cluster.address, "--ray-options", str(settings)]
         command += ["--sink", f"parquet:{self.lake}", *(["--segments", self.segments] if self.segments else [])]
         with (
             self._said.open("wb") as said,
+            self.output.open("wb") as output,
             subprocess.Popen(
                 [*command, *self._options, *more],
                 cwd=ROOT,
-                env={**os.environ, **self.ground.environment},
+                env={**os.environ, **self.ground.environment, **self._eyes},
                 stdin=subprocess.DEVNULL,
+                stdout=output,
                 stderr=said,
                 pass_fds=descriptors,
                 start_new_session=True,
