@@ -3,7 +3,7 @@
     ground = Ground(nodes=3)
     scene = Scene(arena, ground, folder)
     with scene.start() as scan:
-        scan.middle()               # some of it is committed, and it is not over
+        scan.middle()  # some of it is committed, and it is not over
         os.kill(scene.actors()[0], signal.SIGKILL)
         code = scan.wait()
     assert scene.found().perfect
@@ -17,6 +17,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ from engine.state.records import summed
 GIVE_UP_S = 180.0  # whatever takes longer hangs
 LEFT_S = 30.0  # for actors to be gone when their run is over; Ray takes its time to kill one that is stopped
 LOOK_S = 0.05
+FIRST = 0.7  # of the targets, which a command is given at once; the others when somebody waits for its end
 
 
 class Found(Struct):
@@ -98,12 +100,21 @@ class Scan:
     def __init__(self, scene: "Scene", process: "subprocess.Popen[bytes]") -> None:
         self.process = process
         self._scene = scene
+        self._released = threading.Event()
+        self._feeder = threading.Thread(target=self._feed)
+        self._feeder.start()
 
     def middle(self) -> None:
-        """Wait until some of the run is committed. Raises RuntimeError when it was over before."""
+        """Wait until some of the run is committed; it is not over, as a part of its input is held back."""
         self.until(lambda: self._scene.done() > 0)
-        if self.process.poll() is not None or self._scene.done() >= len(self._scene.arena.targets):
-            raise RuntimeError(f"over too soon: {self._scene.said}")
+
+    def release(self) -> None:
+        """Give it the rest of its input."""
+        self._released.set()
+
+    def close(self) -> None:
+        self.release()
+        self._feeder.join()
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that is to come while the command runs. Raises RuntimeError when it does not."""
@@ -112,7 +123,19 @@ class Scan:
             raise RuntimeError(f"ended with {self.process.poll()}: {self._scene.said}")
 
     def wait(self) -> int:
+        """For its end, with all of its input. -> exit code"""
+        self.release()
         return self.process.wait(GIVE_UP_S)
+
+    def _feed(self) -> None:
+        lines = [f"{target}\n".encode() for target in self._scene.arena.targets]
+        first = int(len(lines) * FIRST)
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
+            stdin.write(b"".join(lines[:first]))
+            stdin.flush()
+            self._released.wait()
+            stdin.write(b"".join(lines[first:]))
 
 
 class Scene:
@@ -141,7 +164,7 @@ class Scene:
         self.store = store
         self.segments = f"s3://{BUCKET}/{folder.name}" if store is not None else ""
         self._options = list(options)
-        self._settings = settings
+        self.settings = settings
         self._eyes = {"PYTHONPATH": str(eyes)} if eyes is not None else {}
         self.output = folder / "output"  # what the last command has written on stdout
         self._said = folder / "said"
@@ -157,8 +180,8 @@ class Scene:
         """The command, new or going on, in a process group of its own."""
         cluster = self.ground.cluster
         settings = self.folder / "ray.toml"
-        settings.write_text(self._settings + cluster.options.read_text(encoding="utf-8"), encoding="utf-8")
-        command = [sys.executable, "-m", "probemill", "scan", "-i", str(self.arena.folder / "targets.txt"), "--quiet"]
+        settings.write_text(self.settings + cluster.options.read_text(encoding="utf-8"), encoding="utf-8")
+        command = [sys.executable, "-m", "probemill", "scan", "-i", "-", "--quiet"]
         command += ["--probes", str(self.arena.folder / "probes"), "--matcher", "reference", "--no-post"]
         command += ["--max-inflight", str(self.arena.inflight), "--state", str(self.state), "--resume"]
         command += ["--runner", "ray", "--ray-address", cluster.address, "--ray-options", str(settings)]
@@ -170,7 +193,7 @@ class Scene:
                 [*command, *self._options, *more],
                 cwd=ROOT,
                 env={**os.environ, **self.ground.environment, **self._eyes},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=said,
                 pass_fds=descriptors,
@@ -178,11 +201,13 @@ class Scene:
             ) as process,
         ):
             self._group = process.pid
+            scan = Scan(self, process)
             try:
-                yield Scan(self, process)
+                yield scan
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+                scan.close()
 
     def finish(self, *more: str) -> int:
         """To the end. -> exit code"""
