@@ -167,7 +167,7 @@ def test_a_machine_that_does_not_see_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["write", "fsync", "rename"])
 @pytest.mark.parametrize("kind", ["", "segments"])
 def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, call: str) -> None:
-    """One line; nothing is left of it, and the next try has the same name."""
+    """One line; nothing is left of it, and the next try has the same name, even if something had been left."""
     journal = opened(tmp_path / "run", str(tmp_path / kind) if kind else "")
     stage = journal.staging.open()
     made = attempt(1, 2)
@@ -181,8 +181,11 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind
             with pytest.raises(OutputError, match="No space left on device; what is committed is safe"):
                 stage.put(made)
         assert not waiting(Path(journal.staging.where))
+    half = f".segment-{journal.staging.run}-{made.token}" if kind else f".tmp-{made.token}"
+    Path(journal.staging.where, f"{half}.ndjson.zst").write_bytes(b"half")
     manifest = stage.put(made)
     assert made.token in manifest.staged + manifest.key
+    assert not kind or not waiting(Path(journal.staging.where))
     assert journal.commit(manifest, Position())
     assert content(journal) == [1, 2]
 

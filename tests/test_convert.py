@@ -16,9 +16,12 @@ from engine import __version__
 from engine.model import Batch
 from engine.results.sinks import Run, Summary, open_sink
 from engine.results.table import full_rows, lean_rows
-from engine.state.journal import Journal
+from engine.state.attempt import Attempt
+from engine.state.digest import Position
+from engine.state.journal import Journal, read_journal
 from engine.state.segments import SegmentSink
 from tests.rows import LINES, varied
+from tests.test_journal import rewritten
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = varied(300)
@@ -291,6 +294,49 @@ def test_a_segment_that_has_changed(tmp_path: Path) -> None:
     done = command("convert", "-q", folder, tmp_path / "b.ndjson")
     assert done.returncode == 1
     assert b"part-000003.ndjson.zst: has changed since it was committed" in done.stderr
+
+
+def state_elsewhere(folder: Path) -> Path:
+    """A state folder whose segments lie in another one beside it."""
+    journal = Journal.open(folder, {}, segments=str(folder.with_suffix(".segments")))
+    lines = ROWS.splitlines(keepends=True)
+    for at in range(0, len(lines), 100):
+        made = Attempt()
+        some = lines[at : at + 100]
+        made.write(b"".join(some), len(some), range(at, at + len(some)))
+        assert journal.commit(made.put(journal.staging), Position())
+    journal.close()
+    return folder
+
+
+def test_segments_that_lie_elsewhere(tmp_path: Path) -> None:
+    """Are read where they are, and verified as others are; `probemill state` says where."""
+    folder = state_elsewhere(tmp_path / "state")
+    assert convert("-q", folder, "-").stdout == ROWS
+    facts = json.loads(command("state", folder).stdout)
+    assert facts["segments_in"] == f"{tmp_path}/state.segments"
+    assert json.loads(command("state", state(tmp_path / "plain")).stdout)["segments_in"] == f"{tmp_path}/plain"
+    _, records = read_journal(folder)
+    packed(tmp_path / "state.segments" / records[1].key, LINES)
+    (tmp_path / "state.segments" / records[2].key).unlink()
+    done = command("convert", "-q", folder, tmp_path / "b.ndjson")
+    assert done.returncode == 1
+    assert f"{records[1].key}: has changed since it was committed" in done.stderr.decode()
+    assert f"{records[2].key}: No such file" in done.stderr.decode()
+
+
+def test_a_place_of_segments_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, not one for each segment, and no file: what could be read is not all there is."""
+    pytest.importorskip("obstore", reason="needs probemill[lake]")
+    folder = state_elsewhere(tmp_path / "state")
+    rewritten(folder / "journal", 0, lambda header: {**header, "segments": "s3://bucket/x"})
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:1", "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    done = command("convert", "-q", folder, tmp_path / "b.ndjson")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert b"s3://bucket/x/segment-" in done.stderr
+    assert not (tmp_path / "b.ndjson").exists()
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import zstandard
@@ -21,10 +22,12 @@ from engine.offline.into_lake import Goal, into_lake, state_into_lake
 from engine.offline.rows_in import Part, open_inputs
 from engine.results.lake import Batch, Unavailable
 from engine.results.lake import open_lake as real_open_lake
+from engine.state import follower as follower_module
 from engine.state.delivery import Deliveries, Terms
+from engine.state.elsewhere import Elsewhere
 from engine.state.journal import Journal
 from tests.rows import LINES, varied
-from tests.test_convert import command, packed, state
+from tests.test_convert import command, packed, state, state_elsewhere
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = varied(300)
@@ -244,6 +247,28 @@ def test_a_state_folder_is_the_run_itself(tmp_path: Path) -> None:
     assert held(tmp_path / "lake") == held(tmp_path / "second") == once(ROWS)
     with pytest.raises(ConfigError, match="is called mine"):
         state_into_lake(str(folder), Goal(url, "other"), Watch())
+
+
+def test_a_state_folder_with_segments_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is the run itself, too; a place that is away for a moment is waited for."""
+    folder = state_elsewhere(tmp_path / "state")
+    real, left = Elsewhere.opened, 2
+
+    @contextmanager
+    def torn(self: Elsewhere, key: str) -> Iterator[BinaryIO]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise Unavailable(f"{self}/{key}: away")
+        with real(self, key) as file:
+            yield file
+
+    monkeypatch.setattr(Elsewhere, "opened", torn)
+    monkeypatch.setattr(follower_module, "PAUSES_S", (0.01,))
+    assert state_into_lake(str(folder), Goal(f"ndjson+zstd:{tmp_path / 'lake'}", "mine"), Watch()) == 300
+    left = 2
+    assert into_lake(parts(folder), Goal(f"ndjson+zstd:{tmp_path / 'second'}", "x"), Watch()) == 300
+    assert held(tmp_path / "lake") == held(tmp_path / "second") == once(ROWS)
 
 
 def test_a_state_folder_in_use(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -19,7 +20,9 @@ from engine.results.lake import Batch, Delivery, Unavailable
 from engine.results.sinks import Summary
 from engine.state import delivery as delivery_module
 from engine.state import follower as follower_module
+from engine.state.attempt import Attempt
 from engine.state.delivery import LAG, Deliveries, Terms
+from engine.state.elsewhere import Elsewhere
 from engine.state.journal import Journal
 from engine.state.segments import SegmentSink
 
@@ -506,3 +509,86 @@ def test_the_same_sink_twice_is_refused(tmp_path: Path, shelf: Shelf) -> None:
     """It would have everything twice, or fight with itself."""
     with pytest.raises(ConfigError, match="twice"):
         opened(tmp_path, urls=("shelf:x", "shelf:y"))
+
+
+# --- segments that lie elsewhere --------------------------------------------------------------------------------------
+
+
+def put_elsewhere(folder: Path, terms: Terms | None = None, url: str = "shelf:x") -> SegmentSink:
+    """A run whose segments come whole, to a folder beside its own."""
+    journal = Journal.open(folder, {}, resume=True, segments=str(folder.with_suffix(".segments")))
+    try:
+        return SegmentSink(journal, deliveries=Deliveries(journal, (url,), terms or Terms()), size=1, seconds=0)
+    except BaseException:
+        journal.close()
+        raise
+
+
+def give(sink: SegmentSink, *ordinals: int) -> None:
+    made = Attempt()
+    some = rows(*ordinals)
+    made.write(some.rows, some.count, some.done)
+    assert sink.take_segment(made.put(sink.journal.staging)) is not None
+
+
+def test_segments_elsewhere_are_delivered_as_others(tmp_path: Path, shelf: Shelf) -> None:
+    """Once, in the order of their commits, over several runs."""
+    for ordinal in range(0, 6, 3):
+        sink = put_elsewhere(tmp_path / "run")
+        give(sink, ordinal)
+        sink.take(rows(ordinal + 1))
+        give(sink, ordinal + 2)
+        sink.close(SUMMARY)
+    assert shelf.batches == {(1, 3): [0, 1, 2], (4, 6): [3, 4, 5]}
+
+
+def test_a_place_of_segments_that_is_away_is_waited_for(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a lake that is away: it is no damage, also not behind the first rows of a batch."""
+    sink = put_elsewhere(tmp_path / "run")
+    real, left = Elsewhere.opened, 3
+
+    @contextmanager
+    def torn(self: Elsewhere, key: str) -> Iterator[BinaryIO]:
+        nonlocal left
+        with real(self, key) as file:
+            left -= 1
+            if left >= 0:
+                raise Unavailable(f"{self}/{key}: away")
+            yield file
+
+    monkeypatch.setattr(Elsewhere, "opened", torn)
+    for ordinal in range(3):
+        give(sink, ordinal)
+    sink.close(SUMMARY)
+    assert sorted(shelf.ports) == [0, 1, 2]
+    assert "away; trying again until it comes back" in caplog.text
+
+
+def test_delivered_segments_go_elsewhere_too(tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is wanted. A place that does not let them go keeps them until the next run, and is no failure."""
+    sink = put_elsewhere(tmp_path / "run", Terms(delete=True))
+    place = tmp_path / "run.segments"
+    give(sink, 0)
+
+    def refuse(*_: object) -> None:
+        raise OutputError("the place: Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Elsewhere, "remove", refuse)
+        sink.close(SUMMARY)
+    assert len(list(place.iterdir())) == 1
+    sink = put_elsewhere(tmp_path / "run", Terms(delete=True))
+    assert not list(place.iterdir())
+    give(sink, 1)
+    sink.close(SUMMARY)
+    assert not list(place.iterdir())
+    assert shelf.ports == [0, 1]
+
+
+@pytest.mark.parametrize("where", ["run.segments", "run.segments/x", "."])
+def test_the_place_of_segments_is_no_sink(tmp_path: Path, where: str) -> None:
+    """Nor is a sink's own a place among which they lie: who reads it would have rows twice."""
+    with pytest.raises(ConfigError, match=r"the segments of --segments|the run's own"):
+        put_elsewhere(tmp_path / "run", url=f"ndjson+zstd:{tmp_path / where}")

@@ -6,6 +6,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, OutputError
+from engine.state import journal as journal_module
 from engine.state import ordinals as ordinals_module
 from engine.state.digest import InputDigest, Position
 from engine.state.journal import Journal, read_journal
 from engine.state.ordinals import OrdinalSet
-from engine.state.records import Manifest, summed
+from engine.state.records import Manifest, line_of, summed
 
+RUN = "0123456789abcdef"
 PLAN = {"targets": ("192.0.2.0/24",), "ports": [[22, 23]]}
 
 
@@ -186,6 +189,73 @@ def test_a_journal_of_the_future_is_refused(tmp_path: Path) -> None:
         Journal.open(tmp_path, PLAN, resume=True)
 
 
+def test_a_journal_of_form_1_is_what_it_always_was(tmp_path: Path) -> None:
+    """Byte for byte: programs that know no other form read and continue it."""
+    left(tmp_path, [0, 1], [5])
+
+    def set_of(*ranges: tuple[int, int]) -> bytes:
+        return base64.b64encode(OrdinalSet(ranges).encode())
+
+    def line(body: bytes) -> bytes:
+        return b"%08x %s\n" % (zlib.crc32(body), body)
+
+    plan = b'"plan":{"targets":["192.0.2.0/24"],"ports":[[22,23]]}'
+    kept = [
+        b'{"name":"part-000001.ndjson","rows":2,"size":4,"sha256":"%s"' % sha256(b"0\n1\n").hexdigest().encode(),
+        b'{"name":"part-000002.ndjson","rows":1,"size":2,"sha256":"%s"' % sha256(b"5\n").hexdigest().encode(),
+    ]
+    fresh = [
+        b'{"form":1,%s,"done":"%s","read":{"bytes":0,"digest":""}}' % (plan, set_of()),
+        kept[0] + b',"staged":".tmp-0.ndjson","done":"%s","read":{"bytes":0,"digest":""}}' % set_of((0, 2)),
+        kept[1] + b',"staged":".tmp-1.ndjson","done":"%s","read":{"bytes":100,"digest":""}}' % set_of((5, 6)),
+    ]
+    assert (tmp_path / "journal").read_bytes() == b"".join(map(line, fresh))
+    left(tmp_path)
+    again = b'{"form":1,%s,"done":"%s","read":{"bytes":100,"digest":""}}' % (plan, set_of((0, 2), (5, 6)))
+    assert (tmp_path / "journal").read_bytes() == b"".join(map(line, [again, *(record + b"}" for record in kept)]))
+
+
+def test_a_record_of_another_runs_segment_is_damage(tmp_path: Path) -> None:
+    """Its object would be another's to keep or to remove."""
+    folder = tmp_path / "run"
+    Journal.open(folder, PLAN, segments=str(tmp_path / "segments")).close()
+    header, _ = read_journal(folder)
+    assert header is not None
+    for run, extra in ((RUN, {}), (header.run, {"staged": ".tmp-x.y"}), (header.run, {"name": ""})):
+        key = f"segment-{run}-{RUN}.ndjson.zst"
+        body = msgspec.json.encode({"name": "part-000001.ndjson.zst", "key": key, **extra})
+        (folder / "odd").mkdir(exist_ok=True)
+        (folder / "odd" / "journal").write_bytes(line_of(header) + b"%08x %s\n" % (zlib.crc32(body), body))
+        with pytest.raises(OutputError, match="line 2 is damaged"):
+            read_journal(folder / "odd")
+
+
+def test_a_journal_does_not_grow_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written anew while the run goes on, which keeps its lock; it says the same as one that was not."""
+    for folder, bound in ((tmp_path / "short", 2000), (tmp_path / "long", 1 << 20)):
+        monkeypatch.setattr(journal_module, "MAX_APPENDED", bound)
+        journal = begun(folder)
+        sizes = []
+        for number in range(60):
+            ordinals = [number * 7, number * 7 + 3]
+            assert journal.commit(stage(folder, ordinals, f".tmp-{number}.ndjson"), Position(number, f"{number}"))
+            sizes.append((folder / "journal").stat().st_size)
+        with pytest.raises(ConfigError, match="in use"):
+            Journal.open(folder, PLAN, resume=True)
+        assert any(after < before for before, after in pairwise(sizes)) == (bound == 2000)
+        journal.close()
+    sums = []
+    for folder in (tmp_path / "short", tmp_path / "long"):
+        header, records = read_journal(folder)
+        assert header is not None
+        sums.append(summed(header, records))
+    assert sums[0] == sums[1]
+    assert visible(tmp_path / "short") == visible(tmp_path / "long")
+    left(tmp_path / "short")
+    left(tmp_path / "long")
+    assert (tmp_path / "short" / "journal").read_bytes() == (tmp_path / "long" / "journal").read_bytes()
+
+
 def rewritten(path: Path, number: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Change a record as a program that knows the checksum would."""
     lines = path.read_bytes().splitlines(keepends=True)
@@ -230,6 +300,13 @@ ODD_HEADERS: dict[str, object] = {
     "nesting inside": '{"x": ' + "[" * 100_000 + "}",
     "closed nesting inside": '{"form": 1, "x": ' + "[" * 5000 + "]" * 5000 + "}",
     "list for a plan": {"plan": []},
+    "form 2 without a place": {"form": 2},
+    "form 2 without a run": {"form": 2, "segments": "/x"},
+    "form 2 without either's other": {"form": 2, "run": RUN},
+    "a place in form 1": {"segments": "/x", "run": RUN},
+    "a place that is none": {"form": 2, "segments": "x", "run": RUN},
+    "a place with a line end": {"form": 2, "segments": "/x\ny", "run": RUN},
+    "a run that is none": {"form": 2, "segments": "/x", "run": "../x"},
     "deep plan": {"plan": {"ports": [[[[1]]]]}},
     "plan with objects": {"plan": {"ports": {"a": 1}}},
     "huge number in the plan": odd({}).replace("22", "9" * 5000),
@@ -245,6 +322,8 @@ ODD_RECORDS: dict[str, object] = {
     "name with a line end": {"name": "part-1.x\n"},
     "name with an escape": {"name": "part-1.\x1b[2J"},
     **{f"staged {name!r}": {"staged": name} for name in ("../x", ".tmp-../x", "/etc/x", ".tmp-\0", "part-1.x", "lock")},
+    **{f"key {key!r}": {"key": key} for key in ("../x", "segment-x", f"segment-{RUN}-{RUN}.ndjson.zst/x", "part-1.x")},
+    "key without a place": {"name": "part-000002.x", "key": f"segment-{RUN}-{RUN}.ndjson.zst"},
     "negative rows": {"rows": -1},
     "rows as text": {"rows": "1"},
     "huge rows": {"rows": 1 << 63},
@@ -432,7 +511,7 @@ class Power:
     def __init__(self, patch: pytest.MonkeyPatch, steps: int) -> None:
         self.left = steps
         self._real = {name: getattr(os, name) for name in ("open", "write", "fsync", "rename")}
-        self._undo: list[Callable[[], None]] = []  # what the folder would forget
+        self._undo: list[tuple[str, Callable[[], None]]] = []  # what a folder would forget, and which
         self._synced: dict[str, int] = {}  # sizes of files with bytes behind them that are not safe
         for name in self._real:
             patch.setattr(os, name, getattr(self, name))
@@ -446,7 +525,7 @@ class Power:
         file = placed(path, dir_fd)
         if flags & os.O_CREAT and not file.exists():
             self._step()
-            self._undo.append(lambda: file.unlink(missing_ok=True))
+            self._undo.append((os.path.realpath(file.parent), lambda: file.unlink(missing_ok=True)))
         return int(self._real["open"](path, flags, *args, dir_fd=dir_fd))
 
     def write(self, descriptor: int, data: bytes) -> int:
@@ -459,7 +538,7 @@ class Power:
         self._step()
         path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         if Path(path).is_dir():
-            self._undo.clear()
+            self._undo = [(folder, undo) for folder, undo in self._undo if folder != path]
         else:
             self._synced.pop(path, None)
 
@@ -476,7 +555,7 @@ class Power:
             if old is not None:
                 becomes.write_bytes(old)
 
-        self._undo.append(undo)
+        self._undo.append((os.path.realpath(was.parent), undo))
 
     def fail(self) -> None:
         """What the disk holds when the machine comes back."""
@@ -484,7 +563,7 @@ class Power:
             if Path(path).exists():
                 written = Path(path).read_bytes()
                 Path(path).write_bytes(written[:size] + b"\x55" * (len(written) - size))
-        for undo in reversed(self._undo):
+        for _, undo in reversed(self._undo):
             undo()
 
 

@@ -13,9 +13,11 @@ from engine.errors import OutputError
 from engine.model import Batch
 from engine.results.sinks import Summary
 from engine.state import segments as segments_module
+from engine.state.attempt import Attempt
 from engine.state.folder import Folder
 from engine.state.journal import Journal
 from engine.state.ordinals import OrdinalSet
+from engine.state.records import Manifest
 from engine.state.segments import SegmentSink, SegmentWriter, without_unfinished
 
 SUMMARY = Summary(0.0)
@@ -229,3 +231,53 @@ def test_a_writer_makes_no_file_before_it_has_rows(tmp_path: Path) -> None:
     assert manifest.staged.startswith(".tmp-")
     writer.discard()
     assert not list(tmp_path.iterdir())
+
+
+def put(sink: SegmentSink, *ordinals: int) -> Manifest:
+    """An attempt that lies in the state folder."""
+    made = Attempt()
+    rows = batch(*ordinals)
+    made.write(rows.rows, rows.count, rows.done)
+    return made.put(sink.journal.staging)
+
+
+def test_whole_segments_are_visible_at_once(tmp_path: Path, clock: Clock) -> None:
+    """Beside those that are written here, which wait for their size or age."""
+    sink = opened(tmp_path, clock)
+    sink.take(batch(0))
+    record = sink.take_segment(put(sink, 1, 2))
+    assert record is not None
+    assert (record.name, record.rows) == ("part-000001.ndjson.zst", 2)
+    assert b"".join(sink.journal.rows_of(record)) == batch(1, 2).rows
+    assert ports(tmp_path) == [1, 2]
+    sink.close(SUMMARY)
+    assert ports(tmp_path) == [1, 2, 0]
+    assert committed(tmp_path) == [(0, 3)]
+
+
+def test_attempts_that_nobody_wants_go_with_the_run(tmp_path: Path, clock: Clock) -> None:
+    """And only they: what else is called `.tmp-` may be somebody's who is still at it."""
+    sink = opened(tmp_path, clock)
+    put(sink, 1)
+    (tmp_path / ".tmp-0123456789abcdef.deliveries").write_text("")
+    assert sink.take_segment(put(sink, 2)) is not None
+    sink.close(SUMMARY)
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".tmp-0123456789abcdef.deliveries"]
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_under_the_journal_of_whole_segments(tmp_path: Path, clock: Clock) -> None:
+    """Nothing more is taken, and nothing is removed: whether the last one counts, the next run finds out."""
+    sink = opened(tmp_path, clock)
+    ordinal = 0
+    with pytest.raises(OutputError, match="journal: File too large"):
+        while True:
+            ordinal += 1
+            manifest = put(sink, ordinal)
+            sink.take_segment(manifest)
+    with pytest.raises(OutputError, match="journal: File too large"):
+        sink.take_segment(put(sink, 0))
+    sink.close(Summary(0.0, "the run was told"))
+    assert (tmp_path / manifest.staged).exists()
+    assert committed(tmp_path) == [(1, ordinal)]
+    assert not (tmp_path / manifest.staged).exists()

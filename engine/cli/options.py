@@ -340,7 +340,7 @@ def scan_config(options: Options) -> ScanConfig:
     ceiling = asked or (max(inflight, options["min_parallelism"]) if inflight else 0)
     workers = options["workers"]
     if options["runner"] == "ray":
-        workers = workers or ceiling  # none: as many as the cluster has room for
+        workers = workers or 0  # as many as the cluster has room for
     elif workers is None:
         workers = len(os.sched_getaffinity(0))
     said = {name: options[name] for name in DEFAULTS if name in options}

@@ -6,7 +6,6 @@ by BYE when all is done. The process ends when the collector closes the link, an
 
 import asyncio
 import contextlib
-import gc
 import socket
 
 import msgspec
@@ -15,9 +14,8 @@ import uvloop
 from engine.conversation.context import scan_context
 from engine.errors import EngineError
 from engine.model import Reason, Target
-from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.wire import Kind, frame, receive, setup
-from engine.pool.worker import Worker, in_batches
+from engine.pool.worker import Worker, have_process, in_batches
 from matcher import MatcherError
 
 BEAT_S = 1.0  # from one sign of life to the next
@@ -81,7 +79,5 @@ async def _serve(link: socket.socket) -> None:
 
 def serve(descriptor: int) -> None:
     """The main function of a worker process, which inherits its link."""
-    raise_descriptor_limit()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # nearly all garbage here dies by reference count
+    have_process()
     uvloop.run(_serve(socket.socket(fileno=descriptor)))

@@ -10,6 +10,7 @@ Here is the flow, from target to row, and what drivers ask for; what it takes st
 """
 
 import asyncio
+import gc
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunne
 from engine.pool.alarm import Alarm
 from engine.pool.budgets import Budgets
 from engine.pool.connections import Connections
-from engine.pool.descriptors import inflight_limit
+from engine.pool.descriptors import inflight_limit, raise_descriptor_limit
 from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
 from engine.pool.outbox import Outbox, Rows
@@ -43,6 +44,13 @@ TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a pla
 BEGINS_PER_TURN = 64  # then sockets are served: fast services never pile up, silent ones still fill every slot
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
+
+
+def have_process() -> None:
+    """For a process that does nothing but scan: every descriptor it can have, and a seldom look for garbage."""
+    raise_descriptor_limit()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # nearly all garbage here dies by reference count
 
 
 def in_batches(

@@ -12,9 +12,9 @@ import os
 import platform
 import tempfile
 import time
-from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -26,8 +26,8 @@ from engine.errors import EngineError, OutputError
 from engine.model import Batch, Reason, Target
 from engine.pool.cluster.outbox import ShardOutbox
 from engine.pool.cluster.supplies import database_of
-from engine.pool.cluster.words import LEASE_S, Facts, Lease, Outcome, Pulse, Setup, Supplies
-from engine.pool.descriptors import descriptor_limit, inflight_limit, raise_descriptor_limit
+from engine.pool.cluster.words import LEASE_S, Facts, Lease, Logs, Outcome, Pulse, Setup, Supplies
+from engine.pool.descriptors import descriptor_limit, inflight_limit
 from engine.pool.worker import Worker
 from engine.services import ServiceTable
 from engine.state.attempt import Attempt
@@ -51,9 +51,8 @@ class ShardActor:
     """Made on the event loop that it is to use. Raises EngineError, MatcherError."""
 
     def __init__(self, setup: Setup, supplies: Supplies) -> None:
-        raise_descriptor_limit()
-        self._logs: deque[tuple[int, str]] = deque(maxlen=LOGS)
-        logging.getLogger("probemill").addHandler(_Kept(self._logs))
+        self._kept = _Kept()
+        logging.getLogger("probemill").addHandler(self._kept)
         sources = own(setup.config.sources)
         with tempfile.TemporaryDirectory(prefix="probemill-") as folder:
             config = replace(setup.config, sources=sources, workers=setup.neighbours, max_inflight=0)
@@ -69,7 +68,8 @@ class ShardActor:
             self._worker = Worker(config, context, self._outbox)
         self._config = config
         self._permitted = supplies.permitted
-        self._stage = setup.staging.open()
+        self._staging = setup.staging
+        self._stage = self._staging.open()
         self._lease = Lease(config.rate / config.workers)
         self._heard_at = time.monotonic()
         self._ended: Reason | None = None
@@ -87,16 +87,14 @@ class ShardActor:
             sources,
         )
 
-    def beat(self, lease: Lease) -> Pulse:
-        """The next lease. Raises Dropped."""
+    def beat(self, lease: Lease | None) -> Pulse:
+        """The next lease, or just a sign of life of the driver. Raises Dropped."""
         self._look()
         self._heard_at = time.monotonic()
-        if lease != self._lease:
+        if lease is not None and lease != self._lease:
             self._lease = lease
             self._worker.change(min(lease.inflight or self._inflight, self._inflight), lease.rate)
-        logs = tuple(self._logs)
-        self._logs.clear()
-        return Pulse(self._outbox.done, self._worker.inflight, self._trouble, logs)
+        return Pulse(self._outbox.done, self._worker.inflight, self._trouble, self._kept.taken())
 
     async def scan(self, body: bytes) -> Outcome:
         """A shard: msgpack of its targets. Raises Dropped."""
@@ -117,7 +115,11 @@ class ShardActor:
         try:
             if permitted and self._ended is None:
                 self._worker.submit(permitted)
-                await self._first(over)
+                whole = asyncio.create_task(over.wait())
+                try:
+                    await self._first(whole)
+                finally:
+                    whole.cancel()
             if shard.left:
                 shard.outbox.flush()
             await self._put(attempt)
@@ -125,7 +127,7 @@ class ShardActor:
             self._cut_short.discard(over)
             self._outbox.drop(permitted)
         assert attempt.manifest is not None
-        return Outcome(attempt.manifest, self._outbox.told(shard), self._ended)
+        return Outcome(attempt.manifest, self._outbox.told(shard), self._ended, self._kept.taken())
 
     async def cancel(self, reason: Reason) -> None:
         """Finish early: every shard ends with what is done of it; what was in flight is incomplete for `reason`."""
@@ -136,37 +138,54 @@ class ShardActor:
             over.set()
 
     def close(self) -> None:
-        """Let go of everything; whoever waits for a shard is told that it was dropped."""
-        self._dropped.set()
-        self._watching.cancel()
-        self._worker.close()
-        self._stage.close()
+        """Let go of everything; whoever waits for a shard is told that it was dropped. Once is enough."""
+        if not self._dropped.is_set():
+            self._dropped.set()
+            self._watching.cancel()
+            self._worker.close()
+            self._desk.post(self._close_stage)  # behind what is being put
+            logging.getLogger("probemill").removeHandler(self._kept)
 
     async def _put(self, attempt: Attempt) -> None:
         """Until it is there: what is in the way of it is told with every sign of life."""
         pauses = iter(PAUSES_S)
         pause = 0.0
         while True:
+            putting = asyncio.create_task(self._desk.do(lambda: self._stage.put(attempt)))
             try:
-                await self._desk.do(lambda: self._stage.put(attempt))
+                await self._first(putting)
+                putting.result()
             except OutputError as error:
                 self._trouble = str(error)
+                self._desk.post(self._open_again)
             else:
                 self._trouble = ""
                 return
+            finally:
+                putting.cancel()
             pause = next(pauses, pause)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._dropped.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._dropped.wait()
             self._look()
 
-    async def _first(self, over: asyncio.Event) -> None:
-        """Wait for the end of a shard. Raises Dropped if that comes first."""
-        waits = [asyncio.create_task(event.wait()) for event in (over, self._dropped)]
+    def _close_stage(self) -> None:
+        self._stage.close()
+
+    def _open_again(self) -> None:
+        """A folder may have been away, and be another one now."""
+        with suppress(EngineError):
+            stage = self._staging.open()
+            self._stage.close()
+            self._stage = stage
+
+    async def _first(self, task: "asyncio.Task[Any]") -> None:
+        """Wait for a task. Raises Dropped if that comes first."""
+        dropped = asyncio.create_task(self._dropped.wait())
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, dropped), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
-                wait.cancel()
+            dropped.cancel()
         self._look()
 
     async def _watch(self) -> None:
@@ -183,12 +202,23 @@ class ShardActor:
 
 
 class _Kept(logging.Handler):
-    def __init__(self, logs: deque[tuple[int, str]]) -> None:
+    """Warnings, for the driver to say; the first of many, and how many more there were."""
+
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._logs = logs
+        self._logs: list[tuple[int, str]] = []
+        self._more = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._logs.append((record.levelno, record.getMessage()))
+        if len(self._logs) < LOGS:
+            self._logs.append((record.levelno, record.getMessage()))
+        else:
+            self._more += 1
+
+    def taken(self) -> Logs:
+        logs, self._logs = self._logs, []
+        more, self._more = self._more, 0
+        return (*logs, (logging.WARNING, f"and {more} more lines")) if more else tuple(logs)
 
 
 def _unpacked(files: dict[str, bytes], folder: str) -> str:

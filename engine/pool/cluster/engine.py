@@ -39,7 +39,7 @@ class Member(Protocol):
     async def begin(self) -> Facts:
         """Once. It may take as long as the engine likes: a node may be busy."""
 
-    async def beat(self, lease: Lease) -> Pulse: ...
+    async def beat(self, lease: Lease | None) -> Pulse: ...
 
     async def scan(self, body: bytes) -> Outcome:
         """A shard's body."""

@@ -2,10 +2,20 @@
 
 Contract: what all holders together may be using at any moment is never above the budget. So a part that becomes smaller
 counts as before until its holder has said that it uses no more, and what a holder has that nobody can reach is free
-only when it is certain that it has stopped.
+only when it is certain that it has stopped. A holder is offered one part at a time, and settles it before the next.
 """
 
 from collections.abc import Hashable
+
+IDLE = 0.1  # of an equal part: what a holder keeps that has nothing to do
+
+
+def parts(budget: float, idle: int, busy: int, *, least: float = 0.0) -> tuple[float, float]:
+    """What an idle holder and a busy one are to have. Together they are the budget; nobody has less than `least`."""
+    if not busy:
+        return max(least, budget / max(1, idle)), 0.0
+    small = max(least, IDLE * budget / (idle + busy))
+    return small, max(least, (budget - idle * small) / busy)
 
 
 class Leases:
@@ -16,14 +26,14 @@ class Leases:
         self._held: dict[Hashable, float] = {}
         self._all_held = 0.0
 
-    def offer(self, holder: Hashable, holders: int) -> float:
-        """The part to be offered now: one of `holders` equal ones, or what of it nobody holds; 0 for nothing yet.
+    def offer(self, holder: Hashable, wanted: float) -> float:
+        """The part to be offered now: what is wanted, or what of it nobody else holds; 0 for nothing yet.
 
         It counts as held from now on.
         """
         held = self._held.get(holder, 0.0)
         free = self._budget - (self._all_held - held)
-        part = max(0.0, min(self._budget / max(1, holders), free))
+        part = max(0.0, min(wanted, free))
         self._hold(holder, max(held, part))
         return part
 

@@ -93,6 +93,7 @@ class _Actor:
         self.slots: set[_Slot] = set()
         self.out = 0
         self.alone = False
+        self.stopped = False
         self.given_at = now
 
 
@@ -157,6 +158,10 @@ class Shards:
             elif not slot.leaving:
                 slot.actor.queues[zone].put(slot)
 
+    def resize(self, actor: int, window: int) -> None:
+        """Another window for an actor."""
+        self._actors[actor].window = window
+
     def end(self) -> None:
         """No more targets will be added."""
         self._ended = True
@@ -174,6 +179,10 @@ class Shards:
             if (shard := self._next(self._actors[actor], now)) is not None:
                 yield actor, shard
                 heappush(asking, (self._actors[actor].out, actor))
+
+    def stop(self, actor: int) -> None:
+        """Give an actor nothing more; what it has, it has until it leaves."""
+        self._actors[actor].stopped = True
 
     def done(self, actor: int, number: int) -> None:
         """An actor has done a shard."""
@@ -218,7 +227,7 @@ class Shards:
     # -- how it is done
 
     def _next(self, it: _Actor, now: float) -> Shard | None:
-        if it.alone:
+        if it.alone or it.stopped:
             return None
         if it.out < it.window:
             self._inherit(it)

@@ -1,8 +1,6 @@
 """What a driver and its actors say to each other. All of it can be pickled; rows are never among it."""
 
-from typing import Annotated
-
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from engine.model import DatabaseRef, Reason, ScanConfig
 from engine.services import Row
@@ -11,9 +9,11 @@ from engine.state.records import Manifest
 from engine.targets.prefixes import AddressFilter
 
 LEASE_S = 10.0  # for an actor that hears nothing from its driver; then it drops everything
-SILENT_S = 2 * LEASE_S  # for a driver that hears nothing from an actor: by then the actor has dropped everything
+SILENT_S = 2 * LEASE_S + 5.0  # for a driver that hears nothing from an actor: by then the actor has dropped everything
 
-Percent = Annotated[float, Meta(ge=0, le=100)]
+
+Logs = tuple[tuple[int, str], ...]
+"""Level, text."""
 
 
 class Supplies(Struct, frozen=True):
@@ -64,13 +64,13 @@ class Pulse(Struct, frozen=True):
     """An actor's sign of life. done: targets since its start, also of shards that are not whole yet.
 
     inflight: conversations now; in use of its lease. trouble: why a segment cannot be put, or nothing.
-    logs: what it had to say since the last pulse: level, text.
+    logs: what it had to say since it was last asked.
     """
 
     done: int
     inflight: int
     trouble: str = ""
-    logs: tuple[tuple[int, str], ...] = ()
+    logs: Logs = ()
 
 
 class Outcome(Struct, frozen=True):
@@ -79,3 +79,4 @@ class Outcome(Struct, frozen=True):
     manifest: Manifest
     tally: dict[str, int]
     ended: Reason | None = None
+    logs: Logs = ()

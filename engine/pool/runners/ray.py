@@ -1,9 +1,10 @@
 """Actors on the nodes of a Ray cluster (extra `ray`): how they are started, asked and ended.
 
 Contract: the driver's process has its signals, its standard streams and its end for itself, whatever Ray does with
-those of its own. Calls that may wait for ever (a head that is gone) are made in threads nobody waits for. An actor's
+those of its own. Calls that may wait for ever (a head that is gone) are made in a thread nobody waits for. An actor's
 code is imported on its node, so probemill has to be installed there; what it needs beyond code comes through Ray's
-object store, once for each node. Without an address a Ray of this machine alone is started, and ended with the scan.
+object store, once for each node. Without an address a Ray of this machine alone is started, and ended with the scan;
+it listens on every address of the machine, as Ray does, and so lets nobody in who does not have the token of that scan.
 No other file imports Ray.
 """
 
@@ -11,10 +12,13 @@ import asyncio
 import atexit
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from secrets import token_hex
 from typing import Any
 
 from engine.errors import ConfigError, EngineError
@@ -24,19 +28,23 @@ from engine.pool.cluster.actor import ShardActor
 from engine.pool.cluster.engine import Answer, Gone, Node, Silent
 from engine.pool.cluster.settings import ClusterSettings
 from engine.pool.cluster.words import Facts, Lease, Outcome, Pulse, Setup, Supplies
+from engine.pool.worker import have_process
 from engine.text import first_line
-from engine.threads import in_thread
+from engine.threads import Desk
 from matcher import MatcherError
 
 OPEN_S = 60.0  # for a cluster to take us in
+ANSWER_S = 5.0  # for anybody to answer at its address
 CLOSE_S = 5.0
 KILL_S = 2.0
 GRACE = {  # our own process outlives its cluster for long enough to say so, and to deliver what is committed
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # standard output is for rows: none of the lines that Ray prints there
 }
 LOCAL = {"include_dashboard": False, "object_store_memory": 256 << 20}  # of a Ray that is started for one scan
+SHORT = "/tmp"  # where such a Ray has its files: their sockets' paths have little room
 RESERVED = {"address", "log_to_driver", "logging_level", "runtime_env"}  # what ray.init is told here
 
 
@@ -47,10 +55,11 @@ class Actor:
         self._actor: ShardActor | None = None
 
     async def begin(self, setup: Setup, supplies: Supplies) -> Facts:
+        have_process()
         self._actor = ShardActor(setup, supplies)
         return self._actor.facts
 
-    async def beat(self, lease: Lease) -> Pulse:
+    async def beat(self, lease: Lease | None) -> Pulse:
         assert self._actor is not None
         return self._actor.beat(lease)
 
@@ -78,23 +87,28 @@ class RayEngine:
             )
         if taken := sorted(settings.init.keys() & RESERVED):
             raise ConfigError(f"--ray-options: init.{taken[0]} is not for the file to say")
-        for name, value in GRACE.items():
+        alone = {} if self._address else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}
+        for name, value in (GRACE | alone).items():
             os.environ.setdefault(name, value)
         with extra("--runner ray", "ray"):
             import ray
 
         self._ray = ray
         self._supplies: Any = None
+        self._desk = Desk()  # one thread for as long as we live: a Ray of our own dies with the thread that started it
         self._wanted = 0.0
         self._opened = self._lost = False
+        self._folder = ""  # of a Ray of our own
 
     async def open(self, supplies: Supplies | None) -> None:
         """Join the cluster. Raises EngineError."""
+        await self._knock()
         try:
-            await asyncio.wait_for(in_thread(self._join), OPEN_S)
+            async with asyncio.timeout(OPEN_S):
+                await self._desk.do(self._join)
             self._opened = True
             if supplies is not None:
-                self._supplies = await in_thread(lambda: self._ray.put(supplies))
+                self._supplies = await self._desk.do(lambda: self._ray.put(supplies))
         except TimeoutError:
             self._lost = True
             raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
@@ -107,7 +121,7 @@ class RayEngine:
 
     async def nodes(self) -> list[Node]:
         self._lost = True  # until somebody has answered
-        found = await in_thread(self._ray.nodes)
+        found = await self._desk.do(self._ray.nodes)
         self._lost = False
         return [
             Node(
@@ -131,7 +145,8 @@ class RayEngine:
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": self._at(node)}
         if self._settings.runtime_env:
             options["runtime_env"] = self._settings.runtime_env
-        answer: Answer = await _asked(self._ray, self._ray.remote(question).options(**options).remote(self._supplies))
+        asked = self._ray.remote(_answer).options(**options).remote(question, self._supplies)
+        answer: Answer = await _asked(self._ray, asked)
         return answer
 
     def want(self, cpus: float) -> None:
@@ -146,14 +161,28 @@ class RayEngine:
             atexit.unregister(self._ray.shutdown)
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(in_thread(self._leave), CLOSE_S)
+            async with asyncio.timeout(CLOSE_S):
+                await self._desk.do(self._leave)
 
     # -- how it is done
+
+    async def _knock(self) -> None:
+        """Raises EngineError where nobody is at the address: Ray would try for a minute."""
+        host, colon, port = self._address.rpartition(":")
+        if not colon or not port.isdecimal():
+            return
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, OverflowError, TimeoutError):
+            raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
+        writer.close()
 
     def _join(self) -> None:
         settings = dict(self._settings.init)
         if not self._address:
-            settings = LOCAL | settings
+            self._folder = tempfile.mkdtemp(prefix="probemill-", dir=SHORT)
+            settings = LOCAL | {"_temp_dir": self._folder} | settings
         self._ray.init(
             address=self._address or "local",
             log_to_driver=False,
@@ -169,6 +198,8 @@ class RayEngine:
             with suppress(Exception):
                 request_resources(num_cpus=0)
         self._ray.shutdown()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _at(self, node: Node) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -190,7 +221,7 @@ class RayMember:
         facts: Facts = await self._told(self._actor.begin.remote(self._setup, self._supplies))
         return facts
 
-    async def beat(self, lease: Lease) -> Pulse:
+    async def beat(self, lease: Lease | None) -> Pulse:
         pulse: Pulse = await self._told(self._actor.beat.remote(lease))
         return pulse
 
@@ -214,6 +245,11 @@ class RayMember:
         if not self._ended:
             self._ended = True
             _aside(lambda: self._ray.kill(self._actor))
+
+
+def _answer(question: Callable[[Supplies], Answer], supplies: Supplies) -> Answer:
+    """On a node."""
+    return question(supplies)
 
 
 def _aside(job: Callable[[], object]) -> None:

@@ -1,0 +1,293 @@
+"""The actors of a run: started on the nodes there are, given leases each second, watched, buried and replaced.
+
+Contract: `joined` is called for an actor that is ready and has a lease; `lost` when nothing more may be given to it;
+`ended`, once, when it is certain that it contacts nobody any more, so that others may have what it had: at once where
+it has ended or its node is gone, else when it must have dropped everything by itself (words.SILENT_S). Only who answers
+counts: an actor that a busy node has no room for holds nothing up. What the actors together were told they may use is
+never above what the config allows.
+"""
+
+import asyncio
+import logging
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from engine import __version__
+from engine.errors import EngineError
+from engine.model import ScanConfig
+from engine.pool.cluster.engine import Engine, Gone, Member, Node, Silent
+from engine.pool.cluster.leases import Leases, parts
+from engine.pool.cluster.settings import ClusterSettings
+from engine.pool.cluster.words import SILENT_S, Facts, Lease, Logs, Pulse, Setup
+from engine.state.attempt import Staging
+from matcher import MatcherError
+
+log = logging.getLogger("probemill.cluster")
+
+BEAT_S = 1.0  # from one lease to the next
+NODES_S = 1.0  # from one look at the nodes to the next
+HEAD_S = 20.0  # for the cluster to say which nodes it has
+START_S = 600.0  # for an actor to be ready; its node may be busy, or compile a database
+LOOK_S = 0.25  # from one look at a silent actor's node to the next
+MAX_STARTS = 3  # of a node in a row that fail; then it is left alone for a while
+REST_S = 60.0
+IDLE_BEATS = 2  # without anything to do, until an actor gives up most of its leases
+SLOWING = 0.8  # what remains of a speed after a second that was slower
+
+Begin = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+"""Runs a job of the run's; what it raises ends the run."""
+
+
+class Actor:
+    """facts: once it is ready. heard_at: when the last beat was sent that it answered, monotonic.
+
+    speed: conversations that it begins in a second, about: what it did in the best of the last seconds.
+    """
+
+    def __init__(self, number: int, node: Node, member: Member) -> None:
+        self.number = number
+        self.node = node
+        self.member = member
+        self.facts: Facts | None = None
+        self.pulse = Pulse(0, 0)
+        self.joined = False
+        self.lost = False
+        self.heard_at = time.monotonic()
+        self.speed = 0.0
+        self._felt_at = self.heard_at
+        self.idle_beats = 0
+
+    def feel(self, pulse: Pulse, now: float) -> None:
+        """A sign of life. now: monotonic."""
+        begun = pulse.done + pulse.inflight - self.pulse.done - self.pulse.inflight
+        self.speed = max(begun / max(0.1, now - self._felt_at), self.speed * SLOWING)
+        self._felt_at = now
+        self.pulse = pulse
+
+    def __str__(self) -> str:
+        pid = f", pid {self.facts.pid}" if self.facts else ""
+        return f"actor {self.number} (node {self.node.address}{pid})"
+
+
+class Crew:
+    """config.workers: actors; 0 for as many as there is room for. nodes: that are alive."""
+
+    def __init__(
+        self,
+        config: ScanConfig,
+        settings: ClusterSettings,
+        engine: Engine,
+        staging: Staging,
+        begin: Begin,
+        *,
+        joined: Callable[[Actor], None],
+        felt: Callable[[Actor], None],
+        is_busy: Callable[[Actor], bool],
+        lost: Callable[[Actor], None],
+        ended: Callable[[Actor, bool], None],
+    ) -> None:
+        """felt: called with each sign of life. is_busy: whether there is something that an actor has not done.
+
+        ended: also told whether what the actor was given may be the cause.
+        """
+        self.nodes: list[Node] = []
+        self.actors: dict[int, Actor] = {}
+        self.growing = True  # whether actors are started
+        self._config = config
+        self._settings = settings
+        self._engine = engine
+        self._staging = staging
+        self._begin = begin
+        self._joined = joined
+        self._felt = felt
+        self._is_busy = is_busy
+        self._lost = lost
+        self._ended = ended
+        self._rate = Leases(config.rate)
+        self._inflight = Leases(config.max_inflight)
+        self._started = 0
+        self._failed: Counter[str] = Counter()  # starts in a row, by node
+        self._resting: dict[str, float] = {}  # nodes to be left alone until then
+        self._said: set[tuple[str, str]] = set()  # of nodes where no scan is possible
+
+    async def work(self) -> None:
+        """Until cancelled. Raises EngineError when the cluster does not answer any more."""
+        if self._config.workers:
+            self._engine.want(self._config.workers * self._settings.cpus_per_actor)
+        while True:
+            try:
+                async with asyncio.timeout(HEAD_S):
+                    self.nodes = await self._engine.nodes()
+            except (EngineError, TimeoutError):
+                raise EngineError(
+                    f"the cluster at {self._engine.name} no longer answers; what is committed is safe: start it again, "
+                    "and go on with --resume"
+                ) from None
+            alive = {node.id for node in self.nodes}
+            for actor in [actor for actor in self.actors.values() if actor.node.id not in alive]:
+                self.bury(actor, "its node is gone", blamed=False)
+            if self.growing:
+                self._start_missing()
+            await asyncio.sleep(NODES_S)
+
+    @staticmethod
+    def tell(actor: Actor, logs: Logs) -> None:
+        """What an actor has to say."""
+        for level, text in logs:
+            log.log(level, "%s: %s", actor, text)
+
+    def close(self) -> None:
+        for actor in self.actors.values():
+            actor.member.end()
+
+    def bury(self, actor: Actor, why: str, *, blamed: bool) -> None:
+        """It contacts nobody any more, for certain."""
+        if self.actors.pop(actor.number, None) is None:
+            return
+        if not actor.lost:
+            log.warning("%s has ended (%s)", actor, why)
+        actor.lost = True
+        actor.member.end()
+        self._rate.end(actor.number)
+        self._inflight.end(actor.number)
+        if actor.joined:
+            self._ended(actor, blamed)
+
+    def lose_sight(self, actor: Actor, why: str) -> None:
+        """It cannot be reached, and may go on for a while."""
+        if actor.lost:
+            return
+        actor.lost = True
+        actor.member.end()
+        log.warning("%s cannot be reached (%s)", actor, why or f"no sign of life for {SILENT_S:.0f} s")
+        if actor.joined:
+            self._lost(actor)
+        self._begin(self._bury_later(actor))
+
+    async def _bury_later(self, actor: Actor) -> None:
+        """By SILENT_S after a beat that it answered it has dropped everything; `work` sees when its node is gone."""
+        while actor.number in self.actors and time.monotonic() < actor.heard_at + SILENT_S:
+            await asyncio.sleep(LOOK_S)
+        self.bury(actor, "", blamed=True)
+
+    # -- starting
+
+    def _start_missing(self) -> None:
+        """Actors wherever there is room, spread over the nodes, until there are as many as are wanted."""
+        now = time.monotonic()
+        room = {
+            node.id: int(node.cpus / self._settings.cpus_per_actor)
+            for node in self.nodes
+            if self._resting.get(node.id, 0.0) < now
+        }
+        running = Counter(actor.node.id for actor in self.actors.values())
+        wanted = self._config.workers or sum(room.values())
+        nodes = {node.id: node for node in self.nodes}
+        while running.total() < wanted:
+            free = [(running[name], name) for name, most in room.items() if running[name] < most]
+            if not free:
+                return
+            _, name = min(free)
+            running[name] += 1
+            self._start(nodes[name], min(room[name], wanted))
+
+    def _start(self, node: Node, neighbours: int) -> None:
+        self._started += 1
+        setup = Setup(self._started, self._config, self._staging, neighbours)
+        actor = self.actors[self._started] = Actor(self._started, node, self._engine.start(node, setup))
+        self._begin(self._attend(actor))
+
+    async def _attend(self, actor: Actor) -> None:
+        """From its start to its end: whatever it takes to be ready, then a lease each second."""
+        try:
+            async with asyncio.timeout(START_S):
+                actor.facts = await actor.member.begin()
+            _compare(actor.facts)
+        except (EngineError, MatcherError, TimeoutError) as error:
+            self._failed_to_start(actor, error)
+            return
+        actor.heard_at = time.monotonic()
+        self._failed.pop(actor.node.id, None)
+        while not actor.lost:
+            await self._beat(actor)
+            await asyncio.sleep(BEAT_S)
+
+    def _failed_to_start(self, actor: Actor, error: Exception) -> None:
+        name = actor.node.id
+        self._failed[name] += 1
+        if not isinstance(error, Gone | Silent) or self._failed[name] >= MAX_STARTS:
+            self._resting[name] = time.monotonic() + REST_S
+            why = str(error) or "it was not ready in time"
+            if (name, why) not in self._said:
+                self._said.add((name, why))
+                log.warning("node %s: no scan there for now: %s", actor.node.address, why)
+        actor.lost = True  # which is no news of an actor that nobody has met
+        self.bury(actor, "", blamed=False)
+
+    # -- leases
+
+    async def _beat(self, actor: Actor) -> None:
+        lease = self._offer(actor)
+        sent_at = time.monotonic()
+        try:
+            async with asyncio.timeout(SILENT_S):
+                pulse = await actor.member.beat(lease)
+        except (Silent, TimeoutError) as error:
+            self.lose_sight(actor, str(error))
+            return
+        except Gone as error:
+            self.bury(actor, str(error), blamed=not error.node)
+            return
+        except EngineError as error:  # it has dropped everything, and tells us so
+            self.bury(actor, str(error), blamed=False)
+            return
+        actor.heard_at = sent_at
+        if lease is not None:
+            self._rate.settle(actor.number, lease.rate)
+            self._inflight.settle(actor.number, max(lease.inflight, pulse.inflight))
+        if pulse.trouble and pulse.trouble != actor.pulse.trouble:
+            log.warning("%s: %s; trying again until it can be put", actor, pulse.trouble)
+        self.tell(actor, pulse.logs)
+        actor.feel(pulse, sent_at)
+        if actor.lost:
+            return
+        if lease is not None and not actor.joined:
+            actor.joined = True
+            self._joined(actor)
+        if actor.joined:
+            self._felt(actor)
+
+    def _offer(self, actor: Actor) -> Lease | None:
+        """A part of what there is, small for who has nothing to do; None while others have not given up theirs."""
+        config = self._config
+        actor.idle_beats = 0 if self._is_busy(actor) else actor.idle_beats + 1
+        ready = [other for other in self.actors.values() if other.facts is not None and not other.lost]
+        busy = sum(other.idle_beats < IDLE_BEATS for other in ready)
+        is_idle = actor.idle_beats >= IDLE_BEATS
+        small, large = parts(config.rate, len(ready) - busy, busy)
+        rate = self._rate.offer(actor.number, small if is_idle else large) if config.rate else 0.0
+        inflight = 0
+        if config.max_inflight:  # of which nobody can have less than one
+            small, large = parts(config.max_inflight, len(ready) - busy, busy, least=1.0)
+            inflight = int(self._inflight.offer(actor.number, int(small if is_idle else large)))
+        if (config.rate and not rate) or (config.max_inflight and not inflight):
+            self._rate.settle(actor.number, 0.0)
+            self._inflight.settle(actor.number, 0.0)
+            return None
+        return Lease(rate, inflight)
+
+
+def _compare(facts: Facts) -> None:
+    """Raises EngineError for an actor whose answers might not be ours."""
+    if (facts.version, _minor(facts.python)) != (__version__, _minor(platform.python_version())):
+        raise EngineError(
+            f"it has probemill {facts.version} on Python {facts.python}, and here is {__version__} "
+            f"on {platform.python_version()}; install the same"
+        )
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
