@@ -35,6 +35,7 @@ from engine.state.journal import read_journal
 from engine.state.records import summed
 
 GIVE_UP_S = 180.0  # whatever takes longer hangs
+COMES_S = 60.0  # for what is to come of a disturbance
 LEFT_S = 30.0  # for actors to be gone when their run is over; Ray takes its time to kill one that is stopped
 LOOK_S = 0.05
 FIRST = 0.7  # of the targets, which a command is given at once; the others when somebody waits for its end
@@ -116,11 +117,12 @@ class Scan:
         self.release()
         self._feeder.join()
 
-    def until(self, condition: Callable[[], bool]) -> None:
+    def until(self, condition: Callable[[], bool], limit_s: float = COMES_S) -> None:
         """Wait for something that is to come while the command runs. Raises RuntimeError when it does not."""
-        wait_for(lambda: condition() or self.process.poll() is not None)
+        wait_for(lambda: condition() or self.process.poll() is not None, limit_s)
         if not condition():
-            raise RuntimeError(f"ended with {self.process.poll()}: {self._scene.said}")
+            code = self.process.poll()
+            raise RuntimeError(f"{'in vain' if code is None else f'ended with {code}'}: {self._scene.said}")
 
     def wait(self) -> int:
         """For its end, with all of its input. -> exit code"""
@@ -265,18 +267,14 @@ class Scene:
                 return 1 + len(self.ground.actors())
             return len(self.ground.actors())
 
-        until = time.monotonic() + LEFT_S
-        while left() and time.monotonic() < until:
-            time.sleep(LOOK_S)
+        wait_for(lambda: not left(), LEFT_S)
         return left()
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = GIVE_UP_S) -> None:
-    """Raises TimeoutError."""
+def wait_for(condition: Callable[[], bool], limit_s: float) -> None:
+    """Until then, or until so much time has passed."""
     until = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > until:
-            raise TimeoutError(f"not within {limit_s:.0f} s")
+    while not condition() and time.monotonic() < until:
         time.sleep(LOOK_S)
 
 

@@ -25,7 +25,7 @@ from bench.cluster_arena import Ground, Scene
 from bench.farm import DATABASE, farm
 from bench.object_store import ObjectStore, object_store
 
-TARGETS, RATE = 3000, 800
+TARGETS, RATE = 3000, 400
 NODES = 3
 PACE = ("--rate", str(RATE))  # several seconds: what is to happen in the middle finds one
 HOLD_S = 0.1  # long enough for everything that is allowed at once to come at once
