@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.object_store import free_port
@@ -63,13 +63,13 @@ class RayCluster:
     def ip(self, node: int) -> str:
         return f"{self._network}.{10 + node}"
 
-    def add(self, resources: str = "{}") -> int:
+    def add(self, resources: str = "{}", prefix: Sequence[str] = ()) -> int:
         """Start another node, the head first; when it is up, its number. One at a time: Ray's ports are found by trial.
 
-        resources: JSON, as `ray start --resources` has it.
+        resources: JSON, as `ray start --resources` has it. prefix: of its command, such as one that sets a limit first.
         """
         node = self._nodes
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats"]
+        command = [*prefix, str(Path(sys.executable).with_name("ray")), "start", "--disable-usage-stats"]
         command += [f"--node-ip-address={self.ip(node)}", f"--num-cpus={self._cpus}", f"--resources={resources}"]
         command += [f"--object-store-memory={OBJECTS}"]
         if node == 0:

@@ -13,7 +13,9 @@ from engine.conversation.context import scan_context
 from engine.databases import shared_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
+from engine.pool.cluster.check import check
 from engine.pool.cluster.settings import ClusterSettings, read_settings
+from engine.pool.cluster.verdicts import NodeReport, Verdict, worst
 from engine.pool.cluster.words import Outcome
 from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.runners import Runner, deadline
@@ -78,6 +80,23 @@ def make_cluster_runner(config: ScanConfig, cluster: Cluster, staging: Staging) 
     """
     _check(config)
     return ClusterRunner(config, cluster.settings, cluster.engine, staging)
+
+
+class ClusterReport(Struct, frozen=True):
+    """What was found on the nodes of a cluster. verdict: the worst of all findings."""
+
+    verdict: Verdict
+    nodes: list[NodeReport]
+
+
+async def check_cluster(cluster: Cluster, config: ScanConfig, staging: Staging | None = None) -> ClusterReport:
+    """What would go wrong on the nodes of a cluster; nothing is scanned. staging: where segments are to be put.
+
+    Raises as `make_cluster_runner` does, and EngineError where no cluster answers.
+    """
+    _check(config)
+    reports = await check(cluster.engine, cluster.settings, config, staging)
+    return ClusterReport(worst(reports), reports)
 
 
 async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncIterator[ServiceResult]:

@@ -20,7 +20,7 @@ QUERIES: list[str] = [target["expr"] for panel in PANELS for target in panel["ta
 LEFT_OUT: set[str] = set()  # metrics that the dashboard does not show on purpose
 SCRAPED = {"instance", "job"}  # labels that Prometheus adds
 WIDTH = 24
-UNITS = {"short", "cps", "ms", "Bps", "percentunit"}
+UNITS = {"short", "cps", "ms", "s", "Bps", "percentunit"}
 WORDS = {"sum", "by", "rate", "increase", "topk", "or", "vector"}  # of PromQL
 
 

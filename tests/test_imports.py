@@ -25,11 +25,12 @@ GROUND = {
     "databases": "services",
 }
 WINGS = {
-    "cli": "api run offline targets state results post conversation",
+    "cli": "api run offline forecast targets state results post conversation",
     "arrow": "api offline results conversation",
     "api": "pool targets state results post conversation transports",
     "run": "pool targets state results",
     "offline": "targets state results conversation",
+    "forecast": "",
     "pool": "targets state post conversation transports",
     "targets": "state",
     "state": "results",
@@ -72,6 +73,7 @@ WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subproce
 PURE = {
     "": "errors model text unpack",
     "conversation": "driver fingerprint plan scan timing trace",
+    "forecast": "constants forecast load",
     "offline": "answers checked faults nmap_rows questions reading records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pseudo turns",

@@ -19,9 +19,10 @@ from loopback import Farm, config, database_file, greeting_after, scan
 from prometheus_client import CollectorRegistry, generate_latest
 
 from engine.cli.main import cli
-from engine.cli.metrics import PREFIX, TALLY, RunMetrics, serve_metrics, snapshot
+from engine.cli.metrics import NODES, PREFIX, TALLY, RunMetrics, serve_metrics, snapshot
 from engine.cli.options import Endpoint
 from engine.errors import ConfigError
+from engine.pool.runners import NodeStatus
 
 OPERATIONS = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 COUNTS = {
@@ -39,6 +40,11 @@ COUNTS = {
     "of no known kind": 1,
 }
 
+NODE_STATUSES = [
+    NodeStatus("10.0.0.1", "", 2, 40, 30, 500, 0.4, 1024),
+    NodeStatus("10.0.0.2", "dmz", 0, 0, 0, 7, 0.0, 0, 2),
+]
+
 
 def run(**changed: object) -> Any:
     facts = {
@@ -50,6 +56,7 @@ def run(**changed: object) -> Any:
         "outstanding": lambda: [4, 7],
         "behind": lambda: {"parquet:/lake": 2},
         "restarts": lambda: 1,
+        "nodes": lambda: NODE_STATUSES,
     }
     return SimpleNamespace(**{**facts, **changed})
 
@@ -81,7 +88,23 @@ def test_text() -> None:
         "probemill_connections_total": 12,
         "probemill_conversation_milliseconds_total": 900,
         "probemill_starved_total": 4,
+        'probemill_node_actors{node="10.0.0.1"}': 2,
+        'probemill_node_actors{node="10.0.0.2"}': 0,
+        'probemill_node_outstanding{node="10.0.0.1"}': 40,
+        'probemill_node_outstanding{node="10.0.0.2"}': 0,
+        'probemill_node_inflight{node="10.0.0.1"}': 30,
+        'probemill_node_inflight{node="10.0.0.2"}': 0,
+        'probemill_node_done{node="10.0.0.1"}': 500,
+        'probemill_node_done{node="10.0.0.2"}': 7,
+        'probemill_node_silent_seconds{node="10.0.0.1"}': 0.4,
+        'probemill_node_silent_seconds{node="10.0.0.2"}': 0,
     }
+
+
+def test_without_a_cluster_there_are_no_nodes() -> None:
+    alone = run(nodes=list)
+    assert not [name for name in text_of(alone) if "node" in name]
+    assert "nodes" not in snapshot(alone)
 
 
 def test_hostile_labels_are_escaped() -> None:
@@ -96,6 +119,8 @@ def test_every_metric_is_documented() -> None:
     for metric, label, _ in TALLY.values():
         assert f"`{PREFIX}{metric}_total" in text
         assert not label or f"{{{label}}}" in text
+    for metric, _ in NODES.values():
+        assert f"`{PREFIX}{metric}{{node}}`" in text
 
 
 def test_snapshot() -> None:
@@ -111,6 +136,16 @@ def test_snapshot() -> None:
         "restarts": 1,
         "outstanding": [4, 7],
         "sinks_behind": {"parquet:/lake": 2},
+        "nodes": [
+            {
+                **{"node": "10.0.0.1", "zones": "", "actors": 2, "given": 40, "inflight": 30, "done": 500},
+                **{"silent_s": 0.4, "descriptors": 1024, "lost": 0},
+            },
+            {
+                **{"node": "10.0.0.2", "zones": "dmz", "actors": 0, "given": 0, "inflight": 0, "done": 7},
+                **{"silent_s": 0.0, "descriptors": 0, "lost": 2},
+            },
+        ],
         "verdict": {"hardmatched": 7, "incomplete": 2},
         "reason": {"timeout": 2},
         "engine": {"compile": 1},

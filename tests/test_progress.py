@@ -9,11 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from engine.cli.progress import LiveLine, rate, status_line, summary_table
+from engine.cli.progress import LiveLine, NodeTable, nodes_summary, plain, rate, status_line, summary_table
 from engine.cli.stderr import Stderr
+from engine.pool.runners import NodeStatus
 
 
-def run(read: int = 0, *, ended: bool = False, behind: int = 0, **tally: int) -> Any:
+def run(
+    read: int = 0, *, ended: bool = False, behind: int = 0, unsettled: int = 0, nodes: Any = (), **tally: int
+) -> Any:
     """A run as far as it can be seen, with one sink; tally names with `__` for `:`."""
     counts = Counter({name.replace("__", ":"): count for name, count in tally.items()})
     rows = sum(count for name, count in counts.items() if name.startswith("verdict:"))
@@ -22,6 +25,8 @@ def run(read: int = 0, *, ended: bool = False, behind: int = 0, **tally: int) ->
         collector=collector,
         read=read,
         in_flight=read - rows,
+        done=rows + unsettled,
+        nodes=lambda: list(nodes),
         input_ended=ended,
         started=time.monotonic(),
         behind=lambda: {"delta:/lake": behind},
@@ -47,6 +52,46 @@ def test_once_the_input_has_ended() -> None:
     )
     line = status_line(seen, 100.0)
     assert line == "1,500 done of 3,000  100/s  1,500 in flight  1,000 identified  100 reset  400 timeout  15 s left"
+
+
+NODES = [
+    NodeStatus("10.0.0.1", "", 2, 4000, 1200, 9000, 0.4, 1024),
+    NodeStatus("10.0.0.2", "dmz", 1, 10, 5, 100, 12.0, 1024, 3),
+    NodeStatus("10.0.0.3", "", 0, 0, 0, 50, 0.0, 0, 2),
+]
+
+
+def test_what_is_done_on_a_cluster() -> None:
+    """Counts before it is committed; nodes that are gone do not count as nodes."""
+    seen = run(500, ended=True, unsettled=200, nodes=NODES, verdict__hardmatched=100)
+    line = status_line(seen, 100.0)
+    assert line == "300 done of 500  100/s  200 in flight  100 identified  2 nodes, 3 actors  2 s left"
+    assert "1 node, 2 actors" in status_line(run(1, nodes=NODES[:1]), 0.0)
+
+
+def test_a_table_of_nodes() -> None:
+    """A line for each node, with its speed since the last look."""
+    seen = run(1, nodes=NODES)
+    seen.started = time.monotonic() - 100.0
+    looks = NodeTable(seen)
+    first = [line.split() for line in plain(looks.look()).splitlines()]  # type: ignore[arg-type]
+    assert first[0] == ["node", "zones", "actors", "given", "in", "flight", "done", "per", "second", "silent", "lost"]
+    assert first[1] == ["10.0.0.1", "2", "4,000", "1,200", "9,000", "90", "0.4", "s", "0"]
+    assert first[2] == ["10.0.0.2", "dmz", "1", "10", "5", "100", "1", "12.0", "s", "3"]
+    again = [line.split() for line in plain(looks.look()).splitlines()]  # type: ignore[arg-type]
+    assert [line[-4] for line in again[1:]] == ["0", "0", "0"]
+
+
+def test_no_cluster_no_table() -> None:
+    assert NodeTable(run(1)).look() is None
+    assert nodes_summary(run(1)) is None
+
+
+def test_a_summary_of_nodes() -> None:
+    """What each has done, those too that are gone."""
+    lines = [line.split() for line in plain(nodes_summary(run(1, nodes=NODES))).splitlines()]  # type: ignore[arg-type]
+    assert lines[0] == ["3", "nodes"]
+    assert lines[2:] == [["10.0.0.1", "9,000", "0"], ["10.0.0.2", "dmz", "100", "3"], ["10.0.0.3", "50", "2"]]
 
 
 def test_no_rate_no_promise() -> None:

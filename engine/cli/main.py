@@ -13,10 +13,12 @@ from typing import NoReturn
 import click
 
 from engine import __version__
+from engine.cli.cluster import cluster_group
 from engine.cli.compact import compact_command
 from engine.cli.convert import convert_command
 from engine.cli.db import db_group
 from engine.cli.match import match_command
+from engine.cli.plan import plan_command
 from engine.cli.scan import scan_command
 from engine.cli.schema import schema_command
 from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
@@ -42,8 +44,10 @@ cli.add_command(match_command)
 cli.add_command(compact_command)
 cli.add_command(convert_command)
 cli.add_command(db_group)
+cli.add_command(plan_command)
 cli.add_command(schema_command)
 cli.add_command(state_command)
+cli.add_command(cluster_group)
 
 
 def main() -> NoReturn:
@@ -54,34 +58,42 @@ def main() -> NoReturn:
         cli.main(prog_name="probemill", standalone_mode=False)
     except (click.exceptions.Abort, Interrupted):
         os.write(2, LINE)
-        _leave_at_once()
+        _leave_at_once(INTERRUPTED)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        _leave(done.exit_code)
     except SystemExit as done:
         if done.code == INTERRUPTED:
-            _leave_at_once()
-        raise
+            _leave_at_once(INTERRUPTED)
+        _leave(done.code if isinstance(done.code, int) else bool(done.code))
     except (BrokenPipeError, SinkClosed):
         _silence_stdout()
     except (EngineError, MatcherError) as error:
         click.echo(f"probemill: {shown(str(error))}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError | InputError | MatcherError) else 1)
+        _leave(2 if isinstance(error, ConfigError | InputError | MatcherError) else 1)
     except OSError as error:  # of the process itself: descriptors, memory, a full disk behind standard output
         with suppress(OSError):
             click.echo(shown(f"probemill: {error.filename or 'system'}: {error.strerror or error}"), err=True)
         _silence_stdout()
-        sys.exit(1)
-    sys.exit(0)
+        _leave(1)
+    _leave(0)
 
 
-def _leave_at_once() -> NoReturn:
+def _leave(code: int) -> NoReturn:
+    """Where Ray was used, its threads are not met again: once a cluster is lost they crash an interpreter that ends."""
+    if "ray" in sys.modules:
+        _leave_at_once(code)
+    sys.exit(code)
+
+
+def _leave_at_once(code: int) -> NoReturn:
     """Threads that still compile or write are not waited for."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-    os._exit(INTERRUPTED)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _open_standard_streams() -> None:

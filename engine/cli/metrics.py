@@ -1,13 +1,14 @@
 """Prometheus metrics of a run: read from the tally when somebody asks, so that counting costs the run nothing more.
 
 Tally names are `kind:label` (`verdict:hardmatched`, `sent:GetRequest`) or a bare word (`bytes`). `TALLY` says how each
-kind is shown; one table serves the metrics endpoint, the snapshot and docs/operations.md.
+kind is shown, `NODES` what is shown of each node; they serve the metrics endpoint and docs/operations.md.
 """
 
 from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
+from msgspec import to_builtins
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -27,6 +28,16 @@ TALLY = MappingProxyType(  # tally kind -> (metric, label, help)
         "connections": ("connections", "", "TCP connections made"),
         "waited_ms": ("conversation_milliseconds", "", "time that finished conversations took, summed"),
         "starved": ("starved", "", "times the machine had no socket or port to give"),
+    }
+)
+
+NODES = MappingProxyType(  # field of a NodeStatus -> (metric, help); on a cluster
+    {
+        "actors": ("node_actors", "actors of a node"),
+        "given": ("node_outstanding", "targets given to a node's actors, not yet done"),
+        "inflight": ("node_inflight", "conversations of a node"),
+        "done": ("node_done", "targets that a node's actors have done, committed or not"),
+        "silent_s": ("node_silent_seconds", "since the last sign of life of the node's most silent actor"),
     }
 )
 
@@ -55,6 +66,12 @@ class RunMetrics:
         for sink, count in run.behind().items():
             behind.add_metric([sink], count)
         yield behind
+        nodes = run.nodes()
+        for field, (metric, text) in NODES.items() if nodes else ():
+            gauge = GaugeMetricFamily(PREFIX + metric, text, labels=["node"])
+            for node in nodes:
+                gauge.add_metric([node.node], getattr(node, field))
+            yield gauge
         families: dict[str, CounterMetricFamily] = {}
         for name, count in run.collector.tally.copy().items():
             kind, _, label = name.partition(":")
@@ -100,5 +117,6 @@ def snapshot(run: Run) -> dict[str, Any]:
         "restarts": run.restarts(),
         "outstanding": run.outstanding(),
         **({"sinks_behind": behind} if (behind := run.behind()) else {}),
+        **({"nodes": to_builtins(nodes)} if (nodes := run.nodes()) else {}),
         **grouped,
     }

@@ -21,7 +21,7 @@ from engine.api import make_cluster_runner, make_runner
 from engine.cli import options as groups
 from engine.cli.files import check_outputs
 from engine.cli.metrics import serve_metrics, snapshot
-from engine.cli.progress import LiveLine, summary_table
+from engine.cli.progress import LiveLine, NodeTable, nodes_summary, plain, summary_table
 from engine.cli.start import INTERRUPTED, Interrupted, heard
 from engine.cli.stderr import Stderr
 from engine.conversation.plan import Planner
@@ -128,6 +128,8 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     stderr.settle()
     if not options["quiet"] and stderr.console.is_terminal:
         stderr.console.print(summary_table(run))
+        if (nodes := nodes_summary(run)) is not None:
+            stderr.console.print(nodes)
     if run.interrupted:
         return INTERRUPTED
     if run.cancelled:
@@ -252,7 +254,7 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
             loop.add_signal_handler(number, stop)
     if heard:
         stop()
-    loop.add_signal_handler(signal.SIGUSR1, _print_snapshot, run, stderr)
+    loop.add_signal_handler(signal.SIGUSR1, _answer, run, stderr, NodeTable(run))
     watchers = []
     if not options["quiet"]:
         watchers.append(asyncio.create_task(LiveLine(stderr).follow(run)))
@@ -282,6 +284,13 @@ async def _print_stats(run: Run, stderr: Stderr, every_s: float) -> None:
 
 def _print_snapshot(run: Run, stderr: Stderr) -> None:
     stderr.say(json.dumps(snapshot(run)))
+
+
+def _answer(run: Run, stderr: Stderr, nodes: NodeTable) -> None:
+    """What somebody who asks by a signal is told."""
+    _print_snapshot(run, stderr)
+    if (table := nodes.look()) is not None:
+        stderr.say(plain(table))
 
 
 async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -> None:

@@ -21,7 +21,7 @@ from engine.model import ScanConfig
 from engine.pool.cluster.engine import Engine, Gone, Member, Node, Silent
 from engine.pool.cluster.leases import Leases, parts
 from engine.pool.cluster.settings import ClusterSettings
-from engine.pool.cluster.words import SILENT_S, Facts, Lease, Logs, Pulse, Setup
+from engine.pool.cluster.words import SILENT_S, Facts, Lease, Logs, NodeStatus, Pulse, Setup
 from engine.state.attempt import Staging
 from matcher import MatcherError
 
@@ -44,7 +44,7 @@ Begin = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 class Actor:
     """facts: once it is ready. heard_at: when the last beat was sent that it answered, monotonic.
 
-    speed: conversations that it begins in a second, about: what it did in the best of the last seconds.
+    committed: targets whose segment is. speed: conversations that it begins in a second, about, in its best of late.
     """
 
     def __init__(self, number: int, node: Node, member: Member) -> None:
@@ -56,6 +56,7 @@ class Actor:
         self.joined = False
         self.lost = False
         self.heard_at = time.monotonic()
+        self.committed = 0
         self.speed = 0.0
         self._felt_at = self.heard_at
         self.idle_beats = 0
@@ -95,6 +96,8 @@ class Crew:
         """
         self.nodes: list[Node] = []
         self.actors: dict[int, Actor] = {}
+        self._lost_at: Counter[str] = Counter()  # actors, by address of their node, and what they had done
+        self._done_by_lost: Counter[str] = Counter()
         self.growing = True  # whether actors are started
         self._config = config
         self._settings = settings
@@ -133,6 +136,32 @@ class Crew:
                 self._start_missing()
             await asyncio.sleep(NODES_S)
 
+    def status(self, zones: Callable[[dict[str, float]], list[str]], given: Callable[[Actor], int]) -> list[NodeStatus]:
+        """By address, those nodes that are gone behind those that are there. Any thread may ask.
+
+        zones: of a node, by its resources. given: targets that an actor has not done.
+        """
+        now = time.monotonic()
+        there = {node.address: ",".join(filter(None, zones(node.resources))) for node in self.nodes}
+        table = []
+        for address in dict.fromkeys((*there, *self._done_by_lost)):
+            actors = [it for it in list(self.actors.values()) if it.node.address == address and it.joined]
+            done = sum(max(actor.pulse.done, actor.committed) for actor in actors)
+            table.append(
+                NodeStatus(
+                    address,
+                    there.get(address, ""),
+                    sum(not actor.lost for actor in actors),
+                    sum(map(given, actors)),
+                    sum(actor.pulse.inflight for actor in actors),
+                    done + self._done_by_lost[address],
+                    round(max((now - actor.heard_at for actor in actors), default=0.0), 1),
+                    min((actor.facts.descriptors for actor in actors if actor.facts), default=0),
+                    self._lost_at[address],
+                )
+            )
+        return table
+
     @staticmethod
     def tell(actor: Actor, logs: Logs) -> None:
         """What an actor has to say."""
@@ -154,6 +183,8 @@ class Crew:
         self._rate.end(actor.number)
         self._inflight.end(actor.number)
         if actor.joined:
+            self._lost_at[actor.node.address] += 1
+            self._done_by_lost[actor.node.address] += actor.committed
             self._ended(actor, blamed)
 
     def lose_sight(self, actor: Actor, why: str) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from engine.targets.prefixes import PrefixSet, parse_prefixes
 from matcher import shown
 
@@ -63,6 +63,8 @@ def read_settings(path: str) -> ClusterSettings:
         text = Path(path).read_bytes().decode()
         settings = msgspec.convert(tomllib.loads(text), ClusterSettings)
         Zones(settings.zones)
+    except InputError as error:
+        raise ConfigError(f"--ray-options {shown(path)}: {error}") from error
     except OSError as error:
         raise ConfigError(f"--ray-options {shown(path)}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:

@@ -320,6 +320,8 @@ class Shards:
 
     def _take_over(self, idle: _Actor) -> bool:
         """Half of the slots that wait for the busiest actor: at once, or when what it has of them is done."""
+        if self.waiting < WORTH_TAKING:
+            return False
         most, busiest, zone = 0, None, ""
         for actor in self._actors.values():
             for shared in actor.queues.keys() & idle.queues.keys():

@@ -80,3 +80,21 @@ class Outcome(Struct, frozen=True):
     tally: dict[str, int]
     ended: Reason | None = None
     logs: Logs = ()
+
+
+class NodeStatus(Struct, frozen=True):
+    """What goes on at one machine of a cluster, also at one that is gone: it has no actors then.
+
+    given: targets that are not done; done: by its actors since the run began. silent_s: since the last sign of life of
+    the actor that is worst. descriptors: what an actor there may open. lost: actors that ended before the run did.
+    """
+
+    node: str
+    zones: str
+    actors: int
+    given: int
+    inflight: int
+    done: int
+    silent_s: float
+    descriptors: int
+    lost: int = 0

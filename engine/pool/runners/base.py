@@ -5,32 +5,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager
 from typing import Protocol
 
-from msgspec import Struct
-
 from engine.model import Batch, Reason, ScanConfig, Target
-from engine.pool.cluster.words import Outcome
+from engine.pool.cluster.words import NodeStatus, Outcome
 
 Source = AsyncIterator[Sequence[Target]]
 """Targets in small lists, as they become known."""
 
 Deliver = Callable[[Batch | Outcome], Awaitable[None]]
 """Takes finished rows, or a segment of them that is put already; taking its time slows down the flow to the reader."""
-
-
-class NodeStatus(Struct, frozen=True):
-    """What goes on at one machine of a cluster. silent_s: since the last sign of life of the actor that is worst.
-
-    given: targets that are not done; done: since its actors started. descriptors: what an actor there may open.
-    """
-
-    node: str
-    zones: str
-    actors: int
-    given: int
-    inflight: int
-    done: int
-    silent_s: float
-    descriptors: int
 
 
 class Runner(Protocol):

@@ -26,8 +26,8 @@ from engine.pool.cluster.engine import Engine, Gone, Silent
 from engine.pool.cluster.settings import ClusterSettings, Zones
 from engine.pool.cluster.shards import LEAST, Shard, Shards
 from engine.pool.cluster.supplies import database_of, gathered
-from engine.pool.cluster.words import Outcome
-from engine.pool.runners.base import Deliver, NodeStatus, Source
+from engine.pool.cluster.words import NodeStatus, Outcome
+from engine.pool.runners.base import Deliver, Source
 from engine.services import ServiceTable
 from engine.state.attempt import Staging
 
@@ -61,7 +61,6 @@ class ClusterRunner:
             lost=lambda actor: self._shards.stop(actor.number),
             ended=self._inherit,
         )
-        self._committed: Counter[int] = Counter()  # rows, by actor
         self._scanning: Counter[int] = Counter()  # shards, by actor
         self._delivering = 0
         self._fed = False
@@ -108,30 +107,19 @@ class ClusterRunner:
         self._look_for_the_end()
 
     def outstanding(self) -> list[int]:
-        return [self._shards.outstanding(actor.number) for actor in list(self._crew.actors.values()) if actor.joined]
+        return [self._given_to(actor) for actor in list(self._crew.actors.values()) if actor.joined]
 
     def unsettled(self) -> int:
-        actors = list(self._crew.actors.values())
-        return sum(max(0, actor.pulse.done - self._committed[actor.number]) for actor in actors)
+        return sum(max(0, actor.pulse.done - actor.committed) for actor in list(self._crew.actors.values()))
 
     def nodes(self) -> list[NodeStatus]:
-        now = time.monotonic()
-        table = []
-        for node in self._crew.nodes:
-            actors = [actor for actor in self._crew.actors.values() if actor.node.id == node.id and actor.joined]
-            table.append(
-                NodeStatus(
-                    node.address,
-                    ",".join(filter(None, self._zones.of_node(node.resources))),
-                    len(actors),
-                    sum(self._shards.outstanding(actor.number) for actor in actors),
-                    sum(actor.pulse.inflight for actor in actors),
-                    sum(actor.pulse.done for actor in actors),
-                    round(max((now - actor.heard_at for actor in actors), default=0.0), 1),
-                    min((actor.facts.descriptors for actor in actors if actor.facts), default=0),
-                )
-            )
-        return table
+        return self._crew.status(self._zones.of_node, self._given_to)
+
+    def _given_to(self, actor: Actor) -> int:
+        """Targets that it has not done. Any thread may ask."""
+        with suppress(KeyError):  # it has just left
+            return self._shards.outstanding(actor.number)
+        return 0
 
     # -- targets
 
@@ -214,7 +202,7 @@ class ClusterRunner:
         else:
             self._crew.tell(actor, outcome.logs)
             await self._hand_on(outcome)
-            self._committed[actor.number] += outcome.manifest.rows
+            actor.committed += outcome.manifest.rows
             if actor.number in self._crew.actors:
                 self._shards.done(actor.number, shard.number)
                 self._give()

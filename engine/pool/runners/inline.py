@@ -8,8 +8,9 @@ from engine.conversation.context import Progress, scan_context
 from engine.conversation.scan import ScanContext
 from engine.errors import EngineError
 from engine.model import Batch, Reason, ScanConfig
+from engine.pool.cluster.words import NodeStatus
 from engine.pool.descriptors import window
-from engine.pool.runners.base import Deliver, NodeStatus, Source
+from engine.pool.runners.base import Deliver, Source
 from engine.pool.worker import Worker, in_batches
 from engine.threads import in_thread
 

@@ -17,11 +17,12 @@ import msgspec
 from engine.conversation.scan import crashed_row, rfc3339
 from engine.errors import ConfigError, EngineError
 from engine.model import Batch, DatabaseRef, Reason, ScanConfig, Target
+from engine.pool.cluster.words import NodeStatus
 from engine.pool.descriptors import window
 from engine.pool.limits import kin
 from engine.pool.owed import Owed
 from engine.pool.process import WorkerProcess
-from engine.pool.runners.base import Deliver, NodeStatus, Source
+from engine.pool.runners.base import Deliver, Source
 from engine.pool.wire import Kind, setup_body
 from engine.targets.permutation import route
 from matcher import MatcherError

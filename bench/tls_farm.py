@@ -1,0 +1,102 @@
+"""A loopback farm of web servers inside TLS: `python -m bench.tls_farm PORT`; ends when its standard input does."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\nhi\n"
+
+
+@contextlib.contextmanager
+def tls_farm(port: int) -> Iterator[None]:
+    """The farm in a process of its own, as long as the block."""
+    command = [sys.executable, "-m", "bench.tls_farm", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.stdin.close()
+            process.wait()
+
+
+def chain() -> bytes:
+    """PEM of a key, its certificate with a few names, and the authority that signed it: what a web server shows."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("www.example", "authority")]
+    today = datetime.now(UTC)
+    pem = keys[0].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    for name, key in zip(names, keys, strict=True):
+        builder = x509.CertificateBuilder(names[1], name, key.public_key(), 7, today, today + timedelta(days=90))
+        if key is keys[0]:
+            shown = [x509.DNSName(f"{label}.example") for label in ("www", "mail", "static", "api")]
+            builder = builder.add_extension(x509.SubjectAlternativeName(shown), critical=False)
+        pem += builder.sign(keys[1], hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return pem
+
+
+class TlsService(asyncio.Protocol):
+    """HTTP in TLS. Unlike asyncio's own layer it tells a client by an alert what it does not like, as servers do."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._shaken = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._incoming.write(data)
+        over = False
+        try:
+            if not self._shaken:
+                self._session.do_handshake()
+                self._shaken = True
+            if self._session.read(4096):
+                self._session.write(PAGE)
+                over = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            over = True
+        self._transport.write(self._outgoing.read())
+        if over:
+            self._transport.close()
+
+
+async def serve(port: int) -> None:
+    """On every address, until standard input ends."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(chain())
+        file.flush()
+        context.load_cert_chain(file.name)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+    listener.bind(("", port))
+    loop = asyncio.get_running_loop()
+    await loop.create_server(lambda: TlsService(context), sock=listener, backlog=4096)
+    print(port, flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1])))

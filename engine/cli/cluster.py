@@ -1,0 +1,117 @@
+"""`probemill cluster`: whether the nodes of a cluster are fit for a scan, said before anything is sent."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.api import ClusterReport, check_cluster, open_cluster
+from engine.cli import options as groups
+from engine.cli.progress import plain
+from engine.model import ScanConfig
+from engine.results.lake.base_place import canonical
+from engine.state.attempt import Staging
+from engine.state.elsewhere import Elsewhere, chosen_place
+from engine.state.folder import Folder, told
+from engine.state.journal import read_journal
+
+REUSED = {  # options of `probemill scan` that a node's fitness depends on
+    *("ray_address", "ray_options", "segments", "state", "workers", "max_inflight", "rate", "sources"),
+    *("probes", "recog", "matcher", "blocklist", "allowlist", "exclude_reserved"),
+}
+SHARED = [option for option in groups.ALL_OPTIONS if option.name in REUSED]
+STYLES = {"ok": "green", "warning": "yellow", "bad": "bold red"}
+
+
+@click.group("cluster")
+def cluster_group() -> None:
+    """Look after the machines of a cluster."""
+
+
+@cluster_group.command(
+    "check", params=[*SHARED, groups.option("--json", "as_json", is_flag=True, help="For machines: all facts, too.")]
+)
+def check_command(**options: object) -> None:
+    """Ask every node of the cluster what a scan with these options needs of it, and say how to mend what is missing.
+
+    Name --state or --segments as the scan will, to see whether every node can put its rows there. Nothing is scanned,
+    and nothing is left. Exit code 0: nothing is bad; 1: something is.
+
+    \b
+    probemill cluster check --ray-address auto --state run
+    """
+    config = _config(options)
+    cluster = open_cluster(str(options["ray_address"] or ""), str(options["ray_options"] or ""))
+    with _staging(str(options["state"] or ""), str(options["segments"] or "")) as staging:
+        report = asyncio.run(check_cluster(cluster, config, staging))
+    if options["as_json"]:
+        click.echo(msgspec.json.encode(report).decode())
+    else:
+        console, table = Console(), report_table(report)
+        if console.is_terminal:
+            console.print(table)
+        else:
+            click.echo(plain(table))
+    sys.exit(1 if report.verdict == "bad" else 0)
+
+
+def report_table(report: ClusterReport) -> Table:
+    """A line for each fact, and once for all nodes of which the same is true."""
+    said: dict[str, dict[tuple[str, str, str], list[str]]] = {}
+    for node in report.nodes:
+        for finding in node.findings:
+            key = finding.value, finding.verdict.value, finding.mend
+            said.setdefault(finding.name, {}).setdefault(key, []).append(node.node)
+    nodes = sum(node.facts is not None for node in report.nodes)
+    table = Table(title=f"{nodes} nodes: {report.verdict}", title_justify="left", box=None)
+    for column in ("fact", "nodes", "found", "verdict", "to mend it"):
+        table.add_column(column, overflow="fold")
+    for name, values in said.items():
+        for (value, verdict, mend), where in values.items():
+            who = "all" if len(where) == nodes > 1 else ", ".join(where)
+            table.add_row(Text(name), Text(who), Text(value), Text(verdict, style=STYLES[verdict]), Text(mend))
+    return table
+
+
+def _config(options: groups.Options) -> ScanConfig:
+    said = {name: options[name] for name in groups.DEFAULTS if name in options}
+    sources = tuple(options["sources"].split(",")) if options["sources"] else ()
+    return ScanConfig(**said | {"workers": options["workers"] or 0, "sources": sources})
+
+
+@contextmanager
+def _staging(state: str, segments: str) -> Iterator[Staging | None]:
+    """Where a scan would have its actors put their segments, under a name that no run has; None where nobody says.
+
+    A folder that is not there is made as a scan would make it, and removed again. Raises ConfigError, OutputError.
+    """
+    if not state and not segments:
+        yield None
+        return
+    folder = Path(os.path.realpath(state)) if state else None
+    header = read_journal(folder)[0] if folder is not None else None
+    place = header.segments if header is not None else ""
+    if segments:
+        place = chosen_place(segments, folder) if folder is not None else canonical(segments)
+    staging = Staging(place, token_hex(8)) if place else Staging(str(folder))
+    made = "://" not in staging.where and not Path(staging.where).exists()
+    if place:
+        Elsewhere(place, staging.run).make()
+    else:
+        with told(Path(staging.where)):
+            Folder.open(Path(staging.where), make=True).close()
+    try:
+        yield staging
+    finally:
+        if made:
+            with suppress(OSError):
+                Path(staging.where).rmdir()

@@ -1,0 +1,302 @@
+"""`probemill plan`: what a scan will take, told before it is begun. Options -> a Question; its Forecast, text or JSON.
+
+How the figures come about stands in engine/forecast/, what they mean in docs/plan.md.
+"""
+
+import asyncio
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from engine.cli.counted import NOTHING, Counted, counted
+from engine.cli.options import ALL_OPTIONS, Bytes, Options, Seconds, option, post_modules
+from engine.conversation.plan import Planner
+from engine.conversation.timing import TIMINGS
+from engine.databases import open_database
+from engine.errors import ConfigError, InputError
+from engine.forecast.constants import KINDS, Constants, read_constants
+from engine.forecast.forecast import Figure, Forecast, forecast, machines_for
+from engine.forecast.load import ELSE, USUAL, Question, Silence, usual
+from engine.model import ScanConfig, Tunnel
+
+POST = {  # connections that post-processing adds to a service of a kind at most (docs/post.md)
+    "web": {"http": 2, "tls": 2},
+    "ssh": {"banner": 1},
+    "starttls": {"banner": 1},
+    "rpc-unknown": {"silent": 1},
+}
+AS_IN_SCAN = {
+    "Targets": ("inputs", "input_format", "ports", "blocklist", "allowlist", "exclude_reserved"),
+    "Policy": (
+        *("rate", "max_inflight", "per_host", "intensity", "timing", "connect_timeout_s", "service_timeout_s"),
+        *("post", "no_post", "probes", "sources", "workers"),
+    ),
+}
+SETTINGS = (  # fields of ScanConfig that are given as they are
+    *("ports", "blocklist", "allowlist", "exclude_reserved", "probes", "rate", "max_inflight", "per_host"),
+    *("intensity", "timing", "connect_timeout_s", "service_timeout_s"),
+)
+_POWERS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+class Amount(click.ParamType[float]):
+    """A number, in thousands, millions or billions: 250, 62M, 1.5G. Gives the number."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float | int):
+            return float(value)
+        found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?)([kMG]?)", value)
+        if not found:
+            self.fail(f"{value!r} is not a number; write 250, 40k, 62M or 1.5G", param, ctx)
+        return float(found[1]) * _POWERS[found[2]]
+
+
+class Share(click.ParamType[float]):
+    """A share: 2%, 0.5%, or 0.02. Gives a number from 0 to 1."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float | int):
+            return float(value)
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(%?)", value)
+        share = float(found[1]) / (100 if found[2] else 1) if found else -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is not a share; write 2% or 0.02", param, ctx)
+        return share
+
+
+class Parts(click.ParamType[dict[str, float]]):
+    """NAME=NUMBER,...; each name once. Gives the numbers by name."""
+
+    name = "parts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
+        if isinstance(value, dict):
+            return value
+        parts: dict[str, float] = {}
+        for part in value.split(","):
+            name, equals, number = part.partition("=")
+            if not equals or not name or name in parts:
+                self.fail(f"{part!r}: write NAME=NUMBER,..., each name once", param, ctx)
+            parts[name] = Amount().convert(number, param, ctx)
+        return parts
+
+
+def _options() -> Iterator[click.Parameter]:
+    scan = {known.name: known for known in ALL_OPTIONS}
+    yield click.Argument(["targets"], nargs=-1, metavar="[TARGET]...")
+    yield from (scan[name] for name in AS_IN_SCAN["Targets"])
+    yield option(
+        "--count",
+        type=Parts(),
+        metavar="PORT=N,...",
+        help="How many targets each port has, in place of targets: `80=62M,443=55M,22=21M`.",
+    )
+    yield option(
+        "--answering", type=Share(), default=1.0, metavar="SHARE", help="Share of the targets that are open ports."
+    )
+    yield option(
+        "--closed",
+        type=Share(),
+        default=0.0,
+        metavar="SHARE",
+        help="Share of the others that refuse at once; the rest of them is silent until the connect timeout.",
+    )
+    yield option(
+        "--mix",
+        type=Parts(),
+        metavar="KIND=N,...",
+        help="Kinds of the services, in percent: `banner=40,http=30,tls=25,silent=5`. Default: by their ports.",
+    )
+    yield from (scan[name] for name in AS_IN_SCAN["Policy"])
+    yield option(
+        "--rtt", "rtt_s", type=Seconds(), default=0.1, metavar="TIME", help="Round trip to a target, on the average."
+    )
+    yield option("--machines", type=click.IntRange(1, 1 << 20), metavar="N", help="So many machines. Default: one.")
+    yield option(
+        "--hours", type=click.FloatRange(0, min_open=True), metavar="N", help="As many machines as are done by then."
+    )
+    yield option("--cores", type=click.IntRange(1, 1024), default=4, metavar="N", help="Of each machine.")
+    yield option("--memory", type=Bytes(), default=8 << 30, metavar="SIZE", show_default="8G", help="Of each machine.")
+    yield option("--bandwidth", type=Amount(), default=0.0, metavar="N", help="Of each machine, bits per second: `1G`.")
+    yield option(
+        "--price", type=click.FloatRange(0), default=0.0, metavar="N", help="Of a machine for an hour, in any currency."
+    )
+    yield option("--json", "as_json", is_flag=True, help="The same as JSON.")
+
+
+@click.command("plan", params=list(_options()))
+def plan_command(**options: Any) -> None:
+    """Tell what a scan of each TARGET, or of so many targets, will take; nobody is contacted.
+
+    \b
+    probemill plan --count 80=62M,443=55M,22=21M --timing adaptive --hours 24 --price 0.10
+    probemill plan 0.0.0.0/0 -p 80,443,22 --exclude-reserved --answering 1.5% --machines 20
+    probemill plan -i targets.txt --timing adaptive --json
+
+    --rate and --max-inflight are meant for all machines together; everything else is of each machine.
+    """
+    if options["machines"] and options["hours"]:
+        raise ConfigError("--machines and --hours exclude each other: one follows from the other")
+    question, errors = asked(options)
+    constants = read_constants()
+    machines = options["machines"] or 1
+    if options["hours"]:
+        machines = machines_for(question, constants, options["hours"])
+    answer = forecast(question, constants, machines)
+    notes = list(_notes(question, constants))
+    if options["as_json"]:
+        facts = {**msgspec.to_builtins(answer), "notes": notes, "constants": msgspec.to_builtins(constants.place)}
+        click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2))
+    else:
+        _show(answer, notes)
+    if errors:
+        click.echo(f"probemill: {len(errors):,} input lines skipped; first: {errors[0]}", err=True)
+        sys.exit(1)
+
+
+def asked(options: Options) -> tuple[Question, list[InputError]]:
+    """What the options ask, and lines of inputs that could not be read. Raises ConfigError, InputError."""
+    config = _config(options)
+    if options["count"] is not None:
+        given = _given(options)
+        found = Counted(given, max(given.values()), [])
+    elif not options["targets"] and not options["inputs"]:
+        raise ConfigError("no targets: name some, give a file with -i, or say how many by --count")
+    else:
+        found = asyncio.run(counted(config, options["targets"], options["inputs"], options["input_format"]))
+    return _question(options, config, found), found.errors
+
+
+def _config(options: Options) -> ScanConfig:
+    """Raises ConfigError for what a scan would refuse, too."""
+    return ScanConfig(
+        **{name: options[name] for name in SETTINGS},
+        post=post_modules(options),
+        workers=options["cores"] if options["workers"] is None else options["workers"],
+        sources=tuple(options["sources"].split(",")) if options["sources"] else (),
+    )
+
+
+def _given(options: Options) -> dict[int, int]:
+    """Targets by port, as --count says. Raises ConfigError."""
+    if options["targets"] or options["inputs"]:
+        raise ConfigError("--count is in place of targets: give one or the other")
+    for name in ("ports", "blocklist", "allowlist", "exclude_reserved"):
+        if options[name]:
+            raise ConfigError(f"--count says all there is to say of the targets: leave {name.replace('_', ' ')} out")
+    counts: dict[int, int] = {}
+    for port, count in options["count"].items():
+        if not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) <= 0xFFFF:
+            raise ConfigError(f"--count {port}=...: a port is 1 to 65535")
+        counts[int(port)] = counts.get(int(port), 0) + round(count)
+    if not sum(counts.values()):
+        raise ConfigError(f"--count: {NOTHING}")
+    return counts
+
+
+def _question(options: Options, config: ScanConfig, found: Counted) -> Question:
+    """Raises ConfigError for a mix that is none."""
+    mix: dict[str, float] = {}
+    if options["mix"] is not None:
+        if unknown := options["mix"].keys() - set(KINDS):
+            raise ConfigError(f"--mix: no kind {min(unknown)!r}; there are {', '.join(KINDS)}")
+        if abs((total := sum(options["mix"].values())) - 100) > 0.01:
+            raise ConfigError(f"--mix: its parts are {total:g} together, and not 100")
+        mix = {kind: part / 100 for kind, part in options["mix"].items() if part}
+    database, timing = open_database(config.probes), TIMINGS[config.timing]()
+    planner, null_probe = Planner(database, config.intensity), database.null_probe
+    banner_window_s = timing.silence_s(null_probe, options["rtt_s"]) if null_probe is not None else 0.0
+    silence: dict[int, Silence] = {}
+    for port in found.counts if "silent" in mix else ():
+        queue = planner.plan("tcp", Tunnel.NONE, port).queue
+        windows = (timing.silence_s(probe, 0.0) for probe, listed in queue if planner.allows(probe, listed, None))
+        silence[port] = Silence(planner.most_connections("tcp", port), banner_window_s + sum(windows))
+    post = Counter[str]()
+    for module in config.post:
+        post.update(POST.get(module, {}))
+    return Question(
+        targets=found.counts,
+        hosts=found.hosts,
+        mix=dict.fromkeys(found.counts, mix) if mix else {},
+        silence=silence,
+        post=dict(post),
+        answering=options["answering"],
+        closed=options["closed"],
+        rtt_s=options["rtt_s"],
+        banner_window_s=banner_window_s,
+        connect_timeout_s=config.connect_timeout_s,
+        service_timeout_s=config.service_timeout_s,
+        rate=config.rate,
+        slots=config.max_inflight,
+        per_host=config.per_host,
+        cores=options["cores"],
+        workers=max(1, config.workers),
+        memory=options["memory"],
+        bandwidth=options["bandwidth"],
+        sources=max(1, len(config.sources)),
+        price=options["price"],
+    )
+
+
+def _notes(question: Question, constants: Constants) -> Iterator[str]:
+    """What was assumed."""
+    if question.answering == 1:
+        yield "Every target is taken for an open port, as they come from a port scan; --answering says otherwise."
+    else:
+        yield (
+            f"{question.answering:.4%} of the targets are taken for open ports; of the others {question.closed:.4%} "
+            "refuse, the rest is silent until the connect timeout."
+        )
+    if not question.mix:
+        told = ", ".join(f"{port} {usual(port)}" for port in list(question.targets)[:10])
+        yield f"Kinds by port: {told}{', ...' * (len(question.targets) > 10)}; --mix says otherwise."
+        if unknown := sum(count for port, count in question.targets.items() if port not in {*USUAL, 80, 8080}):
+            yield f"{unknown:,} targets are on ports whose kind is not known here, and are taken for {ELSE}."
+    rtt_ms = question.rtt_s * 1000
+    yield f"A round trip is taken for {rtt_ms:g} ms (--rtt); a banner window is {question.banner_window_s:g} s."
+    yield f"Constants: {constants.place}."
+
+
+def _show(answer: Forecast, notes: Iterable[str]) -> None:
+    console = Console(highlight=False)
+    table = Table(box=None, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    for figure in answer.figures:
+        table.add_row(figure.name, told(figure), figure.unit)
+    console.print(table)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("bound", "targets/s", "hours alone", ""):
+        table.add_column(name, justify="right" if name in ("targets/s", "hours alone") else "left")
+    for bound in sorted(answer.bounds, key=lambda bound: -bound.seconds):
+        decides = "decides" * (bound.name == answer.binding)
+        table.add_row(bound.name, f"{bound.targets_per_s:,.0f}", f"{bound.seconds / 3600:,.3f}", decides)
+    console.print(table)
+    say = Console(highlight=False, soft_wrap=True, markup=False).print
+    say("How it was computed:")
+    for figure in answer.figures:
+        say(f"  {figure.name} = {told(figure)} {figure.unit}".rstrip() + f": {figure.formula} [{figure.source}]")
+    for bound in answer.bounds:
+        say(f"  {bound.name}: {bound.formula} [{bound.source}]")
+    say("")
+    for note in notes:
+        say(note)
+
+
+def told(figure: Figure) -> str:
+    """A figure's value for people: whole, or to four digits where it is small."""
+    value = figure.value
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:,.4g}"
