@@ -34,7 +34,7 @@ from bench.ray_cluster import UNGUARDED, RayCluster, ray_cluster
 from engine.state.journal import read_journal
 from engine.state.records import summed
 
-GIVE_UP_S = 180.0  # whatever takes longer hangs
+GIVE_UP_S = 150.0  # whatever takes longer hangs
 COMES_S = 60.0  # for what is to come of a disturbance
 LEFT_S = 30.0  # for actors to be gone when their run is over; Ray takes its time to kill one that is stopped
 LOOK_S = 0.05
@@ -125,9 +125,14 @@ class Scan:
             raise RuntimeError(f"{'in vain' if code is None else f'ended with {code}'}: {self._scene.said}")
 
     def wait(self) -> int:
-        """For its end, with all of its input. -> exit code"""
+        """For its end, with all of its input. -> exit code. Raises RuntimeError with its numbers when it hangs."""
         self.release()
-        return self.process.wait(GIVE_UP_S)
+        wait_for(lambda: self.process.poll() is not None, GIVE_UP_S)
+        if (code := self.process.poll()) is None:
+            self.process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            raise RuntimeError(f"it hangs: {self._scene.said}")
+        return code
 
     def _feed(self) -> None:
         lines = [f"{target}\n".encode() for target in self._scene.arena.targets]

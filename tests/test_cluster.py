@@ -30,7 +30,7 @@ NODES = 3
 PACE = ("--rate", str(RATE))  # several seconds: what is to happen in the middle finds one
 HOLD_S = 0.1  # long enough for everything that is allowed at once to come at once
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
