@@ -24,6 +24,7 @@ from engine.conversation.context import scan_context
 from engine.databases import SharedMatcher
 from engine.errors import EngineError, OutputError
 from engine.model import Batch, Reason, Target
+from engine.pool.cluster.engine import Dropped
 from engine.pool.cluster.outbox import ShardOutbox
 from engine.pool.cluster.supplies import database_of
 from engine.pool.cluster.words import LEASE_S, Facts, Lease, Logs, Outcome, Pulse, Setup, Supplies
@@ -41,10 +42,6 @@ LOGS = 100  # lines kept for the driver
 WATCH_S = 1.0
 
 _targets = msgspec.msgpack.Decoder(list[Target]).decode
-
-
-class Dropped(EngineError):  # noqa: N818 - what has become of the work, and nobody's fault
-    """The actor has heard nothing from its driver for too long, and scans nothing any more."""
 
 
 class ShardActor:

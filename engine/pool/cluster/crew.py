@@ -18,7 +18,7 @@ from typing import Any
 from engine import __version__
 from engine.errors import EngineError
 from engine.model import ScanConfig
-from engine.pool.cluster.engine import Engine, Gone, Member, Node, Silent
+from engine.pool.cluster.engine import Dropped, Engine, Gone, Member, Node, Silent
 from engine.pool.cluster.leases import Leases, parts
 from engine.pool.cluster.settings import ClusterSettings
 from engine.pool.cluster.words import SILENT_S, Facts, Lease, Logs, NodeStatus, Pulse, Setup
@@ -187,6 +187,15 @@ class Crew:
             self._done_by_lost[actor.node.address] += actor.committed
             self._ended(actor, blamed)
 
+    def distrust(self, actor: Actor, error: EngineError) -> None:
+        """It has not done what it was asked for: it has ended, has dropped everything, or nobody knows what it does."""
+        if isinstance(error, Gone):
+            self.bury(actor, str(error), blamed=not error.node)
+        elif isinstance(error, Dropped):
+            self.bury(actor, str(error), blamed=False)
+        else:
+            self.lose_sight(actor, str(error))
+
     def lose_sight(self, actor: Actor, why: str) -> None:
         """It cannot be reached, and may go on for a while."""
         if actor.lost:
@@ -266,14 +275,11 @@ class Crew:
         try:
             async with asyncio.timeout(SILENT_S):
                 pulse = await actor.member.beat(lease)
-        except (Silent, TimeoutError) as error:
-            self.lose_sight(actor, str(error))
+        except TimeoutError:
+            self.lose_sight(actor, "")
             return
-        except Gone as error:
-            self.bury(actor, str(error), blamed=not error.node)
-            return
-        except EngineError as error:  # it has dropped everything, and tells us so
-            self.bury(actor, str(error), blamed=False)
+        except EngineError as error:
+            self.distrust(actor, error)
             return
         actor.heard_at = sent_at
         if lease is not None:

@@ -33,8 +33,12 @@ class Silent(EngineError):  # noqa: N818
     """An actor cannot be reached, and may go on for a while."""
 
 
+class Dropped(EngineError):  # noqa: N818
+    """An actor has heard nothing from its driver for too long, and contacts nobody any more."""
+
+
 class Member(Protocol):
-    """An actor, seen from its driver. What is awaited raises Gone, Silent, and what the actor itself raises."""
+    """An actor, seen from its driver. What is awaited raises Gone, Silent, and what the actor itself raises of ours."""
 
     async def begin(self) -> Facts:
         """Once. It may take as long as the engine likes: a node may be busy."""

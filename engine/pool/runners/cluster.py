@@ -22,7 +22,7 @@ from engine.conversation.scan import Finish, ScanContext, ServiceScan, crashed_r
 from engine.errors import EngineError
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target
 from engine.pool.cluster.crew import Actor, Crew
-from engine.pool.cluster.engine import Engine, Gone, Silent
+from engine.pool.cluster.engine import Engine
 from engine.pool.cluster.settings import ClusterSettings, Zones
 from engine.pool.cluster.shards import LEAST, Shard, Shards
 from engine.pool.cluster.supplies import database_of, gathered
@@ -61,7 +61,7 @@ class ClusterRunner:
             lost=lambda actor: self._shards.stop(actor.number),
             ended=self._inherit,
         )
-        self._scanning: Counter[int] = Counter()  # shards, by actor
+        self._open: set[tuple[Actor, int]] = set()  # shards whose outcome is waited for
         self._delivering = 0
         self._fed = False
         self._room = asyncio.Event()
@@ -78,12 +78,8 @@ class ClusterRunner:
     async def run(self, source: Source, deliver: Deliver) -> None:
         self._deliver = deliver
         try:
-            await self._engine.open(self._supplies)
-            if self._cancelled is None:  # meanwhile
-                self._feeder = self._begin(self._feed(source))
-                self._begin(self._crew.work())
-                self._begin(self._turn())
-                await self._over.wait()
+            self._begin(self._join(source))
+            await self._over.wait()
             if self._failure is not None:
                 raise self._failure
         finally:
@@ -120,6 +116,13 @@ class ClusterRunner:
         with suppress(KeyError):  # it has just left
             return self._shards.outstanding(actor.number)
         return 0
+
+    async def _join(self, source: Source) -> None:
+        await self._engine.open(self._supplies)
+        if self._cancelled is None:  # meanwhile
+            self._feeder = self._begin(self._feed(source))
+            self._begin(self._crew.work())
+            self._begin(self._turn())
 
     # -- targets
 
@@ -164,6 +167,8 @@ class ClusterRunner:
         """The row of a target that no actor survives."""
         row = crashed_row(target, self._context.reference, rfc3339(time.time()), state=target.state)
         await self._deliver_rows([row], [target])
+        self._delivering -= 1
+        self._look_for_the_end()
 
     async def _deliver_rows(self, results: Sequence[ServiceResult], targets: Sequence[Target]) -> None:
         tally: Counter[str] = Counter()
@@ -190,15 +195,11 @@ class ClusterRunner:
         self._room.set()
 
     async def _scan(self, actor: Actor, shard: Shard) -> None:
-        self._scanning[actor.number] += 1
+        self._open.add((actor, shard.number))
         try:
             outcome = await actor.member.scan(shard.body)
-        except Gone as error:
-            self._crew.bury(actor, str(error), blamed=not error.node)
-        except Silent as error:
-            self._crew.lose_sight(actor, str(error))
-        except EngineError as error:  # it has dropped everything, and told us so
-            self._crew.bury(actor, str(error), blamed=False)
+        except EngineError as error:
+            self._crew.distrust(actor, error)
         else:
             self._crew.tell(actor, outcome.logs)
             await self._hand_on(outcome)
@@ -207,7 +208,7 @@ class ClusterRunner:
                 self._shards.done(actor.number, shard.number)
                 self._give()
         finally:
-            self._scanning[actor.number] -= 1
+            self._open.discard((actor, shard.number))
         self._look_for_the_end()
 
     # -- actors
@@ -226,11 +227,11 @@ class ClusterRunner:
         self.restarts += 1
         owed = self._shards.outstanding(actor.number)
         culprit = self._shards.leave(actor.number, blamed=blamed)
-        self._scanning.pop(actor.number, None)
         if owed:
             log.warning("%s: its %d unfinished targets are given to others", actor, owed)
         if culprit is not None:
             log.warning("%s port %d/%s kills our actors; given up", culprit.host, culprit.port, culprit.proto)
+            self._delivering += 1
             self._begin(self._deliver_obituary(culprit))
         self._give()
         self._look_for_the_end()
@@ -267,7 +268,7 @@ class ClusterRunner:
         if self._cancelled is None:
             if self._fed and self._shards.idle:
                 self._over.set()
-        elif not any(self._scanning[actor.number] for actor in self._crew.actors.values() if not actor.lost):
+        elif all(actor.lost for actor, _ in self._open):
             self._over.set()
 
     def _begin(self, job: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

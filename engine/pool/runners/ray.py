@@ -121,7 +121,10 @@ class RayEngine:
 
     async def nodes(self) -> list[Node]:
         self._lost = True  # until somebody has answered
-        found = await self._desk.do(self._ray.nodes)
+        try:
+            found = await self._desk.do(self._ray.nodes)
+        except Exception as error:  # Ray raises whatever its parts do
+            raise EngineError(f"{self.name}: {first_line(error)}") from error
         self._lost = False
         return [
             Node(
@@ -270,7 +273,7 @@ async def _asked(ray: Any, answer: Any) -> Any:
     except errors.RayTaskError as error:
         if isinstance(error.cause, EngineError | MatcherError):
             raise error.cause from None
-        raise EngineError(f"a fault of ours: {first_line(error.cause)}") from error
+        raise Silent(f"a fault of ours: {type(error.cause).__name__}: {first_line(error.cause)}") from error
     except errors.ActorUnavailableError as error:
         raise Silent(first_line(error)) from error
     except errors.RayActorError as error:
