@@ -4,7 +4,7 @@
     scene = Scene(arena, ground, folder)
     with scene.start() as scan:
         scan.middle()  # some of it is committed, and it is not over
-        os.kill(scene.actors()[0], signal.SIGKILL)
+        os.kill(ground.busiest(), signal.SIGKILL)
         code = scan.wait()
     assert scene.found().perfect
 
@@ -35,10 +35,11 @@ from engine.state.journal import read_journal
 from engine.state.records import summed
 
 GIVE_UP_S = 150.0  # whatever takes longer hangs
+ESTABLISHED = "01"  # in /proc/net/tcp
 COMES_S = 60.0  # for what is to come of a disturbance
 LEFT_S = 30.0  # for actors to be gone when their run is over; Ray takes its time to kill one that is stopped
 LOOK_S = 0.05
-FIRST = 0.7  # of the targets, which a command is given at once; the others when somebody waits for its end
+FIRST, SECOND = 0.5, 0.8  # of the targets: what a command is given at once, and when some of that is committed
 
 
 class Found(Struct):
@@ -89,6 +90,10 @@ class Ground:
         """The last one that lives, as if its machine had lost power; never the head."""
         self.cluster.kill(max(node for node in range(1, self.cluster.nodes) if self.cluster.pids(node)))
 
+    def busiest(self) -> int:
+        """The actor with the most descriptors, and so with the most conversations."""
+        return max(self.actors(), key=_descriptors)
+
     def actors(self, node: int | None = None) -> list[int]:
         """Processes of actors: of one node, or of all of them."""
         nodes = range(self.cluster.nodes) if node is None else [node]
@@ -101,16 +106,20 @@ class Scan:
     def __init__(self, scene: "Scene", process: "subprocess.Popen[bytes]") -> None:
         self.process = process
         self._scene = scene
+        self._begun = threading.Event()
         self._released = threading.Event()
         self._feeder = threading.Thread(target=self._feed)
         self._feeder.start()
 
     def middle(self) -> None:
-        """Wait until some of the run is committed; it is not over, as a part of its input is held back."""
+        """Wait until some of the run is committed and some in flight; it is not over, as it lacks some of its input."""
         self.until(lambda: self._scene.done() > 0)
+        self._begun.set()
+        self.until(lambda: conversations(self._scene.arena) > 0)
 
     def release(self) -> None:
         """Give it the rest of its input."""
+        self._begun.set()
         self._released.set()
 
     def close(self) -> None:
@@ -136,13 +145,16 @@ class Scan:
 
     def _feed(self) -> None:
         lines = [f"{target}\n".encode() for target in self._scene.arena.targets]
-        first = int(len(lines) * FIRST)
+        first, second = (int(len(lines) * share) for share in (FIRST, SECOND))
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self.process.stdin as stdin:
             stdin.write(b"".join(lines[:first]))
             stdin.flush()
+            self._begun.wait()
+            stdin.write(b"".join(lines[first:second]))
+            stdin.flush()
             self._released.wait()
-            stdin.write(b"".join(lines[first:]))
+            stdin.write(b"".join(lines[second:]))
 
 
 class Scene:
@@ -276,6 +288,13 @@ class Scene:
         return left()
 
 
+def conversations(arena: Arena) -> int:
+    """Connections to the servers of an arena that are open now."""
+    ports = {f"{int(target.rpartition(':')[2]):04X}" for target in arena.targets[:100]}
+    entries = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]]
+    return sum(entry[2].rpartition(":")[2] in ports and entry[3] == ESTABLISHED for entry in entries)
+
+
 def wait_for(condition: Callable[[], bool], limit_s: float) -> None:
     """Until then, or until so much time has passed."""
     until = time.monotonic() + limit_s
@@ -303,6 +322,12 @@ def _objects(url: str, environment: Mapping[str, str]) -> set[str]:
     selector = pyarrow.fs.FileSelector(path, recursive=True, allow_not_found=True)
     found = system.get_file_info(selector)
     return {entry.path.removeprefix(path + "/") for entry in found if entry.type is pyarrow.fs.FileType.File}
+
+
+def _descriptors(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    return 0
 
 
 def _name(pid: int) -> bytes:

@@ -25,7 +25,7 @@ from bench.cluster_arena import Ground, Scene
 from bench.farm import DATABASE, farm
 from bench.object_store import ObjectStore, object_store
 
-TARGETS, RATE = 3000, 400
+TARGETS, RATE = 2400, 600
 NODES = 3
 PACE = ("--rate", str(RATE))  # several seconds: what is to happen in the middle finds one
 HOLD_S = 0.1  # long enough for everything that is allowed at once to come at once
@@ -67,7 +67,9 @@ def port_of(arena: Arena) -> str:
     return arena.targets[0].rpartition(":")[2]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case != "actor_stopped"]
+)  # the first half of what actor_continued is
 def test_each_target_has_one_row(
     case: str, arena: Arena, ground: Ground, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -189,7 +191,7 @@ def test_rate(ground: Ground, tmp_path: Path) -> None:
         with scene.start() as scan:
             scan.until(lambda: len(ground.actors()) == actors)
             scan.middle()
-            os.kill(ground.actors()[-1], signal.SIGKILL)
+            os.kill(ground.busiest(), signal.SIGKILL)
             ground.cluster.add()
             assert scan.wait() == 0, scene.said
         assert len(door.times) >= len(targets)
