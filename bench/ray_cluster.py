@@ -5,9 +5,9 @@
         cluster.kill(2)      # with SIGKILL, everything of that node
         cluster.add()
 
-Nodes listen on 127.0.0.10, 127.0.0.11, ... only. 127.0.0.1 cannot be one of them: Ray takes it for "find out", and then
-listens on the machine's own address. Every process of a node is known by a variable in its environment, so that nothing
-else on the machine is ever touched, and nothing is left.
+Nodes listen on 127.X.Y.10, 127.X.Y.11, ... only, X and Y drawn for each cluster, so that several do not meet. 127.0.0.1
+cannot be one of them: Ray takes it for "find out", and then listens on the machine's own address. Every process of a
+node is known by a variable in its environment, so that nothing else on the machine is touched, and nothing is left.
 """
 
 import contextlib
@@ -27,6 +27,9 @@ from bench.object_store import free_port
 MARK = "PROBEMILL_BENCH_NODE"
 START_S = 90.0
 OBJECTS = 80_000_000  # bytes of a node's object store; the least that Ray takes is 78,643,200
+UNGUARDED = {
+    "RAY_AUTH_MODE": "disabled"
+}  # else a token in somebody's ~/.ray keeps the nodes apart; drivers need it too
 # Dead nodes are noticed within 3 seconds, not 30; nothing is reported to anybody.
 SETTINGS = {
     "RAY_health_check_initial_delay_ms": "0",
@@ -46,14 +49,19 @@ class RayCluster:
         self.address = ""
         self._folder = folder
         self._cpus = cpus
-        self._environment = {**os.environ, **SETTINGS, **environment}
+        self._environment = {**os.environ, **SETTINGS, **UNGUARDED, **environment}
         self._name = secrets.token_hex(4)
+        self._network = f"127.{100 + secrets.randbelow(150)}.{secrets.randbelow(256)}"
         self._nodes = 0
         self.options.write_text(f'[init]\n_node_ip_address = "{self.ip(0)}"\n', encoding="utf-8")
 
-    @staticmethod
-    def ip(node: int) -> str:
-        return f"127.0.0.{10 + node}"
+    @property
+    def nodes(self) -> int:
+        """How many were started; they are numbered from 0."""
+        return self._nodes
+
+    def ip(self, node: int) -> str:
+        return f"{self._network}.{10 + node}"
 
     def add(self, resources: str = "{}", prefix: Sequence[str] = ()) -> int:
         """Start another node, the head first; when it is up, its number. One at a time: Ray's ports are found by trial.
