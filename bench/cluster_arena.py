@@ -30,7 +30,7 @@ from bench.chaos import Arena, Row
 from bench.farm import ROOT
 from bench.lake_contents import keys
 from bench.object_store import BUCKET, ObjectStore
-from bench.ray_cluster import UNGUARDED, RayCluster, ray_cluster
+from bench.ray_cluster import GUARD, RayCluster, ray_cluster
 from engine.state.journal import read_journal
 from engine.state.records import summed
 
@@ -70,7 +70,7 @@ class Ground:
     cluster: RayCluster
 
     def __init__(self, nodes: int, cpus: int = 2, environment: Mapping[str, str] | None = None) -> None:
-        self.environment = {**UNGUARDED, **(environment or {})}
+        self.environment = {**GUARD, **(environment or {})}
         self._nodes = nodes
         self._cpus = cpus
         self._stack = contextlib.ExitStack()

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.native import addresses, compiled, farm
-from bench.ray_cluster import RayCluster, ray_cluster
+from bench.ray_cluster import GUARD, RayCluster, ray_cluster
 
 HOSTS = 2000
 TOTAL = 200_000
@@ -40,7 +40,7 @@ class Bench:
         self.folder = folder
         self.port = port
         self.scale = scale
-        self.environment = cluster.environment
+        self.environment = os.environ | GUARD
         self._cluster = ["--runner", "ray", "--ray-address", cluster.address, "--ray-options", str(cluster.options)]
         self._runs = 0
 

@@ -5,9 +5,9 @@
         cluster.kill(2)      # with SIGKILL, everything of that node
         cluster.add()
 
-Nodes listen on 127.X.Y.10, 127.X.Y.11, ... only, X and Y drawn for each cluster, so that several do not meet. 127.0.0.1
-cannot be one of them: Ray takes it for "find out", and then listens on the machine's own address. Every process of a
-node is known by a variable in its environment, so that nothing else on the machine is touched, and nothing is left.
+Nodes are 127.X.Y.10, 127.X.Y.11, ..., X and Y drawn for each cluster, so that several do not meet. 127.0.0.1 cannot be
+one of them: Ray takes it for "find out". Every process of a node is known by a variable in its environment, so that
+nothing else on the machine is touched, and nothing is left.
 """
 
 import contextlib
@@ -27,9 +27,8 @@ from bench.object_store import free_port
 MARK = "PROBEMILL_BENCH_NODE"
 START_S = 90.0
 OBJECTS = 80_000_000  # bytes of a node's object store; the least that Ray takes is 78,643,200
-UNGUARDED = {
-    "RAY_AUTH_MODE": "disabled"
-}  # else a token in somebody's ~/.ray keeps the nodes apart; drivers need it too
+# Ray's ports are open on every address of the machine: nobody comes in without this token. Drivers need it, too.
+GUARD = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 # Dead nodes are noticed within 3 seconds, not 30; nothing is reported to anybody.
 SETTINGS = {
     "RAY_health_check_initial_delay_ms": "0",
@@ -49,7 +48,7 @@ class RayCluster:
         self.address = ""
         self._folder = folder
         self._cpus = cpus
-        self._environment = {**os.environ, **SETTINGS, **UNGUARDED, **environment}
+        self._environment = {**os.environ, **SETTINGS, **GUARD, **environment}
         self._name = secrets.token_hex(4)
         self._network = f"127.{100 + secrets.randbelow(150)}.{secrets.randbelow(256)}"
         self._nodes = 0

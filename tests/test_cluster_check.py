@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import signal
 import subprocess
 import sys
@@ -16,14 +15,13 @@ from typing import Any
 import pytest
 from loopback import Farm, database_file, greeting_after
 
-from bench.ray_cluster import RayCluster, ray_cluster
+from bench.ray_cluster import GUARD, RayCluster, ray_cluster
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 FEW = ("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh")
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # of this cluster alone, whoever has others
-ENVIRONMENT = {**os.environ, **TOKEN}
+ENVIRONMENT = {**os.environ, **GUARD}
 HEAD, OTHER = RayCluster.ip(0), RayCluster.ip(1)
 BLIND = """
 import engine.pool.cluster.check as check
@@ -37,7 +35,7 @@ main()
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    with ray_cluster(1, cpus=1, environment=TOKEN) as made:
+    with ray_cluster(1, cpus=1) as made:
         made.add(prefix=FEW)
         yield made
 

@@ -273,15 +273,23 @@ LIMITS = st.fixed_dictionaries(
 
 
 def test_a_changed_rate_has_saved_up_nothing() -> None:
-    """A part that was another's until now starts with an empty bucket, and debts stay debts."""
+    """A part that was another's until now starts with an empty bucket, and what was taken in advance is paid for."""
     limiter = RateLimiter(100, burst=5)
     limiter.change(20, now=10.0)
     assert limiter.ready_at == pytest.approx(10.05)
     for _ in range(4):
-        limiter.reserve(limiter.ready_at)
-    owed = limiter.ready_at
+        limiter.reserve(10.0)
+    assert limiter.ready_at == pytest.approx(10.25)
     limiter.change(1000, now=10.0)
-    assert limiter.ready_at >= min(owed, 10.2)
+    assert limiter.ready_at == pytest.approx(10.006)
+
+
+def test_a_tiny_rate_does_not_outlive_itself() -> None:
+    """Nobody waits at the pace of a rate that was changed since."""
+    limiter = RateLimiter(500)
+    limiter.change(1e-13, now=0.0)
+    limiter.change(100, now=1.0)
+    assert limiter.ready_at == pytest.approx(1.02)
 
 
 def test_a_changed_gate() -> None:

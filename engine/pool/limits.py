@@ -85,10 +85,14 @@ class RateLimiter:
         return self._full_at - self._slack
 
     def change(self, rate: float, now: float) -> None:
-        """Another rate from now on, with an empty bucket: nobody has saved up what was somebody else's before."""
+        """Another rate from now on, with an empty bucket: nobody has saved up what was somebody else's before.
+
+        Tokens that were taken in advance are paid for at the new rate.
+        """
+        advance = max(0.0, (self.ready_at - now) / self._interval)
         fresh = RateLimiter(rate)
         self._interval, self._slack = fresh._interval, fresh._slack
-        self._full_at = max(self._full_at, now + self._slack + self._interval)
+        self._full_at = now + self._slack + (1 + advance) * self._interval
 
     def reserve(self, now: float) -> float:
         """Take the next token in any case; when it may be used, at or after `now`."""

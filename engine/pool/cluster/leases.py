@@ -7,6 +7,7 @@ only when it is certain that it has stopped. A holder is offered one part at a t
 
 from collections.abc import Hashable
 
+WORTH = 0.01  # of what is wanted: less is nothing
 IDLE = 0.1  # of an equal part: what a holder keeps that has nothing to do
 
 
@@ -34,6 +35,8 @@ class Leases:
         held = self._held.get(holder, 0.0)
         free = self._budget - (self._all_held - held)
         part = max(0.0, min(wanted, free))
+        if part < WORTH * wanted and part > held:  # a rest of rounding, or close to it
+            part = held
         self._hold(holder, max(held, part))
         return part
 
