@@ -33,7 +33,7 @@ from engine.text import first_line
 from engine.threads import Desk
 from matcher import MatcherError
 
-OPEN_S = 60.0  # for a cluster to take us in
+OPEN_S = 30.0  # for a cluster to take us in
 ANSWER_S = 5.0  # for anybody to answer at its address
 CLOSE_S = 5.0
 KILL_S = 2.0
