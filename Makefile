@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all bindings check docs fuzz lab bench bench-match bench-scan bench-sinks bench-plan dist clean
+.PHONY: help run test test-all bindings check docs fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -88,6 +88,9 @@ bench-sinks: .venv/all  ## what sinks cost, alone and beside a scan
 
 bench-plan: .venv/dev  ## whether what `probemill plan` says is so, on loopback farms
 	@$(BIN)/python -m bench.forecast
+
+bench-cluster: .venv/all  ## what a Ray cluster costs, and what its driver holds
+	@$(BIN)/python -m bench.cluster_table
 
 dist: .venv/dev  ## build wheel and source archive into dist/
 	@$(BIN)/python -m build --no-isolation

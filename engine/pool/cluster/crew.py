@@ -311,8 +311,9 @@ class Crew:
             small, large = parts(config.max_inflight, len(ready) - busy, busy, least=1.0)
             inflight = int(self._inflight.offer(actor.number, int(small if is_idle else large)))
         if (config.rate and not rate) or (config.max_inflight and not inflight):
-            self._rate.settle(actor.number, 0.0)
-            self._inflight.settle(actor.number, 0.0)
+            if not actor.joined:  # it uses nothing of what it could have had
+                self._rate.settle(actor.number, 0.0)
+                self._inflight.settle(actor.number, 0.0)
             return None
         return Lease(rate, inflight)
 
