@@ -36,7 +36,8 @@ async def check(
     try:
         await engine.open(supplies)
         try:
-            nodes = await asyncio.wait_for(engine.nodes(), HEAD_S)
+            async with asyncio.timeout(HEAD_S):
+                nodes = await engine.nodes()
         except TimeoutError:
             raise EngineError(f"the cluster at {engine.name} does not say which nodes it has") from None
         found = await asyncio.gather(*(_look_at(engine, node, config, staging) for node in nodes))
@@ -50,7 +51,8 @@ async def check(
 
 async def _look_at(engine: Engine, node: Node, config: ScanConfig, staging: Staging | None) -> Seen:
     try:
-        facts = await asyncio.wait_for(engine.ask(node, facts_for(config)), ASK_S)
+        async with asyncio.timeout(ASK_S):
+            facts = await engine.ask(node, facts_for(config))
         put, trouble = (None, "") if staging is None else await _put(engine, node, staging)
         ahead = await _clock(engine, node)
     except TimeoutError:
@@ -63,7 +65,8 @@ async def _look_at(engine: Engine, node: Node, config: ScanConfig, staging: Stag
 async def _put(engine: Engine, node: Node, staging: Staging) -> tuple[bool | None, str]:
     """Whether the driver sees what the node puts, and why the node cannot put anything. Raises TimeoutError."""
     try:
-        manifest = await asyncio.wait_for(engine.ask(node, putting(staging)), ASK_S)
+        async with asyncio.timeout(ASK_S):
+            manifest = await engine.ask(node, putting(staging))
     except EngineError as error:
         return None, str(error)
     there = False
@@ -77,13 +80,15 @@ async def _put(engine: Engine, node: Node, staging: Staging) -> tuple[bool | Non
             await in_thread(lambda: remove(staging, manifest))
         if not there:  # it may have put it where only it can see it
             with suppress(EngineError, TimeoutError):
-                await asyncio.wait_for(engine.ask(node, removing(staging, manifest)), ASK_S)
+                async with asyncio.timeout(ASK_S):
+                    await engine.ask(node, removing(staging, manifest))
     return there, ""
 
 
 async def _clock(engine: Engine, node: Node) -> tuple[float, float]:
     """How many seconds a node's clock is ahead, and by how many that may be wrong. Raises EngineError, TimeoutError."""
     before = time.time()
-    there = await asyncio.wait_for(engine.ask(node, clock), ASK_S)
+    async with asyncio.timeout(ASK_S):
+        there = await engine.ask(node, clock)
     after = time.time()
     return there - (before + after) / 2, (after - before) / 2
