@@ -128,8 +128,15 @@ class Scan:
 
     def until(self, condition: Callable[[], bool], limit_s: float = COMES_S) -> None:
         """Wait for something that is to come while the command runs. Raises RuntimeError when it does not."""
-        wait_for(lambda: condition() or self.process.poll() is not None, limit_s)
-        if not condition():
+        came = False
+
+        def seen() -> bool:  # once is enough: it may not last
+            nonlocal came
+            came = condition()
+            return came or self.process.poll() is not None
+
+        wait_for(seen, limit_s)
+        if not came:
             code = self.process.poll()
             raise RuntimeError(f"{'in vain' if code is None else f'ended with {code}'}: {self._scene.said}")
 
