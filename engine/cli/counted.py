@@ -78,13 +78,5 @@ class _Lists:
         if not isinstance(network, Network):
             return spec.hosts
         first, last = network.first, network.first + network.size - 1
-        either = _overlap(self._either, first, last, network.v6) if self._either is not None else network.size
-        return either - _overlap(self._blocked, first, last, network.v6)
-
-
-def _overlap(prefixes: PrefixSet, first: int, last: int, v6: bool) -> int:
-    """How many addresses from `first` to `last` are in the set."""
-    bits = 128 if v6 else 32
-    ones = (1 << bits) - 1
-    packed = prefixes._packed6() if v6 else prefixes._packed4()
-    return sum(max(0, min(last, both & ones) - max(first, both >> bits) + 1) for both in packed)
+        either = self._either.overlap(first, last, v6=network.v6) if self._either is not None else network.size
+        return either - self._blocked.overlap(first, last, v6=network.v6)

@@ -77,6 +77,13 @@ class PrefixSet:
             return self._has4(_LOOPBACK4)
         return any(map(self._has4, embedded(number)))
 
+    def overlap(self, first: int, last: int, *, v6: bool) -> int:
+        """How many addresses from `first` to `last`, both as numbers, are in the set."""
+        bits = 128 if v6 else 32
+        ones = (1 << bits) - 1
+        packed = self._packed6() if v6 else self._packed4()
+        return sum(max(0, min(last, both & ones) - max(first, both >> bits) + 1) for both in packed)
+
     def __or__(self, other: "PrefixSet") -> "PrefixSet":
         """The addresses of both."""
         return PrefixSet(chain(self._packed4(), other._packed4()), chain(self._packed6(), other._packed6()))

@@ -36,7 +36,8 @@ from matcher import MatcherError
 OPEN_S = 30.0  # for a cluster to take us in
 ANSWER_S = 5.0  # for anybody to answer at its address
 CLOSE_S = 5.0
-KILL_S = 2.0
+FRAME_HEAD, FRAME_TYPE, SETTINGS = 9, 3, 4  # of HTTP/2 (RFC 9113, 4.1), which gRPC speaks: bytes, place, number
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, SETTINGS, 0, 0, 0, 0, 0))
 GRACE = {  # our own process outlives its cluster for long enough to say so, and to deliver what is committed
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -170,16 +171,26 @@ class RayEngine:
     # -- how it is done
 
     async def _knock(self) -> None:
-        """Raises EngineError where nobody is at the address: Ray would try for a minute."""
+        """Raises EngineError where no head is at the address: Ray would try for long, and not in one line."""
         host, colon, port = self._address.rpartition(":")
         if not colon or not port.isdecimal():
             return
         try:
             async with asyncio.timeout(ANSWER_S):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+                reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         except (OSError, OverflowError, TimeoutError):
             raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
-        writer.close()
+        try:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                writer.write(PREFACE)
+                async with asyncio.timeout(ANSWER_S):
+                    answer = await reader.readexactly(FRAME_HEAD)
+                if answer[FRAME_TYPE] != SETTINGS:
+                    raise ValueError
+        except (OSError, EOFError, TimeoutError, ValueError):
+            raise EngineError(f"--ray-address {self.name}: what answers there is no Ray head") from None
+        finally:
+            writer.close()
 
     def _join(self) -> None:
         settings = dict(self._settings.init)
