@@ -61,6 +61,11 @@ class Actor:
         self._felt_at = self.heard_at
         self.idle_beats = 0
 
+    @property
+    def unsettled(self) -> int:
+        """Targets that are done, in shards that are not."""
+        return max(0, self.pulse.done - self.committed)
+
     def feel(self, pulse: Pulse, now: float) -> None:
         """A sign of life. now: monotonic."""
         begun = pulse.done + pulse.inflight - self.pulse.done - self.pulse.inflight

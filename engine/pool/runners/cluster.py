@@ -106,7 +106,7 @@ class ClusterRunner:
         return [self._given_to(actor) for actor in list(self._crew.actors.values()) if actor.joined]
 
     def unsettled(self) -> int:
-        return sum(max(0, actor.pulse.done - actor.committed) for actor in list(self._crew.actors.values()))
+        return sum(actor.unsettled for actor in list(self._crew.actors.values()))
 
     def nodes(self) -> list[NodeStatus]:
         return self._crew.status(self._zones.of_node, self._given_to)
@@ -218,8 +218,9 @@ class ClusterRunner:
         self._shards.join(actor.number, zones, WINDOW, time.monotonic())
 
     def _resize(self, actor: Actor) -> None:
-        """What an actor needs until its next sign of life."""
-        self._shards.resize(actor.number, actor.pulse.inflight + max(WINDOW, int(actor.speed * WINDOW_S)))
+        """What an actor needs until its next sign of life. What waits for the slowest of its shard holds up nothing."""
+        held = actor.pulse.inflight + actor.unsettled
+        self._shards.resize(actor.number, held + max(WINDOW, int(actor.speed * WINDOW_S)))
         self._give()
 
     def _inherit(self, actor: Actor, blamed: bool) -> None:
