@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from secrets import token_hex
@@ -41,6 +40,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, SETTINGS, 0, 0, 
 GRACE = {  # our own process outlives its cluster for long enough to say so, and to deliver what is committed
     "RAY_gcs_rpc_server_reconnect_timeout_s": "3600",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # a call behind the end joins no other cluster that happens to be there
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",  # standard output is for rows: none of the lines that Ray prints there
 }
@@ -143,7 +143,7 @@ class RayEngine:
         if self._settings.runtime_env:
             options["runtime_env"] = self._settings.runtime_env
         actor = self._ray.remote(Actor).options(scheduling_strategy=self._at(node), **options).remote()
-        return RayMember(self._ray, actor, setup, self._supplies)
+        return RayMember(self._ray, self._desk, actor, setup, self._supplies)
 
     async def ask(self, node: Node, question: Callable[[Supplies], Answer]) -> Answer:
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": self._at(node)}
@@ -158,7 +158,7 @@ class RayEngine:
         self._wanted = cpus
         from ray.autoscaler.sdk import request_resources
 
-        _aside(lambda: request_resources(num_cpus=int(cpus)))
+        self._desk.post(lambda: request_resources(num_cpus=int(cpus)))
 
     async def close(self) -> None:
         if self._lost or not self._opened:  # it would be waited for
@@ -224,8 +224,9 @@ class RayEngine:
 class RayMember:
     """An actor, by its handle."""
 
-    def __init__(self, ray: Any, actor: Any, setup: Setup, supplies: Any) -> None:
+    def __init__(self, ray: Any, desk: Desk, actor: Any, setup: Setup, supplies: Any) -> None:
         self._ray = ray
+        self._desk = desk
         self._actor = actor
         self._setup = setup
         self._supplies = supplies
@@ -258,22 +259,12 @@ class RayMember:
         """Ray kills its process, if need be, a few seconds later."""
         if not self._ended:
             self._ended = True
-            _aside(lambda: self._ray.kill(self._actor))
+            self._desk.post(lambda: self._ray.kill(self._actor))  # in front of the shutdown
 
 
 def _answer(question: Callable[[Supplies], Answer], supplies: Supplies) -> Answer:
     """On a node."""
     return question(supplies)
-
-
-def _aside(job: Callable[[], object]) -> None:
-    """In a thread that nobody waits for, whatever becomes of it."""
-
-    def run() -> None:
-        with suppress(Exception):
-            job()
-
-    threading.Thread(target=run, daemon=True).start()
 
 
 async def _asked(ray: Any, answer: Any) -> Any:
