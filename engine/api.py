@@ -83,8 +83,9 @@ def make_cluster_runner(config: ScanConfig, cluster: Cluster, staging: Staging) 
 
 
 class ClusterReport(Struct, frozen=True):
-    """What was found on the nodes of a cluster. verdict: the worst of all findings."""
+    """What was found on the nodes of a cluster, by its name. verdict: the worst of all findings."""
 
+    cluster: str
     verdict: Verdict
     nodes: list[NodeReport]
 
@@ -96,7 +97,7 @@ async def check_cluster(cluster: Cluster, config: ScanConfig, staging: Staging |
     """
     _check(config)
     reports = await check(cluster.engine, cluster.settings, config, staging)
-    return ClusterReport(worst(reports), reports)
+    return ClusterReport(cluster.engine.name, worst(reports), reports)
 
 
 async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncIterator[ServiceResult]:

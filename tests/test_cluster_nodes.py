@@ -184,7 +184,7 @@ def test_patience(
     with caplog.at_level(logging.WARNING, "probemill.cluster"), pytest.raises(EngineError) as raised:
         asyncio.run(test())
     assert "no node could take 8 targets of zone dmz" in str(raised.value)
-    assert "no actor is ready for 8 targets of zone dmz (nodes: 1)" in caplog.text
+    assert "no actor is ready for 8 targets of zone dmz yet (nodes: 1, CPUs: 1" in caplog.text
     assert ledger.ordinals() == list(range(8, 20))
 
 

@@ -72,7 +72,9 @@ def report_table(report: ClusterReport) -> Table:
             key = finding.value, finding.verdict.value, finding.mend
             said.setdefault(finding.name, {}).setdefault(key, []).append(node.node)
     nodes = sum(node.facts is not None for node in report.nodes)
-    table = Table(title=f"{nodes} nodes: {report.verdict}", title_justify="left", box=None)
+    table = Table(
+        title=f"{report.cluster}, {nodes} node{'s' * (nodes != 1)}: {report.verdict}", title_justify="left", box=None
+    )
     for column in ("fact", "nodes", "found", "verdict", "to mend it"):
         table.add_column(column, overflow="fold")
     for name, values in said.items():

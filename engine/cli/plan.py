@@ -160,7 +160,7 @@ def plan_command(**options: Any) -> None:
         facts = {**msgspec.to_builtins(answer), "notes": notes, "constants": msgspec.to_builtins(constants.place)}
         click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2))
     else:
-        _show(answer, notes)
+        _show(answer, notes[0], notes[1:])
     if errors:
         click.echo(f"probemill: {len(errors):,} input lines skipped; first: {errors[0]}", err=True)
         sys.exit(1)
@@ -253,7 +253,7 @@ def _question(options: Options, config: ScanConfig, found: Counted) -> Question:
 def _notes(question: Question, constants: Constants) -> Iterator[str]:
     """What was assumed."""
     if question.answering == 1:
-        yield "Every target is taken for an open port, as they come from a port scan; --answering says otherwise."
+        yield "Every target is taken for an open port, as it is after a port scan; --answering says otherwise."
     else:
         yield (
             f"{question.answering:.4%} of the targets are taken for open ports; of the others {question.closed:.4%} "
@@ -269,8 +269,12 @@ def _notes(question: Question, constants: Constants) -> Iterator[str]:
     yield f"Constants: {constants.place}."
 
 
-def _show(answer: Forecast, notes: Iterable[str]) -> None:
+def _show(answer: Forecast, assumed: str, notes: Iterable[str]) -> None:
+    """assumed: what decides more than all else, in front of the figures."""
     console = Console(highlight=False)
+    say = Console(highlight=False, soft_wrap=True, markup=False).print
+    say(assumed)
+    say("")
     table = Table(box=None, show_header=False)
     table.add_column()
     table.add_column(justify="right")
@@ -285,7 +289,6 @@ def _show(answer: Forecast, notes: Iterable[str]) -> None:
         decides = "decides" * (bound.name == answer.binding)
         table.add_row(bound.name, f"{bound.targets_per_s:,.0f}", f"{bound.seconds / 3600:,.3f}", decides)
     console.print(table)
-    say = Console(highlight=False, soft_wrap=True, markup=False).print
     say("How it was computed:")
     for figure in answer.figures:
         say(f"  {figure.name} = {told(figure)} {figure.unit}".rstrip() + f": {figure.formula} [{figure.source}]")

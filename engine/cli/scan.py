@@ -88,6 +88,8 @@ def scan_command(**options: Any) -> None:
     try:
         if cluster is not None and segments is not None:
             runner = make_cluster_runner(config, cluster, segments.journal.staging)
+            if not options["quiet"]:
+                click.echo(f"probemill: the scan is on {cluster.engine.name}", err=True)
         assert runner is not None
         facts = RunFacts(
             __version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full"
@@ -197,7 +199,9 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
         if (options["segment_size"], options["segment_seconds"]) != (SEGMENT_SIZE, SEGMENT_S):
             raise ConfigError("--segment-size and --segment-seconds need --state DIR: the folder of the segments")
         if options["runner"] == "ray":
-            raise ConfigError("--runner ray needs --state DIR: the folder of the run, which every node sees")
+            raise ConfigError(
+                "--runner ray needs --state DIR: the folder of the run; every node sees it, or name --segments, too"
+            )
         if options["sinks"]:
             raise ConfigError("--sink needs --state DIR: a folder where rows are safe before they reach it")
         return None
@@ -209,7 +213,10 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
     journal = Journal.open(folder, plan, resume=options["resume"], segments=options["segments"] or "")
     if options["resume"] and not options["quiet"]:
         done, segments = f"{len(journal.committed):,} targets are done", f"{len(journal.records):,} segments"
-        click.echo(f"{journal.folder}: {done}, {journal.rows:,} rows in {segments}", err=True)
+        begun = (
+            f"{done}, {journal.rows:,} rows in {segments}" if journal.committed else "nothing is done yet: a new run"
+        )
+        click.echo(f"{journal.folder}: {begun}", err=True)
     try:
         deliveries = _open_sinks(options, journal)
     except BaseException:

@@ -12,7 +12,8 @@ import os
 import platform
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,9 @@ class ShardActor:
         self._kept = _Kept()
         logging.getLogger("probemill").addHandler(self._kept)
         sources = own(setup.config.sources)
-        with tempfile.TemporaryDirectory(prefix="probemill-") as folder:
-            config = replace(setup.config, sources=sources, workers=setup.neighbours, max_inflight=0)
-            if config.recog:
-                config = replace(config, recog=_unpacked(supplies.recog, folder))
+        config = replace(setup.config, sources=sources, workers=setup.neighbours, max_inflight=0)
+        with _unpacked(supplies.recog) as recog:
+            config = replace(config, recog=recog)
             self._inflight = inflight_limit(config)
             matcher = SharedMatcher(compile_matcher(database_of(supplies), config.matcher))
             context = scan_context(config, shared=matcher, services=ServiceTable(*supplies.services))
@@ -218,7 +218,13 @@ class _Kept(logging.Handler):
         return (*logs, (logging.WARNING, f"and {more} more lines")) if more else tuple(logs)
 
 
-def _unpacked(files: dict[str, bytes], folder: str) -> str:
-    for name, data in files.items():
-        Path(folder, name).write_bytes(data)
-    return folder
+@contextmanager
+def _unpacked(files: dict[str, bytes]) -> Iterator[str]:
+    """A folder with these files, as long as the block; empty where there are none."""
+    if not files:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="probemill-") as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        yield folder

@@ -213,8 +213,8 @@ def _conntrack(facts: NodeFacts, conversations: int, terms: Terms) -> Finding:
     rate = share(terms.config.rate, terms.nodes) if terms.config.rate else FAST
     wanted = count + int(rate * TRACKED_S)
     bearable = max(0, most - count) / TRACKED_S
-    value = f"{count:,} of {most:,} entries: room for {bearable:,.0f} connections/s"
-    if most >= wanted:
+    value = f"{count:,} of {most:,} entries: room for {bearable:,.0f} connections/s" if count else "nothing is tracked"
+    if most >= wanted or not count:  # where even this process's own connections have none, nothing is tracked
         return Finding("connection tracking", value)
     verdict = Verdict.BAD if most - count < min(conversations, wanted - count) else Verdict.WARNING
     mend = f"net.netfilter.nf_conntrack_max={wanted} bears {rate:,.0f}/s; or exempt the scan (NOTRACK), or set a --rate"

@@ -34,7 +34,7 @@ from engine.state.attempt import Staging
 log = logging.getLogger("probemill.cluster")
 
 TURN_S = 0.25  # from one look at what waits to the next
-EXPLAIN_S = 20.0  # before people are told that nothing is ready yet, and from then on
+EXPLAIN_S = 10.0  # before people are told that nothing is ready yet, and from then on
 AHEAD = 100_000  # targets that wait to be given; beyond it none is read
 WINDOW = 2 * LEAST  # targets that an actor has at least beside those it converses with
 WINDOW_S = 2.0  # and as many as it begins in this time; what is more, others may have
@@ -261,7 +261,9 @@ class ClusterRunner:
             )
         if now - self._explained_at >= EXPLAIN_S:
             self._explained_at = now
-            log.warning("%s: no actor is ready for %s (nodes: %d)", name, said, len(self._crew.nodes))
+            cpus = sum(node.cpus for node in self._crew.nodes)
+            where = f"nodes: {len(self._crew.nodes)}, CPUs: {cpus:g}, which others may have booked"
+            log.warning("%s: no actor is ready for %s yet (%s)", name, said, where)
 
     def _look_for_the_end(self) -> None:
         if self._delivering:

@@ -79,7 +79,7 @@ class RayEngine:
     def __init__(self, address: str, settings: ClusterSettings) -> None:
         """Raises ConfigError where Ray is not installed, or the settings say what is not theirs to say."""
         self._address = address or os.environ.get("RAY_ADDRESS", "")
-        self.name = self._address or "this machine"
+        self.name = self._address or "a Ray of this machine alone (no --ray-address)"
         self._settings = settings
         if self._address.startswith("ray://"):
             raise ConfigError(
@@ -114,7 +114,8 @@ class RayEngine:
             self._lost = True
             raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
         except Exception as error:  # Ray raises whatever its parts do
-            raise EngineError(f"--ray-address {self.name}: {first_line(error)}") from error
+            hint = "; where it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" * bool(self._address)
+            raise EngineError(f"--ray-address {self.name}: {first_line(error)}{hint}") from error
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):  # Ray has put handlers of its own beneath Python's
                 if (handler := signal.getsignal(number)) is not None:
