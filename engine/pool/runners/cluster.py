@@ -91,9 +91,10 @@ class ClusterRunner:
             await self._engine.close()
 
     def cancel(self, reason: Reason = Reason.CANCELLED) -> None:
-        if self._cancelled is None:
-            asyncio.get_running_loop().call_later(ENDING_S, self._over.set)
+        if self._cancelled is not None:
+            return  # it is ending
         self._cancelled = reason
+        asyncio.get_running_loop().call_later(ENDING_S, self._over.set)
         self._crew.growing = False
         if self._feeder is not None:
             self._feeder.cancel()

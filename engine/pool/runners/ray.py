@@ -94,10 +94,11 @@ class RayEngine:
         with extra("--runner ray", "ray"):
             import ray
 
-        self._ray = ray
-        self._supplies: Any = None
-        self._desk = Desk()  # one thread for as long as we live: a Ray of our own dies with the thread that started it
+        self.ray = ray
+        self.supplies: Any = None
+        self.desk = Desk()  # one thread for as long as we live: a Ray of our own dies with the thread that started it
         self._wanted = 0.0
+        self.closed = False
         self._opened = self._lost = False
         self._folder = ""  # of a Ray of our own
 
@@ -106,10 +107,10 @@ class RayEngine:
         await self._knock()
         try:
             async with asyncio.timeout(OPEN_S):
-                await self._desk.do(self._join)
+                await self.desk.do(self._join)
             self._opened = True
             if supplies is not None:
-                self._supplies = await self._desk.do(lambda: self._ray.put(supplies))
+                self.supplies = await self.desk.do(lambda: self.ray.put(supplies))
         except TimeoutError:
             self._lost = True
             raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
@@ -124,7 +125,7 @@ class RayEngine:
     async def nodes(self) -> list[Node]:
         self._lost = True  # until somebody has answered
         try:
-            found = await self._desk.do(self._ray.nodes)
+            found = await self.desk.do(self.ray.nodes)
         except Exception as error:  # Ray raises whatever its parts do
             raise EngineError(f"{self.name}: {first_line(error)}") from error
         self._lost = False
@@ -143,15 +144,15 @@ class RayEngine:
         options: dict[str, Any] = {"num_cpus": self._settings.cpus_per_actor, "max_restarts": 0, "max_task_retries": 0}
         if self._settings.runtime_env:
             options["runtime_env"] = self._settings.runtime_env
-        actor = self._ray.remote(Actor).options(scheduling_strategy=self._at(node), **options).remote()
-        return RayMember(self._ray, self._desk, actor, setup, self._supplies)
+        actor = self.ray.remote(Actor).options(scheduling_strategy=self._at(node), **options).remote()
+        return RayMember(self, actor, setup)
 
     async def ask(self, node: Node, question: Callable[[Supplies], Answer]) -> Answer:
         options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": self._at(node)}
         if self._settings.runtime_env:
             options["runtime_env"] = self._settings.runtime_env
-        asked = self._ray.remote(_answer).options(**options).remote(question, self._supplies)
-        answer: Answer = await _asked(self._ray, asked)
+        asked = self.ray.remote(_answer).options(**options).remote(question, self.supplies)
+        answer: Answer = await _answered(self.ray, asked)
         return answer
 
     def want(self, cpus: float) -> None:
@@ -159,15 +160,16 @@ class RayEngine:
         self._wanted = cpus
         from ray.autoscaler.sdk import request_resources
 
-        self._desk.post(lambda: request_resources(num_cpus=int(cpus)))
+        self.desk.post(lambda: request_resources(num_cpus=int(cpus)))
 
     async def close(self) -> None:
+        self.closed = True
         if self._lost or not self._opened:  # it would be waited for
-            atexit.unregister(self._ray.shutdown)
+            atexit.unregister(self.ray.shutdown)
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                await self._desk.do(self._leave)
+                await self.desk.do(self._leave)
 
     # -- how it is done
 
@@ -198,7 +200,7 @@ class RayEngine:
         if not self._address:
             self._folder = tempfile.mkdtemp(prefix="probemill-", dir=SHORT)
             settings = LOCAL | {"_temp_dir": self._folder} | settings
-        self._ray.init(
+        self.ray.init(
             address=self._address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -212,7 +214,7 @@ class RayEngine:
 
             with suppress(Exception):
                 request_resources(num_cpus=0)
-        self._ray.shutdown()
+        self.ray.shutdown()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -225,32 +227,32 @@ class RayEngine:
 class RayMember:
     """An actor, by its handle."""
 
-    def __init__(self, ray: Any, desk: Desk, actor: Any, setup: Setup, supplies: Any) -> None:
-        self._ray = ray
-        self._desk = desk
+    def __init__(self, engine: RayEngine, actor: Any, setup: Setup) -> None:
+        self._engine = engine
         self._actor = actor
         self._setup = setup
-        self._supplies = supplies
         self._ended = False
 
     async def begin(self) -> Facts:
-        facts: Facts = await self._told(self._actor.begin.remote(self._setup, self._supplies))
+        facts: Facts = await self._asked("begin", self._setup, self._engine.supplies)
         return facts
 
     async def beat(self, lease: Lease | None) -> Pulse:
-        pulse: Pulse = await self._told(self._actor.beat.remote(lease))
+        pulse: Pulse = await self._asked("beat", lease)
         return pulse
 
     async def scan(self, body: bytes) -> Outcome:
-        outcome: Outcome = await self._told(self._actor.scan.remote(body))
+        outcome: Outcome = await self._asked("scan", body)
         return outcome
 
     async def cancel(self, reason: Reason) -> None:
-        await self._told(self._actor.cancel.remote(reason))
+        await self._asked("cancel", reason)
 
-    async def _told(self, answer: Any) -> Any:
+    async def _asked(self, method: str, *arguments: Any) -> Any:
+        if self._engine.closed:  # Ray would end this process
+            raise Silent("the cluster was left")
         try:
-            return await _asked(self._ray, answer)
+            return await _answered(self._engine.ray, getattr(self._actor, method).remote(*arguments))
         except Gone as error:
             if self._ended:  # by us: its process may go on for a while
                 raise Silent("it was ended") from error
@@ -258,9 +260,9 @@ class RayMember:
 
     def end(self) -> None:
         """Ray kills its process, if need be, a few seconds later."""
-        if not self._ended:
+        if not self._ended and not self._engine.closed:
             self._ended = True
-            self._desk.post(lambda: self._ray.kill(self._actor))  # in front of the shutdown
+            self._engine.desk.post(lambda: self._engine.ray.kill(self._actor))  # in front of the shutdown
 
 
 def _answer(question: Callable[[Supplies], Answer], supplies: Supplies) -> Answer:
@@ -268,7 +270,7 @@ def _answer(question: Callable[[Supplies], Answer], supplies: Supplies) -> Answe
     return question(supplies)
 
 
-async def _asked(ray: Any, answer: Any) -> Any:
+async def _answered(ray: Any, answer: Any) -> Any:
     """What somebody on a node answers; what Ray says of it in our words."""
     errors = ray.exceptions
     try:
