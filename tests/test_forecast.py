@@ -353,6 +353,8 @@ def test_hours_give_machines() -> None:
         "--count 80=5 --memory 10M",
         "--count 80=5 --machines 0",
         "--count 80=5 --hours 0",
+        "--count 80=5 --hours nan",
+        "--count 80=5 --price inf",
         "--count 80=5 --hours 1 --machines 1",
         "--count 80=1M --rate 1 --hours 1",
         "--count 80=5 --bandwidth -1",

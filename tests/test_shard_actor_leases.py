@@ -31,6 +31,7 @@ from engine.pool.cluster import actor as actor_module
 from engine.pool.cluster import outbox as outbox_module
 from engine.pool.cluster.actor import Dropped
 from engine.pool.cluster.words import LEASE_S, Lease
+from engine.results.lake import Unavailable
 from engine.state.attempt import Staging
 
 
@@ -207,6 +208,32 @@ def test_a_segment_is_put_again_until_it_is_there(
             assert len(rows(folder, await scan)) == 5
             assert actor.beat(Lease()).trouble == ""
             assert len(names(folder)) == 1
+
+    with Farm(greeting_after(0.0)) as farm:
+        run(test())
+
+
+@pytest.mark.parametrize("error", [OutputError("no space left"), Unavailable("nobody answers")], ids=["full", "away"])
+def test_what_lasts_is_said_and_what_may_come_back_is_waited_for(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, error: OutputError
+) -> None:
+    """A place that takes nothing ends the scan of a shard with its error; one that cannot be reached does not."""
+    monkeypatch.setattr(actor_module, "LASTING_S", 0.2)
+    monkeypatch.setattr(actor_module, "PAUSES_S", (0.01,))
+
+    def hinder() -> None:
+        raise error
+
+    async def test() -> None:
+        async with working(config(database_file(tmp_path)), FakeStaging(folder, hinder)) as actor:
+            scan = asyncio.create_task(actor.scan(body(targets(farm, 3))))
+            done, _ = await asyncio.wait((scan,), timeout=1.5)
+            if isinstance(error, Unavailable):
+                assert not done
+                scan.cancel()
+            else:
+                with pytest.raises(OutputError, match="no space left"):
+                    scan.result()
 
     with Farm(greeting_after(0.0)) as farm:
         run(test())

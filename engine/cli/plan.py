@@ -4,6 +4,7 @@ How the figures come about stands in engine/forecast/, what they mean in docs/pl
 """
 
 import asyncio
+import math
 import re
 import sys
 from collections import Counter
@@ -147,6 +148,9 @@ def plan_command(**options: Any) -> None:
 
     --rate and --max-inflight are meant for all machines together; everything else is of each machine.
     """
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: not a number that can be planned with")
     if options["machines"] and options["hours"]:
         raise ConfigError("--machines and --hours exclude each other: one follows from the other")
     question, errors = asked(options)

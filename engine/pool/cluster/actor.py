@@ -31,6 +31,7 @@ from engine.pool.cluster.supplies import database_of
 from engine.pool.cluster.words import LEASE_S, Facts, Lease, Logs, Outcome, Pulse, Setup, Supplies
 from engine.pool.descriptors import descriptor_limit, inflight_limit
 from engine.pool.worker import Worker
+from engine.results.lake import Unavailable
 from engine.services import ServiceTable
 from engine.state.attempt import Attempt
 from engine.threads import Desk
@@ -39,6 +40,7 @@ from matcher import compile_matcher
 
 BACKLOG = 256  # pieces of rows that wait to be compressed; beyond it no new target is begun
 PAUSES_S = (0.5, 1.0, 2.0, 5.0)  # before a segment is put again; the last one from then on
+LASTING_S = 20.0  # for a place that does not take a segment
 LOGS = 100  # lines kept for the driver
 WATCH_S = 1.0
 
@@ -66,7 +68,10 @@ class ShardActor:
         self._config = config
         self._permitted = supplies.permitted
         self._staging = setup.staging
-        self._stage = self._staging.open()
+        try:
+            self._stage = self._staging.open()
+        except OutputError as error:
+            raise OutputError(f"{error}: every node has to see this folder; or name --segments") from error
         self._lease = Lease(config.rate / config.workers)
         self._heard_at = time.monotonic()
         self._ended: Reason | None = None
@@ -144,15 +149,22 @@ class ShardActor:
             logging.getLogger("probemill").removeHandler(self._kept)
 
     async def _put(self, attempt: Attempt) -> None:
-        """Until it is there: what is in the way of it is told with every sign of life."""
+        """Until it is there: what is in the way of it is told with every sign of life.
+
+        A place that cannot be reached may come back at any time; what else is wrong with it (a full disk) ends the run,
+        if it lasts. Raises OutputError then.
+        """
         pauses = iter(PAUSES_S)
         pause = 0.0
+        patient_until = time.monotonic() + LASTING_S
         while True:
             putting = asyncio.create_task(self._desk.do(lambda: self._stage.put(attempt)))
             try:
                 await self._first(putting)
                 putting.result()
             except OutputError as error:
+                if not isinstance(error, Unavailable) and time.monotonic() > patient_until:
+                    raise
                 self._trouble = str(error)
                 self._desk.post(self._open_again)
             else:

@@ -290,8 +290,8 @@ class Crew:
         if lease is not None:
             self._rate.settle(actor.number, lease.rate)
             self._inflight.settle(actor.number, max(lease.inflight, pulse.inflight))
-        if pulse.trouble and pulse.trouble != actor.pulse.trouble:
-            log.warning("%s: %s; trying again until it can be put", actor, pulse.trouble)
+        if pulse.trouble and not actor.pulse.trouble:
+            log.warning("%s: %s; trying again", actor, pulse.trouble)
         self.tell(actor, pulse.logs)
         actor.feel(pulse, sent_at)
         if actor.lost:

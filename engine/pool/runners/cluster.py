@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from engine.conversation.scan import Finish, ScanContext, ServiceScan, crashed_row, rfc3339
-from engine.errors import EngineError
+from engine.errors import EngineError, OutputError
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target
 from engine.pool.cluster.crew import Actor, Crew
 from engine.pool.cluster.engine import Engine
@@ -199,6 +199,8 @@ class ClusterRunner:
         self._open.add((actor, shard.number))
         try:
             outcome = await actor.member.scan(shard.body)
+        except OutputError as error:  # no other actor would fare better
+            raise OutputError(f"{actor}: {error}") from error
         except EngineError as error:
             self._crew.distrust(actor, error)
         else:

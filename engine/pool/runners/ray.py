@@ -115,6 +115,8 @@ class RayEngine:
             self._lost = True
             raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
         except Exception as error:  # Ray raises whatever its parts do
+            if "keyword argument" in str(error):
+                raise ConfigError(f"--ray-options: init: {first_line(error)}") from error
             hint = "; where it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" * bool(self._address)
             raise EngineError(f"--ray-address {self.name}: {first_line(error)}{hint}") from error
         finally:
