@@ -31,7 +31,7 @@ WINGS = {
     "run": "pool targets state results",
     "offline": "targets state results conversation",
     "forecast": "",
-    "pool": "targets state post conversation transports",
+    "pool": "targets state results post conversation transports",
     "targets": "state",
     "state": "results",
     "results": "conversation",
