@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from loopback import config, database_file
 from members import PATIENCE_S, QUICK, Cluster, Ledger, Worker, done, given, node, ran, source, targets, until
+from msgspec.structs import replace
 
 from engine.model import Batch, Reason, ScanConfig, Target, Verdict
 from engine.pool.cluster import crew
@@ -114,6 +115,25 @@ def test_an_actor_is_silent(
     assert isinstance(lost, Mute)
     assert again and min(again) >= lost.answered_at + 0.6 - 0.01
     assert runner.restarts == 1
+
+
+def test_an_actor_that_answers_and_does_nothing(
+    settings: ScanConfig, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heart that beats is not enough: who gets nowhere for longer than any conversation takes is replaced."""
+    monkeypatch.setattr(crew, "SILENT_S", 0.2)
+    monkeypatch.setattr(crew, "STALLED_S", 0.3)
+
+    class Stuck(Worker):
+        async def work(self, shard: list[Target]) -> None:
+            if self is self.cluster.members[0]:
+                await asyncio.sleep(FOR_EVER_S)
+            self.done += len(shard)
+
+    cluster = Cluster(Stuck, node("a"), node("b"))
+    runner = asyncio.run(ran(cluster, replace(settings, service_timeout_s=0.2), ledger, targets(60)))
+    assert runner.restarts == 1
+    assert given(cluster.members[:1]) and cluster.members[0].ended
 
 
 def test_the_node_of_a_silent_actor_is_gone(

@@ -418,7 +418,9 @@ def test_a_torn_record_never_was(tmp_path: Path) -> None:
             assert visible(folder) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("garbage", [bytes(4096), b"\n", b"\n\n00000000 {}\n", os.urandom(512)])
+@pytest.mark.parametrize(
+    "garbage", [bytes(4096), b"\n", b"\n\n00000000 {}\n", os.urandom(512)], ids=["zeros", "line", "record", "noise"]
+)
 def test_garbage_behind_the_last_record(tmp_path: Path, garbage: bytes) -> None:
     left(tmp_path, [0, 1])
     with (tmp_path / "journal").open("ab") as file:

@@ -34,6 +34,8 @@ START_S = 600.0  # for an actor to be ready; its node may be busy, or compile a 
 LOOK_S = 0.25  # from one look at a silent actor's node to the next
 MAX_STARTS = 3  # of a node in a row that fail; then it is left alone for a while
 REST_S = 60.0
+LONGEST_S = 600.0  # for a conversation, where the user set no limit
+STALLED_S = 60.0  # beyond what a conversation may take
 IDLE_BEATS = 2  # without anything to do, until an actor gives up most of its leases
 SLOWING = 0.8  # what remains of a speed after a second that was slower
 
@@ -44,7 +46,8 @@ Begin = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 class Actor:
     """facts: once it is ready. heard_at: when the last beat was sent that it answered, monotonic.
 
-    committed: targets whose segment is. speed: conversations that it begins in a second, about, in its best of late.
+    moved_at: when it was last seen to get on. committed: targets whose segment is. speed: conversations that it begins
+    in a second, about, in its best of late.
     """
 
     def __init__(self, number: int, node: Node, member: Member) -> None:
@@ -55,7 +58,7 @@ class Actor:
         self.pulse = Pulse(0, 0)
         self.joined = False
         self.lost = False
-        self.heard_at = time.monotonic()
+        self.heard_at = self.moved_at = time.monotonic()
         self.committed = 0
         self.speed = 0.0
         self._felt_at = self.heard_at
@@ -68,6 +71,8 @@ class Actor:
 
     def feel(self, pulse: Pulse, now: float) -> None:
         """A sign of life. now: monotonic."""
+        if (pulse.done, pulse.inflight) != (self.pulse.done, self.pulse.inflight):
+            self.moved_at = now
         begun = pulse.done + pulse.inflight - self.pulse.done - self.pulse.inflight
         self.speed = max(begun / max(0.1, now - self._felt_at), self.speed * SLOWING)
         self._felt_at = now
@@ -301,6 +306,16 @@ class Crew:
             self._joined(actor)
         if actor.joined:
             self._felt(actor)
+        if not self._is_busy(actor) or pulse.trouble:
+            actor.moved_at = sent_at  # it waits for us, or for a place that it has told us of
+        elif sent_at - actor.moved_at > self._longest_s():
+            self.lose_sight(actor, f"it answers, but has done nothing for {sent_at - actor.moved_at:.0f} s")
+
+    def _longest_s(self) -> float:
+        """For how long an actor that is well may neither begin nor end a conversation."""
+        config = self._config
+        turns_s = 10 * len(self.actors) / config.rate if config.rate else 0.0
+        return (config.service_timeout_s or LONGEST_S) + 2 * config.host_delay_s + turns_s + STALLED_S
 
     def _offer(self, actor: Actor) -> Lease | None:
         """A part of what there is, small for who has nothing to do; None while others have not given up theirs."""
