@@ -22,7 +22,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 FEW = ("sh", "-c", 'ulimit -n 1024; exec "$@"', "sh")
 ENVIRONMENT = {**os.environ, **GUARD}
-HEAD, OTHER = RayCluster.ip(0), RayCluster.ip(1)
 BLIND = """
 import engine.pool.cluster.check as check
 from engine.cli.main import main
@@ -65,9 +64,9 @@ def test_nodes_that_are_fit(cluster: RayCluster, tmp_path: Path) -> None:
     code, report = check(cluster, "--state", str(tmp_path / "run"))
     assert code == 0, report
     for name in ("probemill", "Python", "Ray", "database", "segments", "clock"):
-        assert verdicts(report, name) == {HEAD: "ok", OTHER: "ok"}, name
-    assert verdicts(report, "descriptors")[OTHER] == "warning"
-    (few,) = (node["facts"]["descriptors"] for node in report["nodes"] if node["node"] == OTHER)
+        assert verdicts(report, name) == {cluster.ip(0): "ok", cluster.ip(1): "ok"}, name
+    assert verdicts(report, "descriptors")[cluster.ip(1)] == "warning"
+    (few,) = (node["facts"]["descriptors"] for node in report["nodes"] if node["node"] == cluster.ip(1))
     assert few == [1024, 1024]
     assert not list(tmp_path.iterdir())
 
@@ -76,7 +75,7 @@ def test_a_state_folder_that_is_not_shared(cluster: RayCluster, tmp_path: Path) 
     """It is said, and what the nodes have put in theirs is removed."""
     code, report = check(cluster, "--state", str(tmp_path), program=("-c", BLIND))
     assert code == 1
-    assert verdicts(report, "segments") == {HEAD: "bad", OTHER: "bad"}
+    assert verdicts(report, "segments") == {cluster.ip(0): "bad", cluster.ip(1): "bad"}
     assert not list(tmp_path.iterdir())
 
 
@@ -107,7 +106,7 @@ def test_what_is_seen_of_a_scan(cluster: RayCluster, tmp_path: Path) -> None:
         deadline = time.monotonic() + 120
         while True:
             nodes, table = looked_at(process)
-            assert {line.split()[0] for line in table} == {HEAD, OTHER}
+            assert {line.split()[0] for line in table} == {cluster.ip(0), cluster.ip(1)}
             if found := list(filter(true, nodes)):
                 return found[0]
             assert time.monotonic() < deadline, nodes
@@ -126,7 +125,7 @@ def test_what_is_seen_of_a_scan(cluster: RayCluster, tmp_path: Path) -> None:
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["name"] == "hello"
         busy = until(lambda node: node["done"] == 1)["node"]
-        (actor,) = (pid for pid in cluster.pids([HEAD, OTHER].index(busy)) if is_actor(pid))
+        (actor,) = (pid for pid in cluster.pids([cluster.ip(0), cluster.ip(1)].index(busy)) if is_actor(pid))
         os.kill(actor, signal.SIGKILL)
         lost = until(lambda node: node["lost"] == 1)
         assert (lost["node"], lost["done"]) == (busy, 1)
@@ -134,7 +133,7 @@ def test_what_is_seen_of_a_scan(cluster: RayCluster, tmp_path: Path) -> None:
     assert process.returncode == 0, said
     last = json.loads(said.splitlines()[-1])["nodes"]
     assert {node["node"]: (node["done"], node["lost"]) for node in last} == {
-        node: (int(node == busy),) * 2 for node in (HEAD, OTHER)
+        node: (int(node == busy),) * 2 for node in (cluster.ip(0), cluster.ip(1))
     }
 
 
@@ -163,4 +162,4 @@ def test_warnings_of_actors_are_told_once(cluster: RayCluster, tmp_path: Path) -
         re.fullmatch(r"probemill: WARNING: actor (\d) \(node ([\d.]+), pid \d+\): .* has no Probe line: .*\n", line)
         for line in warned
     ]
-    assert {match and match[2] for match in told} == {HEAD, OTHER}
+    assert {match and match[2] for match in told} == {cluster.ip(0), cluster.ip(1)}
