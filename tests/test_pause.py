@@ -20,7 +20,7 @@ from engine.pool.runners.processes import ProcessRunner
 from engine.transports.dial import DialError
 from engine.transports.reactor import PAUSE_S
 
-PAUSE = 3.0  # longer than every window below, and long enough to be taken for a pause
+PAUSE = 6.0  # longer than every window below, and long enough to be taken for a pause
 THINKING_S = 0.8  # from a question to its answer, of all services
 CROWD = 25
 DATABASE = rb"""Probe TCP NULL q||
@@ -117,7 +117,7 @@ def test_a_worker_that_is_stopped(tmp_path: Path) -> None:
     """While it waits for banners, answers, handshakes, hang-ups, datagrams and in post-processing: the rows are those
     of a scan without a pause, and budgets that are shorter than the pause do not end it."""
     settings = config(
-        database_file(tmp_path, DATABASE), workers=1, post=("amqp",), service_timeout_s=2.5, tls_timeout_s=1.5
+        database_file(tmp_path, DATABASE), workers=1, post=("amqp",), service_timeout_s=5.0, tls_timeout_s=3.0
     )
     addresses = [f"127.63.0.{last}" for last in range(1, CROWD + 1)]
     asked: list[float] = []
