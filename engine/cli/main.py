@@ -82,8 +82,9 @@ def main() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """Where Ray was used, its threads are not met again: once a cluster is lost they crash an interpreter that ends."""
-    if "ray" in sys.modules:
+    """Of a cluster that was lost, and so never left, Ray has threads that crash an interpreter which ends."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
         _leave_at_once(code)
     sys.exit(code)
 
