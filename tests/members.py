@@ -35,6 +35,7 @@ from engine.state.ordinals import OrdinalSet
 from engine.state.segments import SegmentSink
 
 PATIENCE_S = 20.0
+FOR_EVER_S = 1000.0
 _decode = msgspec.msgpack.Decoder(list[Target]).decode
 
 

@@ -2,12 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
-from loopback import config, database_file
-from members import PATIENCE_S, QUICK, Cluster, Ledger, Worker, node, targets, until
+from members import FOR_EVER_S, PATIENCE_S, Cluster, Ledger, Worker, node, targets, until
 
 from engine.model import Reason, ScanConfig, Target
 from engine.pool.cluster.engine import Gone
@@ -16,26 +14,14 @@ from engine.pool.cluster.words import Facts, Outcome, Supplies
 from engine.pool.runners import cluster as runner_module
 from engine.pool.runners.cluster import ClusterRunner
 
-FOR_EVER_S = 1000.0
 ENDING_S = 3.0
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    made = Ledger(tmp_path / "run")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> ScanConfig:
-    return config(database_file(tmp_path))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in QUICK.items():
-        monkeypatch.setattr(name, value)
+def _own_times(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "ENDING_S", ENDING_S)
 
 

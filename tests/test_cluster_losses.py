@@ -4,12 +4,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
-from loopback import config, database_file
-from members import PATIENCE_S, QUICK, Cluster, Ledger, Worker, done, given, node, ran, source, targets, until
+from members import FOR_EVER_S, PATIENCE_S, Cluster, Ledger, Worker, done, given, node, ran, source, targets, until
 from msgspec.structs import replace
 
 from engine.model import Batch, Reason, ScanConfig, Target, Verdict
@@ -20,25 +18,11 @@ from engine.pool.cluster.shards import ALONE, LONE_DEATHS
 from engine.pool.cluster.words import Lease, Outcome, Pulse
 from engine.pool.runners.cluster import ClusterRunner
 
-FOR_EVER_S = 1000.0
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    made = Ledger(tmp_path / "run")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> ScanConfig:
-    return config(database_file(tmp_path))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in QUICK.items():
-        monkeypatch.setattr(name, value)
+def _own_times(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "START_S", 0.3)
     monkeypatch.setattr(crew, "REST_S", 0.6)
 

@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from loopback import config, database_file
-from members import PATIENCE_S, QUICK, Cluster, Ledger, Worker, facts, given, node, ran, source, targets, until
+from members import FOR_EVER_S, PATIENCE_S, Cluster, Ledger, Worker, facts, given, node, ran, source, targets, until
 
 from engine import __version__
 from engine.errors import EngineError
@@ -19,25 +18,11 @@ from engine.pool.cluster.words import Facts
 from engine.pool.runners import cluster as runner_module
 from engine.pool.runners.cluster import ClusterRunner
 
-FOR_EVER_S = 1000.0
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    made = Ledger(tmp_path / "run")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> ScanConfig:
-    return config(database_file(tmp_path))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in QUICK.items():
-        monkeypatch.setattr(name, value)
+def _own_times(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew, "START_S", 0.3)
     monkeypatch.setattr(crew, "REST_S", 0.6)
 

@@ -7,12 +7,12 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from loopback import Farm, config, database_file, greeting_after
-from members import PATIENCE_S, QUICK, Actual, Cluster, Ledger, Worker, facts, node, source, targets, until
+from loopback import Farm, greeting_after
+from members import FOR_EVER_S, PATIENCE_S, Actual, Cluster, Ledger, Worker, facts, node, source, targets, until
 from msgspec.structs import replace
 
 from engine.errors import InputError, OutputError
@@ -25,25 +25,7 @@ from engine.pool.runners import cluster as runner_module
 from engine.pool.runners.cluster import ClusterRunner
 from engine.pool.runners.inline import InlineRunner
 
-FOR_EVER_S = 1000.0
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    made = Ledger(tmp_path / "run")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> ScanConfig:
-    return config(database_file(tmp_path))
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in QUICK.items():
-        monkeypatch.setattr(name, value)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def runner_of(cluster: Cluster, settings: ScanConfig, ledger: Ledger) -> ClusterRunner:

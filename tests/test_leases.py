@@ -42,6 +42,17 @@ class Model:
         self.offers.pop(holder, None)
         self.settled.pop(holder, None)
 
+    def play(self, steps: list[tuple[str, int, int]], *, answers: bool = True) -> None:
+        """Holders come and go, and say how many there are, rightly or wrongly; answers come late, twice, or never."""
+        for what, holder, holders in steps:
+            if what == "offer":
+                self.offer(holder, holders)
+            elif what == "answer" and answers and self.offers.get(holder):
+                self.answer(holder, len(self.offers[holder]) - 1)
+            elif what == "end":
+                self.end(holder)
+            self.check()
+
     @property
     def used(self) -> float:
         return sum(max(offers[self.settled[holder] :]) for holder, offers in self.offers.items())
@@ -61,16 +72,8 @@ STEPS = st.lists(
 @settings(deadline=None)
 @given(BUDGETS, STEPS)
 def test_never_above_the_budget(budget: float, steps: list[tuple[str, int, int]]) -> None:
-    """Holders come and go, and say how many there are, rightly or wrongly; answers come late, twice, or never."""
-    model = Model(budget)
-    for what, holder, holders in steps:
-        if what == "offer":
-            model.offer(holder, holders)
-        elif what == "answer" and model.offers.get(holder):
-            model.answer(holder, len(model.offers[holder]) - 1)
-        elif what == "end":
-            model.end(holder)
-        model.check()
+    """Whatever happens, in any order."""
+    Model(budget).play(steps)
 
 
 @settings(deadline=None)
@@ -78,11 +81,7 @@ def test_never_above_the_budget(budget: float, steps: list[tuple[str, int, int]]
 def test_equal_parts_in_the_end(budget: float, steps: list[tuple[str, int, int]], holders: int) -> None:
     """However it began: two rounds of offers that are answered, and everybody has the same."""
     model = Model(budget)
-    for what, holder, number in steps:
-        if what == "offer":
-            model.offer(holder, number)
-        elif what == "end":
-            model.end(holder)
+    model.play(steps, answers=False)
     for gone in set(model.offers) - set(range(holders)):
         model.end(gone)
     parts = {}
@@ -99,13 +98,7 @@ def test_equal_parts_in_the_end(budget: float, steps: list[tuple[str, int, int]]
 def test_nothing_leaks(budget: float, steps: list[tuple[str, int, int]]) -> None:
     """When all have gone, whoever comes next is offered everything, to the last bit."""
     model = Model(budget)
-    for what, holder, number in steps:
-        if what == "offer":
-            model.offer(holder, number)
-        elif what == "answer" and model.offers.get(holder):
-            model.answer(holder, len(model.offers[holder]) - 1)
-        elif what == "end":
-            model.end(holder)
+    model.play(steps)
     for holder in HOLDERS:
         model.end(holder)
     assert model.offer(99, 1) == budget

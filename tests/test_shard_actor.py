@@ -36,15 +36,6 @@ from engine.pool.cluster.supplies import gathered
 from engine.pool.cluster.words import Lease, Setup
 from engine.state.attempt import Staging
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where segments are put."""
-    made = tmp_path / "segments"
-    made.mkdir(0o700)
-    return made
-
-
 # -- shards
 
 

@@ -36,14 +36,6 @@ from engine.state.attempt import Staging
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where segments are put."""
-    made = tmp_path / "segments"
-    made.mkdir(0o700)
-    return made
-
-
-@pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The actor's; it looks at it all the time."""
     made = Clock()
