@@ -6,8 +6,6 @@ what they have in common, so that the whole of IPv4 takes no longer than one add
 
 from collections import Counter
 from collections.abc import Iterable
-from functools import reduce
-from operator import or_
 
 from msgspec import Struct
 
@@ -17,8 +15,8 @@ from engine.model import ScanConfig
 from engine.run import Inputs
 from engine.targets import TargetSpec
 from engine.targets.base_hosts import Network
-from engine.targets.prefixes import PrefixSet, reserved_networks
-from engine.targets.selection import prefixes_of, select
+from engine.targets.prefixes import PrefixSet
+from engine.targets.selection import lists, select
 
 NOTHING = "no targets are left: there is nothing to plan"
 
@@ -65,12 +63,9 @@ class _Lists:
     """How many addresses of a network the lists leave."""
 
     def __init__(self, config: ScanConfig) -> None:
-        blocked = [prefixes_of("blocklist", entry) for entry in config.blocklist]
-        if config.exclude_reserved:
-            blocked.append(reserved_networks())
-        allowed = [prefixes_of("allowlist", entry) for entry in config.allowlist]
-        self._blocked = reduce(or_, blocked, PrefixSet())
-        self._either = reduce(or_, allowed, self._blocked) if allowed else None
+        blocked, allowed = lists(config)
+        self._blocked = blocked or PrefixSet()
+        self._either = allowed | self._blocked if allowed is not None else None
 
     def inside(self, spec: TargetSpec) -> int:
         """Ranges octet by octet are counted whole."""

@@ -7,7 +7,7 @@ docs/operations.md says which metrics are made of the tally.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -17,6 +17,13 @@ from engine.model import Batch, DatabaseRef, Reason, ServiceResult, Target, Verd
 from engine.pool.alarm import Alarm, CallLater
 
 log = logging.getLogger("probemill.worker")
+
+
+def batch_of(rows: Sequence[ServiceResult], ordinals: Sequence[int]) -> Batch:
+    """Rows of targets that no worker had, counted as far as there is something to count."""
+    tally = Counter("verdict:" + row.verdict.value for row in rows)
+    tally.update("reason:" + row.reason.value for row in rows if row.reason is not None)
+    return Batch(msgspec.json.Encoder().encode_lines(rows), len(rows), list(ordinals), dict(tally))
 
 
 class Rows(Protocol):

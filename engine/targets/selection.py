@@ -36,11 +36,11 @@ def select(config: ScanConfig) -> Selection:
 
 def admission(config: ScanConfig) -> Callable[[Target], bool] | None:
     """Who may be contacted, by lists, reserved networks and shard. Raises ConfigError, InputError."""
-    lists = address_filter(config)
+    addresses = address_filter(config)
     shard = parse_shard(config.shard) if config.shard else Shard()
-    if lists is None:
+    if addresses is None:
         return None if shard.count == 1 else lambda target: shard.keeps(target.name or target.host)
-    permits = lists.permits
+    permits = addresses.permits
     # A name without an address concerns no list: its row says that it has none.
     if shard.count == 1:
         return lambda target: not target.host or permits(target.host)
@@ -49,6 +49,12 @@ def admission(config: ScanConfig) -> Callable[[Target], bool] | None:
 
 def address_filter(config: ScanConfig) -> AddressFilter | None:
     """The lists alone, and reserved networks; None where there are none. Raises ConfigError, InputError."""
+    blocked, allowed = lists(config)
+    return AddressFilter(blocked, allowed) if blocked is not None or allowed is not None else None
+
+
+def lists(config: ScanConfig) -> tuple[PrefixSet | None, PrefixSet | None]:
+    """What may not be contacted, reserved networks included, and what alone may be. Raises ConfigError, InputError."""
     blocked = [prefixes_of("blocklist", entry) for entry in config.blocklist]
     if config.exclude_reserved:
         blocked.append(reserved_networks())
@@ -56,7 +62,7 @@ def address_filter(config: ScanConfig) -> AddressFilter | None:
     for entry, prefixes in zip(config.allowlist, allowed, strict=True):
         if not len(prefixes):
             raise ConfigError(f"{entry}: an allowlist without an entry allows nothing")
-    return AddressFilter(_union(blocked), _union(allowed)) if blocked or allowed else None
+    return _union(blocked), _union(allowed)
 
 
 def prefixes_of(field: str, entry: str) -> PrefixSet:

@@ -10,23 +10,21 @@ contacts nobody any more, so that no host is ever scanned by two. docs/cluster.m
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-import msgspec
-
 from engine.conversation.scan import Finish, ScanContext, ServiceScan, crashed_row, rfc3339
 from engine.errors import EngineError, OutputError
-from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target
+from engine.model import Batch, Reason, ScanConfig, Target
 from engine.pool.cluster.crew import Actor, Crew
 from engine.pool.cluster.engine import Engine
 from engine.pool.cluster.settings import ClusterSettings, Zones
 from engine.pool.cluster.shards import LEAST, Shard, Shards
 from engine.pool.cluster.supplies import database_of, gathered
 from engine.pool.cluster.words import NodeStatus, Outcome
+from engine.pool.outbox import batch_of
 from engine.pool.runners.base import Deliver, Source
 from engine.services import ServiceTable
 from engine.state.attempt import Staging
@@ -162,23 +160,15 @@ class ClusterRunner:
     async def _deliver_unresolved(self, targets: Sequence[Target]) -> None:
         """The rows of names without an address: nobody is contacted for them, so no actor is asked."""
         actions = [ServiceScan(target, self._context).start(time.monotonic()) for target in targets]
-        await self._deliver_rows([action.result for action in actions if isinstance(action, Finish)], targets)
+        rows = [action.result for action in actions if isinstance(action, Finish)]
+        await self._hand_on(batch_of(rows, [target.ordinal for target in targets]))
 
     async def _deliver_obituary(self, target: Target) -> None:
         """The row of a target that no actor survives."""
         row = crashed_row(target, self._context.reference, rfc3339(time.time()), state=target.state)
-        await self._deliver_rows([row], [target])
+        await self._hand_on(batch_of([row], [target.ordinal]))
         self._delivering -= 1
         self._look_for_the_end()
-
-    async def _deliver_rows(self, results: Sequence[ServiceResult], targets: Sequence[Target]) -> None:
-        tally: Counter[str] = Counter()
-        for result in results:
-            tally["verdict:" + result.verdict.value] += 1
-            if result.reason is not None:
-                tally["reason:" + result.reason.value] += 1
-        rows = msgspec.json.Encoder().encode_lines(results)
-        await self._hand_on(Batch(rows, len(results), [target.ordinal for target in targets], dict(tally)))
 
     async def _hand_on(self, part: Batch | Outcome) -> None:
         assert self._deliver is not None

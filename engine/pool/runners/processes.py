@@ -20,6 +20,7 @@ from engine.model import Batch, DatabaseRef, Reason, ScanConfig, Target
 from engine.pool.cluster.words import NodeStatus
 from engine.pool.descriptors import window
 from engine.pool.limits import kin
+from engine.pool.outbox import batch_of
 from engine.pool.owed import Owed
 from engine.pool.process import WorkerProcess
 from engine.pool.runners.base import Deliver, Source
@@ -241,8 +242,7 @@ class ProcessRunner:
     def _obituary(self, target: Target) -> Batch:
         """The row of a target that no worker survives."""
         row = crashed_row(target, self._database, rfc3339(time.time()), state=target.state)
-        tally = {f"verdict:{row.verdict.value}": 1, f"reason:{Reason.CRASHED.value}": 1}
-        return Batch(msgspec.json.encode(row) + b"\n", 1, [target.ordinal], tally)
+        return batch_of([row], [target.ordinal])
 
     async def _watch(self) -> None:
         """Kill workers that give no sign of life. Time in which this process itself stood still does not count."""

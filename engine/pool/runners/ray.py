@@ -102,15 +102,14 @@ class RayEngine:
         self._opened = self._lost = False
         self._folder = ""  # of a Ray of our own
 
-    async def open(self, supplies: Supplies | None) -> None:
+    async def open(self, supplies: Supplies) -> None:
         """Join the cluster. Raises EngineError."""
         await self._knock()
         try:
             async with asyncio.timeout(OPEN_S):
                 await self.desk.do(self._join)
             self._opened = True
-            if supplies is not None:
-                self.supplies = await self.desk.do(lambda: self.ray.put(supplies))
+            self.supplies = await self.desk.do(lambda: self.ray.put(supplies))
         except TimeoutError:
             self._lost = True
             raise EngineError(f"--ray-address {self.name}: nobody answers there") from None
@@ -143,16 +142,11 @@ class RayEngine:
         ]
 
     def start(self, node: Node, setup: Setup) -> "RayMember":
-        options: dict[str, Any] = {"num_cpus": self._settings.cpus_per_actor, "max_restarts": 0, "max_task_retries": 0}
-        if self._settings.runtime_env:
-            options["runtime_env"] = self._settings.runtime_env
-        actor = self.ray.remote(Actor).options(scheduling_strategy=self._at(node), **options).remote()
-        return RayMember(self, actor, setup)
+        options = self._options(node, num_cpus=self._settings.cpus_per_actor, max_restarts=0, max_task_retries=0)
+        return RayMember(self, self.ray.remote(Actor).options(**options).remote(), setup)
 
     async def ask(self, node: Node, question: Callable[[Supplies], Answer]) -> Answer:
-        options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": self._at(node)}
-        if self._settings.runtime_env:
-            options["runtime_env"] = self._settings.runtime_env
+        options = self._options(node, num_cpus=0, max_retries=0)
         asked = self.ray.remote(_answer).options(**options).remote(question, self.supplies)
         answer: Answer = await _answered(self.ray, asked)
         return answer
@@ -160,9 +154,7 @@ class RayEngine:
     def want(self, cpus: float) -> None:
         """Without an autoscaler this changes nothing."""
         self._wanted = cpus
-        from ray.autoscaler.sdk import request_resources
-
-        self.desk.post(lambda: request_resources(num_cpus=int(cpus)))
+        self.desk.post(lambda: _request(cpus))
 
     async def close(self) -> None:
         self.closed = True
@@ -212,18 +204,19 @@ class RayEngine:
 
     def _leave(self) -> None:
         if self._wanted:
-            from ray.autoscaler.sdk import request_resources
-
             with suppress(Exception):
-                request_resources(num_cpus=0)
+                _request(0)
         self.ray.shutdown()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _at(self, node: Node) -> Any:
+    def _options(self, node: Node, **options: Any) -> dict[str, Any]:
+        """Of something that is to be done on a node, and nowhere else."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        return NodeAffinitySchedulingStrategy(node.id, soft=False)
+        if self._settings.runtime_env:
+            options["runtime_env"] = self._settings.runtime_env
+        return options | {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}
 
 
 class RayMember:
@@ -265,6 +258,12 @@ class RayMember:
         if not self._ended and not self._engine.closed:
             self._ended = True
             self._engine.desk.post(lambda: self._engine.ray.kill(self._actor))  # in front of the shutdown
+
+
+def _request(cpus: float) -> None:
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(num_cpus=int(cpus))
 
 
 def _answer(question: Callable[[Supplies], Answer], supplies: Supplies) -> Answer:
