@@ -7,26 +7,20 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from contextlib import aclosing, suppress
 from typing import Annotated
 
-from msgspec import Meta, Struct, ValidationError, convert, to_builtins
+from msgspec import Meta, ValidationError, convert, to_builtins
 
 from engine.conversation.context import scan_context
 from engine.databases import shared_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
-from engine.pool.cluster.check import check
-from engine.pool.cluster.settings import ClusterSettings, read_settings
-from engine.pool.cluster.verdicts import NodeReport, Verdict, worst
 from engine.pool.cluster.words import Outcome
 from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.runners import Runner, deadline
-from engine.pool.runners.cluster import ClusterRunner
 from engine.pool.runners.inline import InlineRunner, MakeContext
 from engine.pool.runners.processes import ProcessRunner
-from engine.pool.runners.ray import RayEngine
 from engine.post import module_names
 from engine.post.second_opinion import open_opinion
 from engine.results.sinks.base import decode_rows
-from engine.state.attempt import Staging
 from engine.targets import Item, Unreadable
 from engine.targets.plain import PlainReader
 from engine.targets.selection import select
@@ -53,51 +47,16 @@ def make_runner(config: ScanConfig, context: MakeContext = scan_context) -> Runn
     MatcherError for a folder of fingerprints that cannot be used. A database that cannot be is found out when it runs.
     """
     check_sources(config.sources)
-    _check(config)
+    check_config(config)
     return ProcessRunner(config) if config.workers else InlineRunner(config, context)
 
 
-class Cluster(Struct, frozen=True):
-    """Other machines to scan on, not asked yet whether they are there."""
-
-    engine: RayEngine
-    settings: ClusterSettings
-
-
-def open_cluster(address: str, options: str) -> Cluster:
-    """A Ray cluster by its address, and the file that says more about it; either may be empty.
-
-    Raises ConfigError for what cannot be used, and where Ray is not installed.
-    """
-    settings = read_settings(options) if options else ClusterSettings()
-    return Cluster(RayEngine(address, settings), settings)
-
-
-def make_cluster_runner(config: ScanConfig, cluster: Cluster, staging: Staging) -> Runner:
-    """The runner whose actors are on other machines. staging: where they put their segments.
-
-    Raises as `make_runner` does; source addresses are looked for on the nodes.
-    """
-    _check(config)
-    return ClusterRunner(config, cluster.settings, cluster.engine, staging)
-
-
-class ClusterReport(Struct, frozen=True):
-    """What was found on the nodes of a cluster, by its name. verdict: the worst of all findings."""
-
-    cluster: str
-    verdict: Verdict
-    nodes: list[NodeReport]
-
-
-async def check_cluster(cluster: Cluster, config: ScanConfig, staging: Staging | None = None) -> ClusterReport:
-    """What would go wrong on the nodes of a cluster; nothing is scanned. staging: where segments are to be put.
-
-    Raises as `make_cluster_runner` does, and EngineError where no cluster answers.
-    """
-    _check(config)
-    reports = await check(cluster.engine, cluster.settings, config, staging)
-    return ClusterReport(cluster.engine.name, worst(reports), reports)
+def check_config(config: ScanConfig) -> None:
+    """Whatever runs it: what is wrong is said before anything begins. Raises ConfigError, MatcherError."""
+    module_names(config.post)
+    if config.recog:
+        open_opinion(config.recog)
+    raise_descriptor_limit()
 
 
 async def scan(targets: Targets, config: ScanConfig | None = None) -> AsyncIterator[ServiceResult]:
@@ -150,14 +109,6 @@ async def encoded_rows(
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
-
-
-def _check(config: ScanConfig) -> None:
-    """What is wrong is said before anything begins."""
-    module_names(config.post)
-    if config.recog:
-        open_opinion(config.recog)
-    raise_descriptor_limit()
 
 
 def scan_sync(targets: Targets, config: ScanConfig | None = None) -> Iterator[ServiceResult]:

@@ -382,7 +382,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
         settings = ClusterSettings()
 
     Opened.engine = engine  # type: ignore[attr-defined]
-    monkeypatch.setattr("engine.cli.cluster.open_cluster", lambda address, options: Opened)
+    monkeypatch.setattr("engine.cluster.open_cluster", lambda address, options: Opened)
     return engine
 
 

@@ -25,9 +25,10 @@ GROUND = {
     "databases": "services",
 }
 WINGS = {
-    "cli": "api run offline forecast targets state results post conversation",
+    "cli": "cluster api run offline forecast targets state results post conversation",
+    "cluster": "api pool state",
     "arrow": "api offline results conversation",
-    "api": "pool targets state results post conversation transports",
+    "api": "pool targets results post conversation transports",
     "run": "pool targets state results",
     "offline": "targets state results conversation",
     "forecast": "",

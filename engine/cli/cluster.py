@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -14,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.api import ClusterReport, check_cluster, open_cluster
 from engine.cli import options as groups
 from engine.cli.progress import plain
 from engine.model import ScanConfig
@@ -23,6 +23,9 @@ from engine.state.attempt import Staging
 from engine.state.elsewhere import Elsewhere, chosen_place
 from engine.state.folder import Folder, told
 from engine.state.journal import read_journal
+
+if TYPE_CHECKING:  # loaded where it is asked for
+    from engine.cluster import ClusterReport
 
 REUSED = {  # options of `probemill scan` that a node's fitness depends on
     *("ray_address", "ray_options", "segments", "state", "workers", "max_inflight", "rate", "sources"),
@@ -49,6 +52,8 @@ def check_command(**options: object) -> None:
     \b
     probemill cluster check --ray-address auto --state run
     """
+    from engine.cluster import check_cluster, open_cluster
+
     config = _config(options)
     cluster = open_cluster(str(options["ray_address"] or ""), str(options["ray_options"] or ""))
     with _staging(str(options["state"] or ""), str(options["segments"] or "")) as staging:
@@ -64,7 +69,7 @@ def check_command(**options: object) -> None:
     sys.exit(1 if report.verdict == "bad" else 0)
 
 
-def report_table(report: ClusterReport) -> Table:
+def report_table(report: "ClusterReport") -> Table:
     """A line for each fact, and once for all nodes of which the same is true."""
     said: dict[str, dict[tuple[str, str, str], list[str]]] = {}
     for node in report.nodes:
@@ -86,8 +91,7 @@ def report_table(report: ClusterReport) -> Table:
 
 def _config(options: groups.Options) -> ScanConfig:
     said = {name: options[name] for name in groups.DEFAULTS if name in options}
-    sources = tuple(options["sources"].split(",")) if options["sources"] else ()
-    return ScanConfig(**said | {"workers": options["workers"] or 0, "sources": sources})
+    return ScanConfig(**said | {"workers": options["workers"] or 0, "sources": groups.source_addresses(options)})
 
 
 @contextmanager

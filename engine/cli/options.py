@@ -8,12 +8,11 @@ the same thing. What cannot be obeyed is a ConfigError naming the option.
 import ipaddress
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec.structs import fields
 
-from engine.api import Cluster, open_cluster
 from engine.errors import ConfigError
 from engine.model import ScanConfig, field_choices, field_meta
 from engine.post import module_names
@@ -23,6 +22,9 @@ from engine.state.delivery import Terms
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE
 from engine.targets import FORMATS
 from engine.targets.selection import select
+
+if TYPE_CHECKING:  # loaded where it is asked for
+    from engine.cluster import Cluster
 
 Options = dict[str, Any]
 
@@ -352,22 +354,28 @@ def scan_config(options: Options) -> ScanConfig:
             "workers": min(workers, ceiling) if ceiling else workers,
             "max_inflight": ceiling,
             "host_delay_s": options["host_delay_s"] or host_delay_s,
-            "sources": tuple(options["sources"].split(",")) if options["sources"] else (),
+            "sources": source_addresses(options),
             "host_timeout_s": options["host_timeout_s"] or host_timeout_s,
         }
     )
 
 
-def cluster(options: Options) -> Cluster | None:
+def cluster(options: Options) -> "Cluster | None":
     """The cluster that was asked for. Raises ConfigError."""
     if options["runner"] == "ray":
         if options["trace"]:
             raise ConfigError("--version-trace: not with --runner ray, whose nodes have no terminal")
+        from engine.cluster import open_cluster
+
         return open_cluster(options["ray_address"] or "", options["ray_options"] or "")
     for name in ("ray_address", "ray_options"):
         if options[name]:
             raise ConfigError(f"--{name.replace('_', '-')} needs --runner ray")
     return None
+
+
+def source_addresses(options: Options) -> tuple[str, ...]:
+    return tuple(options["sources"].split(",")) if options["sources"] else ()
 
 
 def post_modules(options: Options) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.cli.counted import NOTHING, Counted, counted
-from engine.cli.options import ALL_OPTIONS, Bytes, Options, Seconds, option, post_modules
+from engine.cli.options import ALL_OPTIONS, Bytes, Options, Seconds, option, post_modules, source_addresses
 from engine.conversation.plan import Planner
 from engine.conversation.timing import TIMINGS
 from engine.databases import open_database
@@ -189,7 +189,7 @@ def _config(options: Options) -> ScanConfig:
         **{name: options[name] for name in SETTINGS},
         post=post_modules(options),
         workers=options["cores"] if options["workers"] is None else options["workers"],
-        sources=tuple(options["sources"].split(",")) if options["sources"] else (),
+        sources=source_addresses(options),
     )
 
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from engine import __version__
-from engine.api import make_cluster_runner, make_runner
+from engine.api import make_runner
 from engine.cli import options as groups
 from engine.cli.files import check_outputs
 from engine.cli.metrics import serve_metrics, snapshot
@@ -87,6 +87,8 @@ def scan_command(**options: Any) -> None:
     run = None
     try:
         if cluster is not None and segments is not None:
+            from engine.cluster import make_cluster_runner
+
             runner = make_cluster_runner(config, cluster, segments.journal.staging)
             if not options["quiet"]:
                 click.echo(f"probemill: the scan is on {cluster.engine.name}", err=True)
