@@ -111,11 +111,14 @@ class Scan:
         self._feeder = threading.Thread(target=self._feed)
         self._feeder.start()
 
-    def middle(self) -> None:
-        """Wait until some of the run is committed and some in flight; it is not over, as it lacks some of its input."""
+    def middle(self, at_work: Callable[[], bool] | None = None) -> None:
+        """Wait until some of the run is committed and some in flight; it is not over, as it lacks some of its input.
+
+        at_work: how the latter is seen, where conversations are too short to be met.
+        """
         self.until(lambda: self._scene.done() > 0)
         self._begun.set()
-        self.until(lambda: conversations(self._scene.arena) > 0)
+        self.until(at_work or (lambda: conversations(self._scene.arena) > 0))
 
     def release(self) -> None:
         """Give it the rest of its input."""

@@ -21,7 +21,7 @@ pytest.importorskip("pyarrow", reason="needs probemill[lake]")
 
 from bench.chaos import Arena
 from bench.chaos_cluster import CASES, DELAY_S
-from bench.cluster_arena import Ground, Scene
+from bench.cluster_arena import FIRST, Ground, Scene
 from bench.farm import DATABASE, farm
 from bench.object_store import ObjectStore, object_store
 
@@ -190,7 +190,7 @@ def test_rate(ground: Ground, tmp_path: Path) -> None:
         ground.kill_node()
         with scene.start() as scan:
             scan.until(lambda: len(ground.actors()) == actors)
-            scan.middle()
+            scan.middle(lambda: len(door.times) > FIRST * len(targets))  # what was held back until now
             os.kill(ground.busiest(), signal.SIGKILL)
             ground.cluster.add()
             assert scan.wait() == 0, scene.said
