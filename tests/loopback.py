@@ -26,6 +26,7 @@ from engine.pool.runners import Runner
 from engine.pool.runners.inline import InlineRunner
 from engine.pool.runners.processes import ProcessRunner
 from engine.results.sinks.base import decode_rows
+from engine.services import ServiceTable
 from engine.targets import Item
 from engine.targets.plain import PlainReader
 from engine.targets.source import TargetSource
@@ -49,6 +50,22 @@ rarity 1
 totalwaitms 400
 match asked m|^MORE|
 """
+
+
+def nameless(receive_buffer: int = 0) -> socket.socket:
+    """A socket on a port of the loopback interface that is called nothing, so that rows name what was answered."""
+    names = ServiceTable.load()
+    with contextlib.ExitStack() as passed_over:  # held, so that each try is another port
+        for _ in range(1000):
+            listener = socket.socket()
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+            if receive_buffer:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            listener.bind(("", 0))
+            if not names.name(listener.getsockname()[1], "tcp"):
+                return listener
+            passed_over.enter_context(listener)
+    raise AssertionError("every port has a name")
 
 
 class Visit:
@@ -75,11 +92,7 @@ class Farm:
     def __init__(self, talk: Talk, receive_buffer: int = 0) -> None:
         self.visits: list[Visit] = []
         self._talk = talk
-        self._listener = socket.socket()
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
-        if receive_buffer:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._listener.bind(("", 0))
+        self._listener = nameless(receive_buffer)
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._talks: set[asyncio.Task[None]] = set()
