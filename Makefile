@@ -37,8 +37,8 @@ test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
 
 .venv/all: .venv/dev
-	@echo "installing what lakes, clusters and data engines need into .venv"
-	@$(PIP) install -c constraints.txt -e '.[lake,ray,lakedev]'
+	@echo "installing what lakes, clusters, reports and data engines need into .venv"
+	@$(PIP) install -c constraints.txt -e '.[lake,ray,report,top,lakedev,pagedev,site]'
 	@touch $@
 
 test-all: .venv/all  ## run all tests, those too that need the extras (some 2 GB of packages)
