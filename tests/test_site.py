@@ -1,6 +1,7 @@
 """The pages: every link leads somewhere, on GitHub as on the site, and the site needs nobody else to be read."""
 
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -118,3 +119,24 @@ def test_all_that_is_public_is_described(site: Path) -> None:
     assert not [name for name in names if f'id="probemill.{name}"' not in page]
     described = [name for name in ScanConfig.__struct_fields__ if field_meta(name).description]
     assert not [name for name in described if f'id="probemill.ScanConfig.{name}"' not in page]
+
+
+@pytest.mark.slow
+def test_search_works_from_disk(site: Path) -> None:
+    """Without a server, without a network, and without a word on the browser's console."""
+    api = pytest.importorskip("playwright.sync_api", reason="the extra pagedev")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs chromium")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: request.url.startswith("file:") or said.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.locator("[data-md-component=search-query]").fill("blocklist")
+        page.locator(".md-search-result__item", has_text="Operations").first.wait_for(timeout=30_000)
+        browser.close()
+    assert not said
