@@ -13,6 +13,8 @@ from installed import assert_named, greeter
 from engine import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
+Install = Callable[[Path, Path], tuple[list[str], dict[str, str]]]  # wheel, place -> command, its environment
+
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("install")]
 
 
@@ -44,12 +46,15 @@ def by_uv(wheel: Path, place: Path) -> tuple[list[str], dict[str, str]]:
     )
 
 
-@pytest.mark.parametrize(("tool", "install"), [("pipx", by_pipx), ("uv", by_uv)])
-def test_a_tool_installs_a_command_that_scans(
-    tool: str, install: Callable[[Path, Path], tuple[list[str], dict[str, str]]], wheel: Path, tmp_path: Path
-) -> None:
-    if importlib.util.find_spec(tool) is None:
-        pytest.skip(f"needs {tool}: the extra installdev")
+def needs(tool: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(importlib.util.find_spec(tool) is None, reason=f"needs {tool}: the extra installdev")
+
+
+@pytest.mark.parametrize(
+    "install",
+    [pytest.param(by_pipx, id="pipx", marks=needs("pipx")), pytest.param(by_uv, id="uv", marks=needs("uv"))],
+)
+def test_a_tool_installs_a_command_that_scans(install: Install, wheel: Path, tmp_path: Path) -> None:
     command, places = install(wheel, tmp_path)
     outside = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PROBEMILL_PROBES"}}
     done = subprocess.run(command, env=outside | places, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from engine import __version__
@@ -106,7 +107,6 @@ def test_every_option_of_scan_is_documented() -> None:
 
 def test_whoever_cites_names_this_version() -> None:
     """CITATION.cff has what the format, Citation File Format 1.2.0, asks for, and nothing that it does not know."""
-    yaml = pytest.importorskip("yaml")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     required = {"cff-version", "message", "title", "authors"}
     known = required | {"abstract", "date-released", "doi", "keywords", "license", "type", "url", "version"}

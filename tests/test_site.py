@@ -136,7 +136,8 @@ def test_search_works_from_disk(site: Path) -> None:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: request.url.startswith("file:") or said.append(request.url))
         page.goto((site / "index.html").as_uri())
-        page.locator("[data-md-component=search-query]").fill("blocklist")
+        page.locator("html.js").wait_for()  # set by the script that hears the keys
+        page.locator("[data-md-component=search-query]").press_sequentially("blocklist", delay=50)
         page.locator(".md-search-result__item", has_text="Operations").first.wait_for(timeout=30_000)
         browser.close()
     assert not said
