@@ -25,11 +25,13 @@ LARGEST = 150  # MB that the image may add to its base
 RELEASE = "bookworm"
 CERTIFICATES = "/etc/ssl/certs"
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("image")]
-if "PROBEMILL_IMAGE_TEST" not in os.environ:
-    pytest.skip("takes minutes; make image-test runs it", allow_module_level=True)
-if os.getuid() or not (shutil.which("buildah") and shutil.which("debootstrap")):
-    pytest.skip("needs root, buildah and debootstrap", allow_module_level=True)
+TOOLS = os.getuid() == 0 and shutil.which("buildah") and shutil.which("debootstrap")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("image"),
+    pytest.mark.skipif("PROBEMILL_IMAGE_TEST" not in os.environ, reason="takes minutes; make image-test runs it"),
+    pytest.mark.skipif(not TOOLS, reason="needs root, buildah and debootstrap"),
+]
 
 
 class Store:
