@@ -20,6 +20,7 @@ from engine import __version__
 from engine.api import make_runner
 from engine.cli import options as groups
 from engine.cli.files import check_outputs
+from engine.cli.help import Command
 from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.progress import LiveLine, NodeTable, nodes_summary, plain, summary_table
 from engine.cli.start import INTERRUPTED, Interrupted, heard
@@ -49,20 +50,29 @@ NMAP_FORMS = {"X": "-o FILE.xml", "N": "-o FILE.nmap", "G": "-o FILE.gnmap", "A"
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
-@click.command("scan", params=[click.Argument(["targets"], nargs=-1, metavar="[TARGET]..."), *groups.ALL_OPTIONS])
+@click.command(
+    "scan",
+    cls=Command,
+    params=[click.Argument(["targets"], nargs=-1, metavar="[TARGET]..."), *groups.ALL_OPTIONS],
+    sections=groups.GROUPS,
+    brief=groups.BRIEF,
+    examples=(
+        "probemill scan 192.0.2.7:22 192.0.2.7:443",
+        "probemill scan 192.0.2.0/24 -p 22,80,443 --rate 500 -o results.xml",
+        "probemill scan -i targets.txt -o results.ndjson",
+        "masscan ... -oD - | probemill scan -i - -o - | jq .name",
+    ),
+)
 def scan_command(**options: Any) -> None:
     """Identify the services on each TARGET and on the targets of the input files.
 
     \b
     A target is one of
-      192.0.2.7:22        192.0.2.7:53/udp       [2001:db8::7]:443      host.example:25
-      192.0.2.7           192.0.2.0/24           192.0.2.1-9,20         (with -p)
-    Files hold several (# begins a comment), or what masscan, zmap, naabu, rustscan, Nmap, httpx, Shodan write.
+      192.0.2.7:22, 192.0.2.7:53/udp, [2001:db8::7]:443
+      host.example:25
+      192.0.2.7, 192.0.2.0/24, 192.0.2.1-9,20 with -p
 
-    \b
-    probemill scan 192.0.2.7:22 192.0.2.7:443
-    probemill scan -i targets.txt -o results.ndjson
-    masscan ... -oD - | probemill scan -i - -o - | jq .name
+    Files hold several (# begins a comment), or what masscan, zmap, naabu, rustscan, Nmap, httpx, Shodan write.
 
     TIME is 500ms, 30s, 2m or 1h. Ctrl-C writes what is known and ends; twice ends at once.
     Scan only hosts that you own or may scan.

@@ -6,9 +6,9 @@ Whether a file is compressed is told by its name, whatever the form (suffixes.py
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, EngineError, SinkClosed
 from engine.extras import extra
-from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, SinkClosed, Summary
+from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, Summary
 from engine.results.sinks.csv_rows import CsvSink
 from engine.results.sinks.fingerprints import FingerprintsSink
 from engine.results.sinks.grepable import GrepableSink

@@ -15,16 +15,11 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from engine.errors import EngineError
 from engine.model import ServiceResult
 
 BUFFERED_ROWS = 65_536  # rows that a sink holds back to put hosts together; about 50 MB when all are full
 
 _decoder = msgspec.json.Decoder(ServiceResult)
-
-
-class SinkClosed(EngineError):  # noqa: N818 (it is no error to the user)
-    """The reader of our output has gone, as `| head` does. No error: stop, and say nothing."""
 
 
 class Run(Struct, frozen=True):
