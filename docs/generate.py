@@ -35,7 +35,7 @@ def options_table(section: Section) -> Iterator[str]:
         names = ", ".join(f"`{name}`" for name in option.opts)
         field = f"`{option.name}`" if option.name in DEFAULTS else ""
         default = option.get_help_extra(context).get("default", "").strip("()")
-        meaning = (option.help or "") + (f" Default: {default}." if default else "")
+        meaning = ((option.help or "") + (f" Default: {default}." if default else "")).replace("|", "\\|")
         yield f"| {names[:-1]}{value}` | {field} | {meaning} |"
     yield ""
     yield f"For example: `{section.example}`"

@@ -74,6 +74,13 @@ class Described(click.Command):
         self.sections, self.brief, self.examples = tuple(sections), tuple(brief), tuple(examples)
         self._help = HelpOption()
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # so that it can be said where help is
+            raise
+
     def get_help_option(self, ctx: click.Context) -> click.Option:
         return self._help
 

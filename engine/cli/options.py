@@ -21,7 +21,7 @@ from engine.run import Inputs
 from engine.state.delivery import Terms
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE
 from engine.targets import FORMATS
-from engine.targets.selection import select
+from engine.targets.selection import of_family, select
 
 if TYPE_CHECKING:  # loaded where it is asked for
     from engine.cluster import Cluster
@@ -93,6 +93,12 @@ GROUPS: tuple[Section, ...] = (
                 "line that is recognisable decides.",
             ),
             field("ports", "-p", "--ports", metavar="PORTS"),
+            option(
+                *("-4", "--ipv4"),
+                is_flag=True,
+                help="Only IPv4: names are looked up for such addresses, other targets are left out and counted.",
+            ),
+            option(*("-6", "--ipv6"), is_flag=True, help="Only IPv6, likewise."),
             field("blocklist", "--blocklist", metavar="FILE", many=True),
             field("allowlist", "--allowlist", metavar="FILE", many=True),
             field("exclude_reserved", "--exclude-reserved"),
@@ -122,6 +128,19 @@ GROUPS: tuple[Section, ...] = (
                 type=click.Choice([name for name in SINKS if name != "fingerprints"]),
                 help="For outputs whose suffix says nothing or is unknown.",
                 show_default="text on a terminal, else ndjson",
+            ),
+            option(
+                *("--output-as", "outputs_as"),
+                multiple=True,
+                type=(click.Choice([*SINKS, "parquet"]), str),
+                metavar="FORM FILE",
+                help="Write to FILE in that form, whatever its suffix. Repeatable. Nmap's `-oX FILE`, `-oN FILE`, "
+                "`-oG FILE` and `-oA BASE` are taken as this.",
+            ),
+            option(
+                *("--open", "open_only"),
+                is_flag=True,
+                help="Write only rows of ports that are `open` or `open|filtered`. Segments of `--state` hold all.",
             ),
             option(
                 "--fingerprints", metavar="FILE", help="Collect the SF-Port fingerprints of unknown services in FILE."
@@ -379,4 +398,9 @@ def inputs(options: Options, config: ScanConfig) -> Inputs:
     """The targets that were named. Raises ConfigError, InputError for lists that cannot be used."""
     if not options["targets"] and not options["inputs"]:
         raise ConfigError("no targets: name some, or give a file with -i (see probemill scan --help)")
-    return Inputs(options["targets"], options["inputs"], options["input_format"], select(config))
+    selection = select(config)
+    if options["ipv4"] or options["ipv6"]:
+        if options["ipv4"] and options["ipv6"]:
+            raise ConfigError("-4 and -6 exclude each other; without them a target may have either")
+        selection = of_family(selection, 4 if options["ipv4"] else 6)
+    return Inputs(options["targets"], options["inputs"], options["input_format"], selection)

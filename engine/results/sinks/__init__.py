@@ -14,6 +14,7 @@ from engine.results.sinks.fingerprints import FingerprintsSink
 from engine.results.sinks.grepable import GrepableSink
 from engine.results.sinks.ndjson import NdjsonSink
 from engine.results.sinks.nmap_xml import NmapXmlSink
+from engine.results.sinks.open_only import OpenOnly
 from engine.results.sinks.output import STDOUT, Output
 from engine.results.sinks.packed import PackedOutput
 from engine.results.sinks.text import TextSink
@@ -23,6 +24,7 @@ __all__ = [
     "BUFFERED_ROWS",
     "SINKS",
     "STDOUT",
+    "OpenOnly",
     "Output",
     "Run",
     "Sink",
