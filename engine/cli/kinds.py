@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SPAN = re.compile(r"(?:\d{1,18}(?:\.\d{1,9})?(?:ms|s|m|h|d))+")
@@ -20,6 +21,16 @@ Context = click.Context | None
 
 def _seconds(span: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", span))
+
+
+def files(_ctx: Context, _param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """For shells: complete names of files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def folders(_ctx: Context, _param: Parameter, incomplete: str) -> list[CompletionItem]:
+    """For shells: complete names of folders."""
+    return [CompletionItem(incomplete, type="dir")]
 
 
 def told_time(seconds: float) -> str:

@@ -34,6 +34,7 @@ COMMANDS = {
     "schema": Place("engine.cli.schema:schema_command", "Print the schema of a result row."),
     "db": Place("engine.cli.db:db_group", "Check a probe database, and explain what it says."),
     "cluster": Place("engine.cli.cluster:cluster_group", "Look after the machines of a cluster."),
+    "completion": Place("engine.cli.completion:completion_command", "Print what makes SHELL complete our commands."),
 }
 
 

@@ -12,7 +12,7 @@ import click
 from msgspec.structs import fields
 
 from engine.cli.help import Section
-from engine.cli.kinds import Amount, Bytes, Count, Endpoint, Seconds, told_time
+from engine.cli.kinds import Amount, Bytes, Count, Endpoint, Seconds, files, folders, told_time
 from engine.errors import ConfigError
 from engine.model import ScanConfig, field_choices, field_meta
 from engine.post import module_names
@@ -61,14 +61,22 @@ def field(name: str, *flags: str, metavar: str | None = None, many: bool = False
         facts["default"] = None  # named together, separated by commas
     elif default is None:
         facts |= {"type": int, "metavar": "N"}
-    return click.Option([*flags, name], **facts | other)
+    return click.Option([*flags, name], **_completed(facts | other))
 
 
 def option(*flags: str, **facts: Any) -> click.Option:
     """An option of the command alone."""
     if facts.get("is_flag"):
         return click.Option(flags, **facts)
-    return click.Option(flags, **{"show_default": bool(facts.get("default"))} | facts)
+    return click.Option(flags, **_completed({"show_default": bool(facts.get("default"))} | facts))
+
+
+def _completed(facts: Options) -> Options:
+    """With what a shell can know of the values: names of files and folders."""
+    for word, complete in (("FILE", files), ("DIR", folders)):
+        if (facts.get("metavar") or "").endswith(word):
+            return {"shell_complete": complete} | facts
+    return facts
 
 
 DEFAULTS: Options = {field.name: field.default for field in fields(ScanConfig)}

@@ -6,13 +6,14 @@ from pathlib import Path
 import click
 
 from engine.cli.help import Command
+from engine.cli.kinds import folders
 from engine.errors import ConfigError
 from engine.state.journal import read_journal
 from engine.state.records import summed
 
 
 @click.command("state", cls=Command)
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", shell_complete=folders)
 def state_command(folder: str) -> None:
     """Print what is done in the state folder DIR, as JSON. A run may be using it."""
     header, records = read_journal(Path(folder))
