@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all bindings check docs fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-cluster dist clean
+.PHONY: help run test test-all bindings check docs man fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +64,10 @@ check: .venv/dev  ## lint and types
 
 docs: .venv/dev  ## write the parts of docs/ that are made from the code
 	@$(BIN)/python docs/generate.py
+
+man: .venv/dev  ## write the man pages into dist/man
+	@$(PIP) install -c constraints.txt click-man
+	@$(BIN)/python docs/man.py dist/man
 
 fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 	@$(PIP) install atheris
