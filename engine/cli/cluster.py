@@ -19,6 +19,7 @@ from engine.cli import options as groups
 from engine.cli.help import Group, Section
 from engine.cli.kinds import Count
 from engine.cli.progress import plain
+from engine.cli.settings import source_addresses
 from engine.model import MAX_WORKERS, ScanConfig
 from engine.results.lake.base_place import canonical
 from engine.state.attempt import Staging
@@ -138,7 +139,7 @@ def report_table(report: "ClusterReport") -> Table:
 
 def _config(options: groups.Options) -> ScanConfig:
     said = {name: options[name] for name in groups.DEFAULTS if name in options}
-    return ScanConfig(**said | {"workers": options["workers"] or 0, "sources": groups.source_addresses(options)})
+    return ScanConfig(**said | {"workers": options["workers"] or 0, "sources": source_addresses(options)})
 
 
 @contextmanager

@@ -17,8 +17,9 @@ import msgspec
 from engine.cli.counted import NOTHING, Counted, counted
 from engine.cli.help import Command, Section
 from engine.cli.kinds import Amount, Bytes, Count, Hours, Parts, Seconds, Share
-from engine.cli.options import ALL_OPTIONS, Options, option, post_modules, source_addresses
+from engine.cli.options import ALL_OPTIONS, Options, option
 from engine.cli.planned import show
+from engine.cli.settings import post_modules, source_addresses
 from engine.conversation.plan import Planner
 from engine.conversation.timing import TIMINGS
 from engine.databases import open_database

@@ -22,6 +22,7 @@ from engine.cli.help import Command
 from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.outputs import outputs
 from engine.cli.progress import LiveLine, NodeTable, nodes_summary, plain, summary_table
+from engine.cli.settings import scan_cluster, scan_config, scan_inputs
 from engine.cli.start import INTERRUPTED, Interrupted, heard
 from engine.cli.stderr import Stderr
 from engine.conversation.plan import Planner
@@ -86,8 +87,8 @@ def scan_command(**options: Any) -> None:
     Scan only hosts that you own or may scan.
     """
     _refuse_empty(click.get_current_context())
-    config = groups.scan_config(options)
-    inputs = groups.inputs(options, config)
+    config = scan_config(options)
+    inputs = scan_inputs(options, config)
     written = outputs(options, config)
     stderr = Stderr()
     click.get_current_context().call_on_close(stderr.settle)
@@ -96,7 +97,7 @@ def scan_command(**options: Any) -> None:
     if options["dry_run"]:
         asyncio.run(_dry_run(config, inputs, errors))
         return
-    cluster = groups.cluster(options)
+    cluster = scan_cluster(options)
     runner = make_runner(config) if cluster is None else None
     log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
     segments = _open_segments(options, inputs)
