@@ -179,6 +179,8 @@ def test_colours_are_for_terminals_whose_user_wants_them(arguments: list[str]) -
     [
         ("scan --intesity 3", "no such option '--intesity'; did you mean '--intensity'?"),
         ("scna", "no such command 'scna'; did you mean 'scan'?"),
+        ("192.0.2.7:22", "no such command '192.0.2.7:22'; a scan is `probemill scan ...`"),
+        ("-sV 192.0.2.7:22", "no such option '-s'; a scan is `probemill scan ...`"),
         ("scan --rate fast", "invalid value for '--rate': 'fast' is not a number; write 250, 0.5, 40k, 62M or 1.5G"),
         ("plan --hours soon", "invalid value for '--hours': 'soon' is not a time; write 24, 24h, 90m or 2d"),
         ("scan --timing quick", "invalid value for '--timing': 'quick' is not one of 'nmap', 'adaptive'."),

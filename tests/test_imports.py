@@ -97,6 +97,7 @@ PLACES = {
     "uvloop": ("engine/pool/serve.py",),
     "click": ("engine/cli/",),
     "rich": ("engine/cli/",),
+    "rich_click": ("engine/cli/rendering.py",),
     "prometheus_client": ("engine/cli/metrics.py",),
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),

@@ -94,9 +94,8 @@ def check_command(**options: object) -> None:
     """Ask every node whether a scan could run there, and say how to mend what is missing.
 
     Give it the options that the scan will be given: a node is looked at with these in mind. It tells, for each fact,
-    what was found on which nodes: versions, processor cores, open files, local ports, clocks, files that the options
-    name, and, with --state or --segments, whether every node can put its rows there. Nothing is scanned, and nothing
-    is left behind.
+    what was found on which nodes: versions, the database, processor cores, open files, local ports, zones, and, with
+    --state or --segments, whether every node can put its rows there. Nothing is scanned, and nothing is left behind.
 
     Exit code 0: nothing is bad; 1: something is.
     """

@@ -13,10 +13,9 @@ from rich.text import Text
 
 from engine.cli.help import Group
 from engine.cli.kinds import files
-from engine.cli.sets import progress_bar, ready_matcher
+from engine.cli.sets import matcher_option, progress_bar, ready_matcher
 from engine.databases import open_database, open_matcher
 from engine.errors import ConfigError, EngineError, InputError
-from engine.model import field_choices
 from engine.offline.forms.base import Row
 from engine.offline.records import LineReader
 from engine.services import ServiceTable
@@ -49,14 +48,7 @@ def db_group() -> None:
     type=click.Path(exists=True, path_type=Path),
     help="Samples to judge by. Repeatable. Default: the folder `samples` beside the database, if there is one.",
 )
-@click.option(
-    "--matcher",
-    "engine",
-    type=click.Choice(field_choices("matcher")),
-    default="auto",
-    show_default=True,
-    help="Matching engine.",
-)
+@matcher_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("--notes", is_flag=True, help="Print notes, too; otherwise they are only counted.")
 def lint_command(file: str | None, samples: tuple[Path, ...], engine: str, strict: bool, notes: bool) -> None:
@@ -224,14 +216,7 @@ def _facts(database: ProbeDatabase, backtracking: int) -> list[tuple[str, int | 
 
 @db_group.command("compile")
 @click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
-@click.option(
-    "--matcher",
-    "engine",
-    type=click.Choice(field_choices("matcher")),
-    default="auto",
-    show_default=True,
-    help="Matching engine.",
-)
+@matcher_option
 def compile_command(probes: tuple[str, ...], engine: str) -> None:
     """Build the compiled sets of a database ahead of time, so that the first scan starts at once."""
     console = Console(stderr=True)

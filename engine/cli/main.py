@@ -89,6 +89,8 @@ def _usage_fault(error: click.ClickException) -> str:
         message = f"{message.rstrip('.')}; did you mean {similar[0]!r}?"
     elif isinstance(error, click.BadParameter):
         message = error.format_message()
+    elif isinstance(error, click.UsageError) and error.ctx is not None and error.ctx.command is cli:
+        message = f"{message.rstrip('.')}; a scan is `{cli.name} scan ...`"
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"\nTry '{context.command_path} -h' for help." if context is not None else ""
     return f"{shown(message[:1].lower() + message[1:])}{hint}"

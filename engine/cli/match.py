@@ -12,10 +12,9 @@ from engine.cli.files import check_outputs
 from engine.cli.help import Command
 from engine.cli.kinds import files
 from engine.cli.reading import COLUMNS, FaultLines
-from engine.cli.sets import progress_bar, ready_matcher
+from engine.cli.sets import matcher_option, progress_bar, ready_matcher
 from engine.databases import database_files
 from engine.errors import InputError, SinkClosed
-from engine.model import field_choices
 from engine.offline.identify import Tally, identify
 from engine.offline.stream import Destination, Source
 
@@ -47,14 +46,7 @@ from engine.offline.stream import Destination, Source
     shell_complete=files,
     help="Probe database: a file, `nmap`, `builtin`. Repeatable.",
 )
-@click.option(
-    "--matcher",
-    "engine",
-    type=click.Choice(field_choices("matcher")),
-    default="auto",
-    show_default=True,
-    help="Matching engine.",
-)
+@matcher_option
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.", show_default="one a core")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
 def match_command(  # noqa: PLR0917 - click passes them by name

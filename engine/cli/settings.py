@@ -88,7 +88,7 @@ def post_modules(options: Options) -> tuple[str, ...]:
 def scan_inputs(options: Options, config: ScanConfig) -> Inputs:
     """The targets that were named. Raises ConfigError, InputError for lists that cannot be used."""
     if not options["targets"] and not options["inputs"]:
-        raise ConfigError("no targets: name some, or give a file with -i (see probemill scan --help)")
+        raise ConfigError("no targets: name some, or give a file with -i (see probemill scan -h)")
     selection = select(config)
     if options["ipv4"] or options["ipv6"]:
         if options["ipv4"] and options["ipv6"]:
