@@ -38,7 +38,6 @@ from engine.state.journal import Journal
 from engine.state.notes import lacking
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
-from engine.targets.base_hosts import family_of
 from engine.threads import aside
 from matcher import MatcherError
 
@@ -282,6 +281,8 @@ async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -
             if isinstance(item, InputError):
                 errors.report(item)
                 continue
+            if isinstance(item, TargetSpec) and not item.is_name and not inputs.selection.has(item.host):
+                continue
             for target, count in _kinds(item, inputs):
                 ports += count
                 connections += count * (planner.most_connections(target.proto, target.port))
@@ -303,8 +304,6 @@ def _kinds(item: Target | TargetSpec, inputs: Inputs) -> Iterable[tuple[Target, 
     """The kinds of targets of an item, and how many of each. Lists apply to single addresses, not inside networks."""
     if isinstance(item, Target):
         return [(item, 1)] if inputs.selection.admit is None or inputs.selection.admit(item) else []
-    if inputs.selection.family not in {0, family_of(item.host)} and not item.is_name:
-        return []
     numbered = (item.ports.at(index) for index in range(len(item.ports)))
     return ((Target(item.ordinal, item.host, port, proto), item.hosts) for port, proto in numbered)
 
