@@ -28,6 +28,7 @@ from engine.conversation.plan import Planner
 from engine.databases import database_files, open_database
 from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
+from engine.results.ending import Ending
 from engine.results.lake import check_url
 from engine.results.sinks import STDOUT, Sink, Summary, open_sink
 from engine.results.sinks import Run as RunFacts
@@ -102,7 +103,7 @@ def scan_command(**options: Any) -> None:
         asyncio.run(_follow(run, stderr, options))
     except (Interrupted, EngineError, MatcherError) as error:
         if run is None or isinstance(error, Interrupted):  # nothing was begun
-            summary = Summary(time.time(), stopped="ended before anything was scanned")
+            summary = Summary(time.time(), ending=Ending(why="ended before anything was scanned"))
             for closing in (*sinks, *([segments] if segments is not None else ())):
                 with suppress(EngineError):
                     closing.close(summary)
@@ -127,7 +128,7 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     """What is to be said of a run that has ended, and the exit code. Raises InputError where there was no target."""
     if run.blocked and not options["quiet"]:
         stderr.say(f"probemill: {run.blocked:,} targets left out by lists or shard")
-    if stopped := run.stopped():
+    if stopped := "" if run.unheard else run.ending().words():
         stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
     stderr.settle()
     if not options["quiet"] and stderr.console.is_terminal:
