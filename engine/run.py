@@ -293,6 +293,7 @@ class Run:
             self._report,
             admit=selection.admit,
             seed=selection.seed,
+            family=selection.family,
             done=self.done_before,
             pass_over=self._pass_over,
             put_off=self._put_off,

@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 import msgspec
 
+from engine.cli.help import Command
 from engine.errors import ConfigError
 from engine.state.journal import read_journal
 from engine.state.records import ended, summed
 
 
-@click.command("state")
+@click.command("state", cls=Command)
 @click.argument("folder", metavar="DIR")
 def state_command(folder: str) -> None:
     """Print what is done in the state folder DIR, as JSON. A run may be using it."""

@@ -16,17 +16,12 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.errors import EngineError
 from engine.model import Reason, ServiceResult
 from engine.results.ending import Ending
 
 BUFFERED_ROWS = 65_536  # rows that a sink holds back to put hosts together; about 50 MB when all are full
 
 _decoder = msgspec.json.Decoder(ServiceResult)
-
-
-class SinkClosed(EngineError):  # noqa: N818 (it is no error to the user)
-    """The reader of our output has gone, as `| head` does. No error: stop, and say nothing."""
 
 
 class Run(Struct, frozen=True):
