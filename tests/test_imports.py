@@ -80,7 +80,7 @@ PURE = {
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "pool/cluster": "engine leases outbox settings shards supplies words",
     "targets": "permutation prefixes",
-    "results": "collector columns dialects json_schema rows schema suffixes table",
+    "results": "collector columns dialects json_schema rows schema slow_hosts suffixes table",
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {
