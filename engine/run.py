@@ -137,6 +137,10 @@ class Run:
         """Per worker, the targets it was given and has not done."""
         return self._runner.outstanding()
 
+    def conversations(self) -> list[int]:
+        """Per worker, the conversations that are open now; a worker tells a few times a second."""
+        return self._runner.conversations()
+
     @property
     def done(self) -> int:
         """Targets that are done, those included whose segment is not whole yet."""

@@ -71,6 +71,7 @@ def run(**changed: object) -> Any:
         "elapsed_s": 2.0,
         "collector": collector(9, COUNTS),
         "outstanding": lambda: [4, 7],
+        "conversations": lambda: [3, 6],
         "behind": lambda: {"parquet:/lake": 2},
         "restarts": lambda: 1,
         "nodes": lambda: NODE_STATUSES,
@@ -95,6 +96,8 @@ def test_text() -> None:
         'probemill_slow_host_milliseconds{host="10.0.0.9"}': 65_000,
         'probemill_outstanding{worker="0"}': 4,
         'probemill_outstanding{worker="1"}': 7,
+        'probemill_conversations{worker="0"}': 3,
+        'probemill_conversations{worker="1"}': 6,
         "probemill_worker_restarts_total": 1,
         'probemill_sink_segments_behind{sink="parquet:/lake"}': 2,
         'probemill_verdicts_total{verdict="hardmatched"}': 7,
@@ -155,6 +158,7 @@ def test_snapshot() -> None:
         "connections": 12,
         "restarts": 1,
         "outstanding": [4, 7],
+        "conversations": [3, 6],
         "sinks_behind": {"parquet:/lake": 2},
         "nodes": [
             {

@@ -68,6 +68,28 @@ def finish(process: "subprocess.Popen[bytes]") -> tuple[list[dict[str, object]],
     return rows, "".join(line for line in lines if "preparing the database" not in line)
 
 
+# -- what workers tell
+
+
+def test_conversations_that_are_open(database: str) -> None:
+    """A worker tells how many it has, not how many targets it was given; when all is done there are none."""
+
+    async def run(farm: Farm) -> None:
+        runner = ProcessRunner(config(database, workers=2, max_inflight=12))
+        assert runner.conversations() == [0, 0]
+        scanning = asyncio.create_task(collect(farm.targets(*addresses(60)), runner))
+        while sum(runner.conversations()) < 12:
+            assert not scanning.done()
+            await asyncio.sleep(0.01)
+        assert max(runner.conversations()) <= 6
+        assert sum(runner.outstanding()) > 12
+        await scanning
+        assert runner.conversations() == [0, 0]
+
+    with Farm(greeting_after(0.4)) as farm:
+        asyncio.run(run(farm))
+
+
 # -- workers that die
 
 
