@@ -34,6 +34,7 @@ COUNTS = {
     "reason:timeout": 2,
     "service:ssh": 7,
     "sent:GetRequest": 3,
+    "windows:GetRequest": 2,
     "probe_ms:GetRequest": 450,
     "hit:NULL": 7,
     "engine:compile": 1,
@@ -105,6 +106,7 @@ def test_text() -> None:
         'probemill_reasons_total{reason="timeout"}': 2,
         'probemill_services_total{service="ssh"}': 7,
         'probemill_probes_sent_total{probe="GetRequest"}': 3,
+        'probemill_probe_windows_total{probe="GetRequest"}': 2,
         'probemill_probe_milliseconds_total{probe="GetRequest"}': 450,
         'probemill_probe_hits_total{probe="NULL"}': 7,
         'probemill_engine_fallbacks_total{cause="compile"}': 1,
@@ -262,6 +264,7 @@ def test_a_scan_counts(tmp_path: Path) -> None:
         "verdict:hardmatched": 20,
         "service:hello": 20,
         "hit:NULL": 20,
+        "windows:NULL": 20,
         "connections": 20,
         "bytes": 20 * len(b"HELLO 1.0\r\n"),
         "waited_ms": sum(row.elapsed_ms for row in rows),
@@ -283,6 +286,7 @@ def test_windows_are_counted_by_probe(tmp_path: Path) -> None:
     assert tally["probe_ms:NULL"] >= 400
     assert tally["probe_ms:Ask"] >= 400
     assert tally["probe_ms:More"] >= 100
+    assert [tally["windows:" + probe] for probe in ("NULL", "Ask", "More")] == [1, 1, 1]
     assert row.elapsed_ms - 100 <= sum(tally["probe_ms:" + probe] for probe in ("NULL", "Ask", "More"))
     assert sum(tally["probe_ms:" + probe] for probe in ("NULL", "Ask", "More")) <= row.elapsed_ms + 3
 

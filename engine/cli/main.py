@@ -23,6 +23,7 @@ from engine.cli.scan import scan_command
 from engine.cli.schema import schema_command
 from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
 from engine.cli.state import state_command
+from engine.cli.top.command import top_command
 from engine.errors import ConfigError, EngineError, InputError
 from engine.results.sinks import SinkClosed
 from matcher import MatcherError, shown
@@ -47,6 +48,7 @@ cli.add_command(db_group)
 cli.add_command(plan_command)
 cli.add_command(schema_command)
 cli.add_command(state_command)
+cli.add_command(top_command)
 cli.add_command(cluster_group)
 
 

@@ -26,6 +26,7 @@ TALLY = MappingProxyType(  # tally kind -> (metric, label, help)
         "reason": ("reasons", "reason", "incomplete targets by reason"),
         "service": ("services", "service", "identified targets by service name"),
         "sent": ("probes_sent", "probe", "probes sent"),
+        "windows": ("probe_windows", "probe", "windows of probes that are over"),
         "probe_ms": ("probe_milliseconds", "probe", "time that the windows of probes took, summed"),
         "hit": ("probe_hits", "probe", "matches by the probe that drew the response"),
         "engine": ("engine_fallbacks", "cause", "responses answered line by line because a compiled set failed"),

@@ -181,7 +181,9 @@ class Worker:
         self._outbox.tally["sent:" + probe] += 1
 
     def waited(self, probe: str, seconds: float) -> None:
-        self._outbox.tally["probe_ms:" + probe] += round(seconds * 1000)
+        tally = self._outbox.tally
+        tally["windows:" + probe] += 1
+        tally["probe_ms:" + probe] += round(seconds * 1000)
 
     def starved(self) -> None:
         self._gate.starved(len(self._inflight))
