@@ -28,7 +28,7 @@ from matcher import shown
 LOOK_S = 0.5
 SLOW = 20  # hosts shown
 RATE_S = 10  # rows come by the segment, so the present rate is taken over more than a moment
-UNKNOWN = "a folder does not tell what is in flight, how many targets there are, who is at work, and the log"
+UNKNOWN = "a folder does not tell what is in flight, how many targets there are, how long probes take, or the log"
 
 
 class _Evidence(Struct):

@@ -66,6 +66,7 @@ class TopApp(App[None]):
     #unknown { color: $text-muted; }
     .caption { margin: 1 0 0 0; }
     Sparkline { height: 3; margin: 0 0 1 0; }
+    Sparkline > .sparkline--min-color, Sparkline > .sparkline--max-color { color: $primary; }
     #boards { height: auto; grid-gutter: 1 3; }
     VerticalScroll { padding: 0 1; }
     .absent { display: none; }
@@ -93,7 +94,7 @@ class TopApp(App[None]):
             for name in ("rate", "open"):
                 yield Static(id=f"{name}-caption", markup=False, classes="caption")
                 yield Sparkline(id=name)
-            with ItemGrid(id="boards", min_column_width=44):
+            with ItemGrid(id="boards", min_column_width=46):
                 for name in BOARDS:
                     yield Static(id=name, markup=False, classes="board absent")
             yield Static(id="log", markup=False, classes="absent")

@@ -86,15 +86,12 @@ def table_of(board: Board) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`; days are hours."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole // 60 % 60} min"
+    """`40 ms`, `1.4 s`, `12 s`, `3.5 min`, `26.1 h`."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
 
 
 def _counts(name: str, title: str, column: str, counts: dict[str, int], order: str) -> Board:
@@ -105,11 +102,14 @@ def _counts(name: str, title: str, column: str, counts: dict[str, int], order: s
 
 def _probes(probes: dict[str, Asked], order: str) -> Board:
     """By the time that they took, or where nobody knows that, by what they found."""
-    spent_on = {name: asked.ms if asked.ms is not None else asked.hits for name, asked in probes.items()}
+    if all(asked.ms is None for asked in probes.values()):
+        hits = _ordered(((name, asked.hits) for name, asked in probes.items()), order)
+        return Board("probes", "probes", ("probe", "hits"), [(name, f"{count:,}") for name, count in hits])
+    spent_on = {name: asked.ms or 0 for name, asked in probes.items()}
     rows = []
     for name, _ in _ordered(spent_on.items(), order):
         asked = probes[name]
-        mean = f"{asked.ms / asked.windows:,.0f} ms" if asked.ms is not None and asked.windows else "-"
+        mean = duration(asked.ms / 1000 / asked.windows) if asked.ms is not None and asked.windows else "-"
         spent = duration(asked.ms / 1000) if asked.ms is not None else "-"
         times = f"{asked.windows:,}" if asked.windows is not None else "-"
         rows.append((name, spent, mean, times, f"{asked.hits:,}"))

@@ -35,11 +35,15 @@ class Watch:
         old_s = time.monotonic() - self._seen_at
         unseen = self._unseen
         if unseen is not None:
-            return f"the run has ended: {unseen}" if unseen.gone else f"{unseen}; these numbers are {old_s:.0f} s old"
+            return (
+                "the run has ended: nobody answers any more"
+                if unseen.gone
+                else f"{unseen}; the numbers are {old_s:.0f} s old"
+            )
         if self.latest.ended:
             return f"the run has ended: {self.latest.ended}"
         if old_s > self._every_s + OLD_S:
-            return f"no answer for {old_s:.0f} s; these numbers are old"
+            return f"no answer for {old_s:.0f} s; the numbers are old"
         return ""
 
     def _work(self) -> None:
