@@ -239,7 +239,7 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
         watchers.append(asyncio.create_task(LiveLine(stderr).follow(run)))
     if options["stats_every"]:
         watchers.append(asyncio.create_task(_print_stats(run, stderr, options["stats_every"])))
-    server = serve_metrics(run, *options["metrics"]) if options["metrics"] else None
+    server = serve_metrics(run, stderr.tail, *options["metrics"]) if options["metrics"] else None
     try:
         await running
     except asyncio.CancelledError:
@@ -319,7 +319,7 @@ class _InputErrors:
     def report(self, error: InputError) -> None:
         self.count += 1
         if self.count <= SHOWN_ERRORS:
-            self._stderr.say(str(error))
+            self._stderr.warn(str(error))
 
     def summarise(self) -> None:
         if self.count:

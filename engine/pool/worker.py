@@ -180,6 +180,11 @@ class Worker:
     def sent(self, probe: str) -> None:
         self._outbox.tally["sent:" + probe] += 1
 
+    def waited(self, probe: str, seconds: float) -> None:
+        tally = self._outbox.tally
+        tally["windows:" + probe] += 1
+        tally["probe_ms:" + probe] += round(seconds * 1000)
+
     def starved(self) -> None:
         self._gate.starved(len(self._inflight))
         self._outbox.tally["starved"] += 1
