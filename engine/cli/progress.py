@@ -18,7 +18,7 @@ from matcher import shown
 REFRESH_S = 0.25
 PLAIN_S = 10.0  # from one plain line to the next
 PLAIN_WIDTH = 200  # of a table where there is no terminal
-NAME_WIDTH = 28  # of a service in the summary; longer ones are cut
+NAME_WIDTH = 20  # of a service in the summary; longer ones are cut
 SERVICES = 20  # in the summary
 
 
@@ -49,7 +49,6 @@ def _line(run: Run, pace: Pace, stderr: Stderr) -> Callable[[], None]:
 
 def summarise(run: Run, stderr: Stderr) -> None:
     """Tables for people at a terminal. A line for whoever follows lines, or a cluster, where silence says nothing."""
-    stderr.settle()
     if stderr.hushed:
         return
     if stderr.is_terminal:
@@ -58,7 +57,6 @@ def summarise(run: Run, stderr: Stderr) -> None:
             stderr.print(nodes)
     elif stderr.mode == "plain" or run.nodes():
         stderr.say(f"{NAME} {summary_line(run)}")
-        stderr.settle()
 
 
 def summary_line(run: Run) -> str:

@@ -149,6 +149,7 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     if stopped := "" if run.unheard else run.ending().words():
         stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
     summarise(run, stderr)
+    stderr.settle()
     if run.interrupted:
         return INTERRUPTED
     if run.cancelled:

@@ -5,11 +5,13 @@ that time does not get the rest. On a terminal, messages scroll above the live l
 have put into them is shown, not obeyed.
 """
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import click
 from msgspec.structs import replace
@@ -72,8 +74,11 @@ class Stderr:
 
     def print(self, table: Table) -> None:
         """A table, as wide as the terminal at most."""
-        console = Console(stderr=True, force_terminal=self.is_terminal, no_color=self.paint is not paint.coloured)
-        console.print(table)
+        colours = self.paint is paint.coloured
+        system: Literal["auto"] | None = "auto" if colours else None
+        page = io.StringIO()
+        Console(file=page, width=self.terminal.columns(), force_terminal=colours, color_system=system).print(table)
+        self.desk.post(partial(self.terminal.above, page.getvalue().encode(errors="backslashreplace")))
 
     def _log(self, level: str, lines: str) -> None:
         self.say(lines, STYLES.get(level, paint.MUTED))

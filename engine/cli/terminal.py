@@ -19,7 +19,7 @@ from engine.errors import ConfigError
 from engine.results.sinks import STDOUT, Output
 
 VARIABLE = "PROBEMILL_PROGRESS"
-ERASE = b"\r\x1b[J"
+ERASE = b"\r\x1b[K\x1b[J"  # in this order: of a screen that is cleared whole, tmux would keep what it held
 NO_WRAP, WRAP = b"\x1b[?7l", b"\x1b[?7h"
 USUAL_WIDTH = 80  # where a terminal does not know its own
 DUMB = {"", "dumb", "unknown"}  # values of TERM of a terminal that cannot move its cursor
@@ -80,17 +80,18 @@ class Terminal:
             self._broken = bool(data) and not data.endswith(b"\n")
             put(erase + data + (b"" if self._broken else self._line()))
 
+    def columns(self) -> int:
+        """How wide the terminal is."""
+        with suppress(OSError):
+            return os.get_terminal_size(self._descriptor).columns or USUAL_WIDTH
+        return USUAL_WIDTH
+
     def _line(self) -> bytes:
         """The line, behind a blank for the cursor."""
         if self._render is None:
             return b""
-        text = self._render(self._width() - 2).encode(errors="backslashreplace")
+        text = self._render(self.columns() - 2).encode(errors="backslashreplace")
         return b"".join((NO_WRAP, b" ", text, b"\r", WRAP))
-
-    def _width(self) -> int:
-        with suppress(OSError):
-            return os.get_terminal_size(self._descriptor).columns or USUAL_WIDTH
-        return USUAL_WIDTH
 
     def _put(self, data: bytes) -> None:
         """All of it, however slow the terminal is. One that has gone is no error: nobody is left to be told."""
