@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from engine.cli.help import Command
 from engine.cli.kinds import Seconds
 from engine.cli.progress import PLAIN_WIDTH, plain
 from engine.cli.top.view import Source, UnseenError, View
@@ -21,16 +22,20 @@ LOG_LINES = 10  # of `--once`
 LONGEST = 200
 
 
-@click.command("top")
+@click.command("top", cls=Command, examples=("probemill top", "probemill top run"))
 @click.argument("where", metavar="[PORT|URL|DIR]", default=USUAL)
 @click.option("--once", is_flag=True, help="Print what is seen at one look, as text, and end.")
-@click.option("--every", type=Seconds(), metavar="TIME", default=1.0, help="From one look to the next; 1s by itself.")
+@click.option(
+    "--every", type=Seconds(), metavar="TIME", default=1.0, show_default="1s", help="From one look to the next."
+)
 def top_command(where: str, once: bool, every: float) -> None:
     """Watch a running scan: how fast it is, what it finds, what is slow, who does the work, the end of its log.
 
     \b
-    9464, HOST:PORT, http://HOST:PORT/metrics   a scan with --metrics; 9464 is the usual one
-    DIR                                         a scan with --state DIR, or one that has ended
+    9464, HOST:PORT, http://HOST:PORT/metrics
+        a scan with --metrics; 9464 is the usual one
+    DIR
+        a scan with --state DIR, or one that has ended
 
     Nothing but the place that is named is contacted. On the screen, ? says which keys there are, and q ends.
     """
