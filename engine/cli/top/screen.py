@@ -14,7 +14,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import ItemGrid, VerticalScroll
-from textual.screen import ModalScreen, Screen
+from textual.screen import ModalScreen
 from textual.widgets import Footer, Sparkline, Static
 
 from engine.cli.top.tables import ORDERS, boards, flowed, status, table_of
@@ -82,12 +82,13 @@ class TopApp(App[None]):
     def __init__(self, watch: Watch) -> None:
         super().__init__()
         self._watch = watch
+        self._page = VerticalScroll()
         self._looks = -1  # of the view that is shown
         self._order = 0
         self._held = False
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll():
+        with self._page:
             yield Static(id="where", markup=False)
             yield Static(id="status", markup=False)
             yield Static(id="state", markup=False, classes="absent")
@@ -131,14 +132,14 @@ class TopApp(App[None]):
 
     def refresh_view(self) -> None:
         """Show the latest view, where it is not shown yet."""
-        if self._held:
+        if self._held or not self._page.query("#state"):  # at the end, what is shown goes before the timer
             return
         self._show_state()
         if self._looks == self._watch.looks:
             return
         self._looks, view = self._watch.looks, self._watch.latest
         self._put("where", f"{self.TITLE}  {one_line(view.where, LONGEST)}")
-        self._put("status", flowed(status(view), self._page.size.width - 4))
+        self._put("status", flowed(status(view), max(20, self._page.size.width - 4)))
         now = f"{view.rate:,.0f}" if view.rate is not None else "-"
         self._plot("rate", f"targets a second: {now}", view.rates)
         self._plot("open", f"in flight: {view.in_flight:,}" if view.in_flight is not None else "", view.open)
@@ -170,8 +171,3 @@ class TopApp(App[None]):
         place = self._page.query_one(f"#{name}", Static)
         place.set_class(said == "", "absent")
         place.update(said)
-
-    @property
-    def _page(self) -> Screen[object]:
-        """Whatever lies over it."""
-        return self.screen_stack[0]
