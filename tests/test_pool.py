@@ -190,7 +190,7 @@ def test_workers_that_do_not_listen_do_not_keep_a_run_from_ending(database: str,
             rows, said = finish(process)
     assert rows == []
     assert process.returncode == (1 if how == "deadline" else 130)
-    assert "4 of 4 targets were not scanned" in said
+    assert "0 of 4 done, 4 not reached" in said
 
 
 def children(pid: int) -> list[int]:
@@ -398,7 +398,7 @@ def test_asked_to_end(tmp_path: Path, number: signal.Signals, input_has_ended: b
             process.send_signal(number)
             rows, said = finish(process)
     assert process.returncode == 130
-    assert said.startswith("probemill: interrupted: 20 of 40 targets were not scanned")
+    assert said.startswith("probemill: interrupted: 20 of 40 done, 20 not reached")
     assert said.count("\n") == 1
     assert Counter(row["verdict"] for row in rows) == {"hardmatched": 20, "incomplete": 20}
     assert {row.get("reason") for row in rows} == {None, "cancelled"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.options import Seconds
+from engine.cli.kinds import Seconds
 from engine.cli.progress import PLAIN_WIDTH, plain
 from engine.cli.top.view import Source, UnseenError, View
 from engine.errors import ConfigError
