@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -209,6 +210,17 @@ def scanned(folder: Path, tmp_path: Path, hosts: int = 20) -> None:
         subprocess.run(command, check=True, timeout=60)
 
 
+def first_rows(source: StateFolder) -> View:
+    """Once there are some."""
+    for _ in range(600):
+        with suppress(UnseenError):  # the folder is still to be made
+            view = source.look()
+            if view.services:
+                return view
+        time.sleep(0.05)
+    raise AssertionError("no rows")
+
+
 def test_a_state_folder(tmp_path: Path) -> None:
     """Its committed rows are counted, each once, and it says what it cannot know. Nothing in it changes."""
     folder = tmp_path / "state"
@@ -221,9 +233,30 @@ def test_a_state_folder(tmp_path: Path) -> None:
         assert view.verdicts == {"hardmatched": 20}
         assert view.services == {"hello": 20}
         assert view.probes == {"NULL": Asked(hits=20)}
-        assert view.in_flight is view.read is view.elapsed_s is None
+        assert view.in_flight is view.elapsed_s is None
+        assert (view.read, view.ended[20:]) == (20, ", all was done")
         assert "in flight" in view.unknown
+    assert "how many targets" not in view.unknown
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_state_folder_whose_run_goes_on(tmp_path: Path) -> None:
+    """Segments are counted as they come, and that it has ended is not said before it is so."""
+    folder = tmp_path / "state"
+    options = ["-q", "--probes", database_file(tmp_path), "--no-post", "--workers", "1", "--matcher", "reference"]
+    command = [sys.executable, "-m", "probemill", "scan", *options, "-i", "-", "--state", str(folder)]
+    command += ["--segment-seconds", "1s"]
+    with Farm(greeting_after(0.0)) as farm, subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write(f"127.7.1.1:{farm.port}\n")
+        process.stdin.flush()
+        view = first_rows(StateFolder(str(folder)))
+        assert view.services == {"hello": 1}
+        assert (view.read, view.ended) == (None, "")
+        assert "how many targets" in view.unknown
+        process.communicate(f"127.7.1.2:{farm.port}\n", timeout=60)
+    view = StateFolder(str(folder)).look()
+    assert (view.services, view.read, view.ended[20:]) == ({"hello": 2}, 2, ", all was done")
 
 
 def test_a_state_folder_that_lacks_segments(tmp_path: Path) -> None:

@@ -1,14 +1,24 @@
 """The screen of `probemill top`, by what can be read on it: driven by Textual's pilot, and on a real terminal's end."""
 
 import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from loopback import Farm, Visit, database_file
 from msgspec.structs import replace
+from test_top import metrics
 from watched import Told, endpoint, free_port, text, texts_of
 
 pytest.importorskip("textual", reason="needs the extra `top`")
@@ -192,13 +202,8 @@ def test_a_slow_endpoint_does_not_hold_up_the_keys() -> None:
 
         def look(self) -> View:
             while not release.is_set():
-                pass_time()
+                time.sleep(0.05)
             raise UnseenError("stuck")
-
-    def pass_time() -> None:
-        import time
-
-        time.sleep(0.05)
 
     async def act(app: TopApp, pilot: "Pilot[None]") -> None:
         await pilot.press("s")
@@ -229,8 +234,6 @@ def test_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(app: TopApp, pilot: "Pilot[None]") -> None:
         await until(app, pilot, has("812/s"))
         assert not app.ansi_color
-        import re
-
         drawn = re.findall(r"fill: #(..)(..)(..)", app.export_screenshot().partition("</style>")[0])
         assert drawn
         assert all(max(at) - min(at) < 12 for at in ([int(part, 16) for part in colour] for colour in drawn))
@@ -286,3 +289,65 @@ def test_the_picture_in_the_docs() -> None:
     assert texts_of(drawn) == texts_of(asyncio.run(picture()))
     assert "url(http" not in drawn.replace('"', "")
     assert len(drawn) < 100_000
+
+
+class Terminal:
+    """The command on a terminal of its own. wait: for some bytes there, and what came until then."""
+
+    def __init__(self, *command: str) -> None:
+        self._ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        self.process = subprocess.Popen(
+            [sys.executable, *command], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, close_fds=True
+        )
+        os.close(theirs)
+        self.said = b""
+
+    def wait(self, part: bytes) -> None:
+        while part not in self.said:
+            assert select.select([self._ours], [], [], 60)[0], self.said
+            with contextlib.suppress(OSError):  # the end of a terminal that nobody has open any more
+                if said := os.read(self._ours, 1 << 16):
+                    self.said += said
+                    continue
+            raise AssertionError(self.said)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def end(self) -> int:
+        """The exit code."""
+        with contextlib.suppress(AssertionError):
+            self.wait(b"never said")
+        os.close(self._ours)
+        return self.process.wait(60)
+
+
+RESTORED = b"\x1b[?1049l"  # the screen that was there before
+
+
+@pytest.mark.parametrize("ending", [b"q", b"\x03", signal.SIGTERM, signal.SIGHUP])
+def test_on_a_terminal(ending: bytes | int) -> None:
+    """It is drawn there, and leaves the terminal as it was, by keys and by signals."""
+    with endpoint({"/metrics": text(metrics())}) as port:
+        terminal = Terminal("-m", "probemill", "top", str(port))
+        terminal.wait(b"hardmatched")
+        if isinstance(ending, bytes):
+            terminal.press(ending)
+        else:
+            terminal.process.send_signal(ending)
+        terminal.wait(RESTORED)
+        assert terminal.end() == 0
+    assert b"Traceback" not in terminal.said
+
+
+def test_without_the_extra() -> None:
+    """One line says how to have it."""
+    script = "import sys; sys.modules['textual'] = None; from engine.cli.start import main; sys.argv[1:] = %r; main()"
+    with endpoint({"/metrics": text(metrics())}) as port:
+        terminal = Terminal("-c", script % ["top", str(port)])
+        assert terminal.end() == 2
+    said = terminal.said.decode().strip()
+    assert said.endswith("top: needs an extra package (textual.app): pip install 'probemill[top]'")
+    assert "\n" not in said
