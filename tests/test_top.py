@@ -21,7 +21,7 @@ from engine.cli.top import endpoint as endpoint_module
 from engine.cli.top.command import text_of
 from engine.cli.top.endpoint import Endpoint, place_of
 from engine.cli.top.folder import StateFolder
-from engine.cli.top.tables import ORDERS, SHOWN, boards, flowed, status
+from engine.cli.top.tables import ORDERS, SHOWN, boards, flowed, status, table_of
 from engine.cli.top.view import Asked, History, Load, UnseenError, View
 from engine.cli.top.watch import Watch
 from engine.errors import ConfigError
@@ -349,3 +349,10 @@ def test_a_run_with_hostile_services_is_read_back() -> None:
     hostile = collector(1, {**COUNTS, f"service:{name}": 1})
     with endpoint({"/metrics": text(metrics(collector=hostile))}) as port:
         assert name in look(port).services
+
+
+def test_a_narrow_place_has_fewer_columns() -> None:
+    """The most important ones stay whole."""
+    board = boards(View(where="here", done=1, probes={"GetRequest": Asked(2, 450, 7)}))[0]
+    for width, columns in ((39, 5), (38, 4), (32, 4), (31, 3), (26, 3), (25, 2), (1, 2)):
+        assert len(table_of(board, width).columns) == columns

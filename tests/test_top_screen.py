@@ -74,7 +74,7 @@ def test_what_is_on_the_screen() -> None:
         parts = (
             *("48,210 done of 65,536  812/s  4,812 in flight  21 s left", "targets a second: 812", "in flight: 4,812"),
             *("hardmatched   39,004  81%", "refused    4,410  85%", "http      21,877  55%", "2,410  4,096", "█"),
-            *("NULL             45.8 h   3.6 s  46,102  13,520", "203.0.113.77   10.4 min"),
+            *("NULL             45.8 h   3.6 s  13,520  46,102", "203.0.113.77   10.4 min"),
             *("12:00:05 WARNING targets.txt, line 3: host.example:http", "q end  p hold  s sort  ? keys"),
         )
         await see(app, pilot, *parts)

@@ -75,7 +75,7 @@ def text_of(view: View) -> str:
     """A view as lines of text."""
     parts = [f"{view.where}\n{flowed(status(view), PLAIN_WIDTH)}"]
     parts += [f"the run has ended: {one_line(view.ended, LONGEST)}"] * bool(view.ended)
-    parts += [plain(table_of(board)) for board in boards(view)]
+    parts += [plain(table_of(board, PLAIN_WIDTH)) for board in boards(view)]
     if view.log:
         parts.append("\n".join(["log", *(one_line(line, PLAIN_WIDTH) for line in view.log[-LOG_LINES:])]))
     parts += [f"not known: {one_line(view.unknown, LONGEST)}"] * bool(view.unknown)

@@ -27,12 +27,12 @@ from matcher import shown
 LIMIT_S = 5.0
 MAX_BYTES = 2 << 20  # of an answer: some ten thousand numbers
 METRICS = "/metrics"
-NODE_COLUMNS = {
-    "actors": "actors",
-    "outstanding": "given",
+NODE_COLUMNS = {  # as they are to be shown, the most important first
     "inflight": "in flight",
     "done": "done",
     "silent_seconds": "silent s",
+    "actors": "actors",
+    "outstanding": "given",
 }
 TROUBLE = {
     "worker_restarts_total": "worker restarts",

@@ -63,6 +63,7 @@ class TopApp(App[None]):
     #state { color: $warning; }
     Static { height: auto; }
     #boards, #log { margin: 0 0 1 0; }
+    #log { text-wrap: nowrap; text-overflow: ellipsis; }
     #unknown { color: $text-muted; }
     .caption { margin: 1 0 0 0; }
     Sparkline { height: 3; margin: 0 0 1 0; }
@@ -111,15 +112,13 @@ class TopApp(App[None]):
         self.set_interval(REFRESH_S, self.refresh_view)
 
     def on_resize(self) -> None:
-        self._looks = -1
-        self.call_after_refresh(self.refresh_view)
+        self.call_after_refresh(self.refresh_view, anew=True)
 
     def on_unmount(self) -> None:
         self._watch.close()
 
     def action_hold(self) -> None:
         self._held = not self._held
-        self._looks = -1
         self._show_state()
         self.refresh_view()
 
@@ -130,12 +129,12 @@ class TopApp(App[None]):
     def action_keys(self) -> None:
         self.push_screen(HelpScreen())
 
-    def refresh_view(self) -> None:
-        """Show the latest view, where it is not shown yet."""
+    def refresh_view(self, *, anew: bool = False) -> None:
+        """Show the latest view, where it is not shown yet. anew: also where it is."""
         if self._held or not self._page.query("#state"):  # at the end, what is shown goes before the timer
             return
         self._show_state()
-        if self._looks == self._watch.looks:
+        if self._looks == self._watch.looks and not anew:
             return
         self._looks, view = self._watch.looks, self._watch.latest
         self._put("where", f"{self.TITLE}  {one_line(view.where, LONGEST)}")
@@ -145,7 +144,7 @@ class TopApp(App[None]):
         self._plot("open", f"in flight: {view.in_flight:,}" if view.in_flight is not None else "", view.open)
         self._show_boards(view)
         lines = [one_line(line, LONGEST) for line in view.log[-LOG_LINES:]]
-        self._put("log", Text("\n".join(["log", *lines]), no_wrap=True, overflow="ellipsis") if lines else "")
+        self._put("log", Text("\n").join([Text("log", "bold"), *map(Text, lines)]) if lines else "")
         self._put("unknown", f"not known: {one_line(view.unknown, LONGEST)}" if view.unknown else "")
 
     def _show_state(self) -> None:
@@ -155,8 +154,11 @@ class TopApp(App[None]):
 
     def _show_boards(self, view: View) -> None:
         found = {board.name: board for board in boards(view, ORDERS[self._order])}
+        room = max(place.size.width for place in self._page.query(".board"))  # all have the same, once they are shown
         for name in BOARDS:
-            self._put(name, table_of(found[name]) if name in found else "")
+            self._put(name, table_of(found[name], room or self._page.size.width) if name in found else "")
+        if found and not room:
+            self.call_after_refresh(self.refresh_view, anew=True)
 
     def _plot(self, name: str, caption: str, values: list[float]) -> None:
         self._put(f"{name}-caption", caption)
