@@ -21,16 +21,16 @@ from engine.cli.habits import nmap_habits
 from engine.cli.help import Command
 from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.outputs import outputs
-from engine.cli.progress import LiveLine, NodeTable, nodes_summary, plain, summary_table
+from engine.cli.progress import NodeTable, follow, plain, summarise
 from engine.cli.start import INTERRUPTED, Interrupted, heard
-from engine.cli.stderr import Stderr
+from engine.cli.stderr import Stderr, open_result
 from engine.conversation.plan import Planner
 from engine.databases import open_database
 from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
 from engine.results.ending import Ending
 from engine.results.lake import check_url
-from engine.results.sinks import OpenOnly, Sink, Summary, open_sink
+from engine.results.sinks import OpenOnly, Sink, Summary
 from engine.results.sinks import Run as RunFacts
 from engine.run import Inputs, Run
 from engine.state.delivery import Deliveries, Terms
@@ -90,7 +90,7 @@ def scan_command(**options: Any) -> None:
     config = groups.scan_config(options)
     inputs = groups.inputs(options, config)
     written = outputs(options, config)
-    stderr = Stderr()
+    stderr = Stderr(quiet=options["quiet"])
     click.get_current_context().call_on_close(stderr.settle)
     stderr.take_logs(LEVELS[min(options["verbose"], len(LEVELS) - 1)])
     errors = _InputErrors(stderr)
@@ -115,7 +115,7 @@ def scan_command(**options: Any) -> None:
             __version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full"
         )
         for output in written:
-            sink = open_sink(output.form, output.path, facts)
+            sink = open_result(output.form, output.path, facts, stderr)
             sinks.append(OpenOnly(sink) if options["open_only"] else sink)
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
         asyncio.run(_follow(run, stderr, options))
@@ -148,11 +148,7 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
         stderr.say(f"probemill: {run.blocked:,} targets left out by lists or shard")
     if stopped := "" if run.unheard else run.ending().words():
         stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
-    stderr.settle()
-    if not options["quiet"] and stderr.console.is_terminal:
-        stderr.console.print(summary_table(run))
-        if (nodes := nodes_summary(run)) is not None:
-            stderr.console.print(nodes)
+    summarise(run, stderr)
     if run.interrupted:
         return INTERRUPTED
     if run.cancelled:
@@ -234,9 +230,7 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
     if heard:
         stop()
     loop.add_signal_handler(signal.SIGUSR1, _answer, run, stderr, NodeTable(run))
-    watchers = []
-    if not options["quiet"]:
-        watchers.append(asyncio.create_task(LiveLine(stderr).follow(run)))
+    watchers = [asyncio.create_task(follow(run, stderr))]
     if options["stats_every"]:
         watchers.append(asyncio.create_task(_print_stats(run, stderr, options["stats_every"])))
     server = serve_metrics(run, stderr.tail, *options["metrics"]) if options["metrics"] else None
