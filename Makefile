@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all image-test bindings check docs site fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-cluster dist clean
+.PHONY: help run test test-all image-test bindings check docs site man fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,10 @@ docs: .venv/dev  ## write the parts of docs/ that are made from the code
 site: .venv/all  ## build the documentation as a site, to be read from build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
+
+man: .venv/dev  ## write the man pages into dist/man
+	@$(PIP) install -c constraints.txt click-man
+	@$(BIN)/python docs/man.py dist/man
 
 fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 	@$(PIP) install atheris

@@ -3,13 +3,11 @@
 import asyncio
 import json
 import logging
-import os
 import signal
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,19 +17,22 @@ from msgspec.structs import replace
 from engine import __version__
 from engine.api import make_runner
 from engine.cli import options as groups
-from engine.cli.files import check_outputs
+from engine.cli.habits import nmap_habits
+from engine.cli.help import Command
 from engine.cli.metrics import serve_metrics, snapshot
-from engine.cli.progress import LiveLine, NodeTable, nodes_summary, plain, summary_table
+from engine.cli.outputs import outputs
+from engine.cli.progress import NodeTable, follow, plain, summarise
+from engine.cli.settings import scan_cluster, scan_config, scan_inputs
 from engine.cli.start import INTERRUPTED, Interrupted, heard
-from engine.cli.stderr import Stderr
+from engine.cli.stderr import Stderr, open_result
 from engine.conversation.plan import Planner
-from engine.databases import database_files, open_database
+from engine.databases import open_database
 from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
+from engine.results.ending import Ending
 from engine.results.lake import check_url
-from engine.results.sinks import STDOUT, Sink, Summary, open_sink
+from engine.results.sinks import OpenOnly, Sink, Summary
 from engine.results.sinks import Run as RunFacts
-from engine.results.suffixes import FORMS, PACKINGS, read_name
 from engine.run import Inputs, Run
 from engine.state.delivery import Deliveries, Terms
 from engine.state.journal import Journal
@@ -45,41 +46,58 @@ log = logging.getLogger("probemill")
 
 SHOWN_ERRORS = 20  # input errors printed one by one; the rest is counted
 COUNTED_HOSTS = 1_000_000  # addresses that a dry run tells apart; beyond it hosts are an upper bound
-NMAP_FORMS = {"X": "-o FILE.xml", "N": "-o FILE.nmap", "G": "-o FILE.gnmap", "A": "one -o for each form"}
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
-@click.command("scan", params=[click.Argument(["targets"], nargs=-1, metavar="[TARGET]..."), *groups.ALL_OPTIONS])
+class ScanCommand(Command):
+    """Takes what people are used to write for Nmap, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # else somebody is still typing
+            valued = {name for option in groups.ALL_OPTIONS if not option.is_flag for name in option.opts}
+            args = nmap_habits(args, valued)
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    "scan",
+    cls=ScanCommand,
+    params=[click.Argument(["targets"], nargs=-1, metavar="[TARGET]..."), *groups.ALL_OPTIONS],
+    sections=groups.GROUPS,
+    brief=groups.BRIEF,
+    examples=(
+        "probemill scan 192.0.2.7:22 192.0.2.7:443",
+        "probemill scan 192.0.2.0/24 -p 22,80,443 --rate 500 -o results.xml",
+        "probemill scan -i targets.txt -o results.ndjson",
+        "masscan ... -oD - | probemill scan -i - -o - | jq .name",
+    ),
+)
 def scan_command(**options: Any) -> None:
     """Identify the services on each TARGET and on the targets of the input files.
 
     \b
     A target is one of
-      192.0.2.7:22        192.0.2.7:53/udp       [2001:db8::7]:443      host.example:25
-      192.0.2.7           192.0.2.0/24           192.0.2.1-9,20         (with -p)
-    Files hold several (# begins a comment), or what masscan, zmap, naabu, rustscan, Nmap, httpx, Shodan write.
+      192.0.2.7:22, 192.0.2.7:53/udp, [2001:db8::7]:443
+      host.example:25
+      192.0.2.7, 192.0.2.0/24, 192.0.2.1-9,20 with -p
 
-    \b
-    probemill scan 192.0.2.7:22 192.0.2.7:443
-    probemill scan -i targets.txt -o results.ndjson
-    masscan ... -oD - | probemill scan -i - -o - | jq .name
+    Files hold several (# begins a comment), or what masscan, zmap, naabu, rustscan, Nmap, httpx, Shodan write.
 
     TIME is 500ms, 30s, 2m or 1h. Ctrl-C writes what is known and ends; twice ends at once.
     Scan only hosts that you own or may scan.
     """
     _refuse_empty(click.get_current_context())
-    config = groups.scan_config(options)
-    inputs = groups.inputs(options, config)
-    _check_files(options, config)
-    forms = _forms(options)
-    stderr = Stderr()
+    config = scan_config(options)
+    inputs = scan_inputs(options, config)
+    written = outputs(options, config)
+    stderr = Stderr(quiet=options["quiet"])
     click.get_current_context().call_on_close(stderr.settle)
     stderr.take_logs(LEVELS[min(options["verbose"], len(LEVELS) - 1)])
     errors = _InputErrors(stderr)
     if options["dry_run"]:
         asyncio.run(_dry_run(config, inputs, errors))
         return
-    cluster = groups.cluster(options)
+    cluster = scan_cluster(options)
     runner = make_runner(config) if cluster is None else None
     log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
     segments = _open_segments(options, inputs)
@@ -96,13 +114,14 @@ def scan_command(**options: Any) -> None:
         facts = RunFacts(
             __version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full"
         )
-        for form, path in forms:
-            sinks.append(open_sink(form, path, facts))
+        for output in written:
+            sink = open_result(output.form, output.path, facts, stderr)
+            sinks.append(OpenOnly(sink) if options["open_only"] else sink)
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
         asyncio.run(_follow(run, stderr, options))
     except (Interrupted, EngineError, MatcherError) as error:
         if run is None or isinstance(error, Interrupted):  # nothing was begun
-            summary = Summary(time.time(), stopped="ended before anything was scanned")
+            summary = Summary(time.time(), ending=Ending(why="ended before anything was scanned"))
             for closing in (*sinks, *([segments] if segments is not None else ())):
                 with suppress(EngineError):
                     closing.close(summary)
@@ -127,13 +146,10 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     """What is to be said of a run that has ended, and the exit code. Raises InputError where there was no target."""
     if run.blocked and not options["quiet"]:
         stderr.say(f"probemill: {run.blocked:,} targets left out by lists or shard")
-    if stopped := run.stopped():
+    if stopped := "" if run.unheard else run.ending().words():
         stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
+    summarise(run, stderr)
     stderr.settle()
-    if not options["quiet"] and stderr.console.is_terminal:
-        stderr.console.print(summary_table(run))
-        if (nodes := nodes_summary(run)) is not None:
-            stderr.console.print(nodes)
     if run.interrupted:
         return INTERRUPTED
     if run.cancelled:
@@ -141,55 +157,6 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     if run.read == 0 and not run.blocked and not run.done_before and (errors.count or options["inputs"] != ("-",)):
         raise InputError("input", 0, "no valid target")
     return 1 if stopped or errors.count else 0
-
-
-def _outputs(options: groups.Options) -> list[tuple[str, str]]:
-    """What is written: (the option that said so, its path)."""
-    paths = options["outputs"] or (() if options["state"] else (STDOUT,))
-    outputs = [("-o", path) for path in paths]
-    return [*outputs, ("--fingerprints", options["fingerprints"])] if options["fingerprints"] else outputs
-
-
-def _check_files(options: groups.Options, config: ScanConfig) -> None:
-    """Raises ConfigError for an output that is an input or another output, and for Nmap's way to name one."""
-    for letter in NMAP_FORMS.keys() & set(options["outputs"]):
-        raise ConfigError(f"-o{letter} is Nmap's: write {NMAP_FORMS[letter]} (or -o ./{letter}, if that is the file)")
-    if options["state"]:
-        place = os.path.realpath(options["state"])
-        for option, path in _outputs(options):
-            if path != STDOUT and os.path.dirname(os.path.realpath(path)) == place:  # noqa: PTH120 - it may not exist
-                raise ConfigError(f"{option} {path}: is in the folder of --state, the run's own; name another file")
-    inputs = [
-        *(("-i", path) for path in options["inputs"]),
-        *(("--blocklist", entry) for entry in config.blocklist),
-        *(("--allowlist", entry) for entry in config.allowlist),
-        *(("--probes", str(path)) for path in database_files(config.probes)),
-        *(("--recog", path) for path in (config.recog,) if path),
-        *(("--state", path) for path in (options["state"],) if path),
-    ]
-    check_outputs(_outputs(options), inputs)
-
-
-def _forms(options: groups.Options) -> list[tuple[str, str]]:
-    """The form of each output, and its path. Raises ConfigError for a name that seems to ask for another form."""
-    default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
-    forms = []
-    for option, path in _outputs(options):
-        name = read_name(path)
-        if option == "-o" and name.suffix and not (name.form or options["form"] or _is_no_file(path)):
-            known = f"known are {', '.join(FORMS)}, with {' or '.join(PACKINGS)} behind them to compress"
-            raise ConfigError(
-                f"-o {path}: no form is known by {name.suffix}; {known}; or say what you want by --format"
-            )
-        forms.append(("fingerprints" if option != "-o" else name.form or default, path))
-    return forms
-
-
-def _is_no_file(path: str) -> bool:
-    """Whether a name leads to a device or a pipe, whose suffix says nothing."""
-    with suppress(OSError):
-        return Path(path).exists() and not Path(path).is_file()
-    return False
 
 
 def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | None:
@@ -264,12 +231,10 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
     if heard:
         stop()
     loop.add_signal_handler(signal.SIGUSR1, _answer, run, stderr, NodeTable(run))
-    watchers = []
-    if not options["quiet"]:
-        watchers.append(asyncio.create_task(LiveLine(stderr).follow(run)))
+    watchers = [asyncio.create_task(follow(run, stderr))]
     if options["stats_every"]:
         watchers.append(asyncio.create_task(_print_stats(run, stderr, options["stats_every"])))
-    server = serve_metrics(run, *options["metrics"]) if options["metrics"] else None
+    server = serve_metrics(run, stderr.tail, *options["metrics"]) if options["metrics"] else None
     try:
         await running
     except asyncio.CancelledError:
@@ -312,6 +277,8 @@ async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -
             if isinstance(item, InputError):
                 errors.report(item)
                 continue
+            if isinstance(item, TargetSpec) and not item.is_name and not inputs.selection.has(item.host):
+                continue
             for target, count in _kinds(item, inputs):
                 ports += count
                 connections += count * (planner.most_connections(target.proto, target.port))
@@ -347,7 +314,7 @@ class _InputErrors:
     def report(self, error: InputError) -> None:
         self.count += 1
         if self.count <= SHOWN_ERRORS:
-            self._stderr.say(str(error))
+            self._stderr.warn(str(error))
 
     def summarise(self) -> None:
         if self.count:

@@ -6,14 +6,15 @@ Whether a file is compressed is told by its name, whatever the form (suffixes.py
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, EngineError, SinkClosed
 from engine.extras import extra
-from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, SinkClosed, Summary
+from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, Summary
 from engine.results.sinks.csv_rows import CsvSink
 from engine.results.sinks.fingerprints import FingerprintsSink
 from engine.results.sinks.grepable import GrepableSink
 from engine.results.sinks.ndjson import NdjsonSink
 from engine.results.sinks.nmap_xml import NmapXmlSink
+from engine.results.sinks.open_only import OpenOnly
 from engine.results.sinks.output import STDOUT, Output
 from engine.results.sinks.packed import PackedOutput
 from engine.results.sinks.text import TextSink
@@ -23,6 +24,7 @@ __all__ = [
     "BUFFERED_ROWS",
     "SINKS",
     "STDOUT",
+    "OpenOnly",
     "Output",
     "Run",
     "Sink",
@@ -50,14 +52,14 @@ def open_output(path: str) -> Output:
     return PackedOutput(path, packing) if packing else Output(path)
 
 
-def open_sink(form: str, path: str, run: Run) -> Sink:
-    """The sink of that form on that file (`-` is standard output).
+def open_sink(form: str, path: str, run: Run, output: Output | None = None) -> Sink:
+    """The sink of that form on that file (`-` is standard output). output: where it is open already.
 
     Raises OutputError when it cannot be opened, SinkClosed when nobody reads, ConfigError for Parquet that cannot be.
     """
     if form == "parquet":
         return _open_parquet(path, run)
-    output = open_output(path)
+    output = output or open_output(path)
     try:
         return SINKS[form](output, run)
     except EngineError:
