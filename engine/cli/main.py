@@ -17,6 +17,7 @@ from engine.cli.cluster import cluster_group
 from engine.cli.compact import compact_command
 from engine.cli.convert import convert_command
 from engine.cli.db import db_group
+from engine.cli.diff import diff_command
 from engine.cli.match import match_command
 from engine.cli.plan import plan_command
 from engine.cli.scan import scan_command
@@ -44,6 +45,7 @@ cli.add_command(match_command)
 cli.add_command(compact_command)
 cli.add_command(convert_command)
 cli.add_command(db_group)
+cli.add_command(diff_command)
 cli.add_command(plan_command)
 cli.add_command(schema_command)
 cli.add_command(state_command)

@@ -1,0 +1,196 @@
+"""`probemill diff`: what is new, gone or otherwise in a scan, compared with one before."""
+
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import PurePath
+from typing import BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from engine.cli.diff_table import table
+from engine.cli.files import check_outputs
+from engine.cli.reading import COLUMNS, FaultLines
+from engine.cli.sets import progress_bar
+from engine.cli.start import Interrupted, heard
+from engine.errors import ConfigError, OutputError
+from engine.insight.diff import html, markdown, ndjson
+from engine.insight.diff.compare import Comparison, compared
+from engine.insight.diff.kinds import ALSO, ANY, all_kinds, read_words
+from engine.insight.diff.words import counted, remarks
+from engine.offline.rows_in import Part, open_inputs
+from engine.results.staged import staged
+
+FORMS = ("table", "md", "ndjson", "html")
+SUFFIXES = {".txt": "table", ".md": "md", ".ndjson": "ndjson", ".jsonl": "ndjson", ".html": "html", ".htm": "html"}
+LIMIT = 500
+FOUND = 3  # the exit code of --fail-on
+STDIN = STDOUT = "-"
+_AT_ONCE = 1000  # lines that are written together
+
+
+@click.command("diff")
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option(
+    "-o", "--output", "outputs", multiple=True, metavar="FILE",
+    help="Write to FILE, in the form of its suffix: .txt, .md, .ndjson, .html. Can be repeated.",
+)  # fmt: skip
+@click.option(
+    "--format", "form", type=click.Choice(FORMS), help="The form, where no suffix tells it.  [default: table]"
+)
+@click.option("--only", default="", metavar="KINDS", help="Tell these kinds alone, such as `new,gone`.")
+@click.option("--ignore", default="", metavar="KINDS", help="Do not tell these kinds.")
+@click.option("--also", default="", metavar="FIELDS", help=f"Compare these, too: {', '.join(ALSO)}.")
+@click.option("--fail-on", default="", metavar="KINDS", help="Exit with 3 where one of these is told; `any` for all.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=LIMIT, metavar="N", show_default=True,
+    help="Rows of each table in md and html; 0 for all.",
+)  # fmt: skip
+@click.option("--scratch", default="", metavar="DIR", help="Where to put what memory does not hold.  [default: TMPDIR]")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
+def diff_command(
+    *,
+    old: str,
+    new: str,
+    outputs: tuple[str, ...],
+    form: str | None,
+    only: str,
+    ignore: str,
+    also: str,
+    fail_on: str,
+    limit: int,
+    scratch: str,
+    quiet: bool,
+) -> None:
+    """Tell how two scans differ, target by target.
+
+    OLD and NEW are what `probemill convert` reads, in any mix: state folders, NDJSON, plain or compressed, Parquet,
+    Delta, Nmap's XML.
+
+    \b
+    new, gone      a port answers that did not exist before, or the other way round
+    state          open before, and closed or filtered now, or the other way round
+    service, product, version
+    certificate, renewed, tls
+
+    Ports that one of the scans did not reach are counted, and never gone. See docs/diff.md.
+
+    Exit code 3 for what --fail-on names, else 1 when something had to be skipped, 2 when nothing could be compared.
+    """
+    fields = read_words("--also", also, ALSO)
+    known = all_kinds(fields)
+    kinds = _kinds(only, ignore, known)
+    wanted = read_words("--fail-on", fail_on, (*known, ANY))
+    targets = [(path, _form(path, form)) for path in outputs or (STDOUT,)]
+    if old == new == STDIN:
+        raise ConfigError("OLD and NEW: standard input can be only one of them")
+    check_outputs([("-o", path) for path, _ in targets], [("OLD", old), ("NEW", new)])
+    began = time.monotonic()
+    console = Console(stderr=True)
+    faults = FaultLines()
+    try:
+        with ExitStack() as stack:
+            with progress_bar(console, console.is_terminal and not quiet, *COLUMNS) as bar:
+                watch = _Watch(bar, faults)
+                watch.expect([part for path in (old, new) for part in open_inputs(path)])
+                comparison = stack.enter_context(compared(old, new, watch, fields, scratch))
+            for path, chosen in targets:
+                _write(path, _lines(path, chosen, comparison, kinds, limit))
+    except BaseException:
+        if heard:  # a library may have made something else of it
+            raise Interrupted from None
+        raise
+    faults.summarise("probemill")
+    for remark in remarks(comparison):
+        if remark.warning or not quiet:
+            click.echo(f"probemill: {remark.text}", err=True)
+    if not quiet:
+        click.echo(f"probemill: {counted(comparison, kinds)} in {time.monotonic() - began:.1f} s", err=True)
+    sys.exit(_code(comparison, kinds if ANY in wanted else set(wanted) & set(kinds), faults.count))
+
+
+def _kinds(only: str, ignore: str, known: Sequence[str]) -> tuple[str, ...]:
+    """What is told. Raises ConfigError."""
+    left_out = read_words("--ignore", ignore, known)
+    kinds = tuple(kind for kind in read_words("--only", only, known) or known if kind not in left_out)
+    if not kinds:
+        raise ConfigError("--ignore: leaves nothing to tell")
+    return kinds
+
+
+def _form(path: str, form: str | None) -> str:
+    """Raises ConfigError for a name that says nothing."""
+    found = form or SUFFIXES.get(PurePath(path).suffix.lower(), "table" if path == STDOUT else "")
+    if not found:
+        raise ConfigError(f"-o {path}: its suffix tells no form; known are {', '.join(SUFFIXES)}, or say --format")
+    return found
+
+
+def _lines(path: str, form: str, comparison: Comparison, kinds: Sequence[str], limit: int) -> Iterator[str]:
+    match form:
+        case "md":
+            return markdown.lines(comparison, kinds, limit)
+        case "html":
+            return html.lines(comparison, kinds, limit)
+        case "ndjson":
+            return ndjson.lines(comparison, kinds)
+        case _:
+            screen = Console()
+            if path != STDOUT or not screen.is_terminal:
+                return table(comparison, kinds)
+            return table(comparison, kinds, screen.width, screen.color_system is not None and not screen.no_color)
+
+
+def _write(path: str, lines: Iterator[str]) -> None:
+    """A file appears when it is whole. Raises OutputError, BrokenPipeError."""
+    if path == STDOUT:
+        _copy(lines, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with staged(path) as place, open(place, "wb") as file:  # noqa: PTH123 - a device, too
+            _copy(lines, file)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from error
+
+
+def _copy(lines: Iterator[str], file: BinaryIO) -> None:
+    while some := list(islice(lines, _AT_ONCE)):
+        file.write("".join(f"{line}\n" for line in some).encode(errors="backslashreplace"))
+
+
+def _code(comparison: Comparison, wanted: Collection[str], faults: int) -> int:
+    if any(side.damage and not side.rows for side in (comparison.old, comparison.new)):
+        return 2
+    if any(comparison.counts[kind] for kind in wanted):
+        return FOUND
+    return 1 if faults else 0
+
+
+class _Watch:
+    """The bar, and the lines about what could not be used."""
+
+    def __init__(self, bar: Progress, faults: FaultLines) -> None:
+        self.tell = faults.report_lines
+        self.damage = faults.report
+        self._bar = bar
+        self._task = bar.add_task("diff", total=None, rows=0)
+        self._before = (0, 0)
+        self._last = (0, 0)
+
+    def expect(self, parts: Sequence[Part]) -> None:
+        sizes = [part.size for part in parts]
+        if None not in sizes:
+            self._bar.update(self._task, total=sum(size or 0 for size in sizes))
+
+    def moved(self, done: int, rows: int) -> None:
+        """Of one side, and then of the other: counts that begin anew go on from the last."""
+        if done < self._last[0] or rows < self._last[1]:
+            self._before = (self._before[0] + self._last[0], self._before[1] + self._last[1])
+        self._last = (done, rows)
+        self._bar.update(self._task, completed=self._before[0] + done, rows=self._before[1] + rows)
