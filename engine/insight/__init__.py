@@ -1,0 +1,1 @@
+"""Rows of scans that are done, for people: reports and comparisons."""
