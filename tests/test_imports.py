@@ -25,7 +25,7 @@ GROUND = {
     "databases": "services",
 }
 WINGS = {
-    "cli": "cluster api run offline forecast targets state results post conversation",
+    "cli": "insight cluster api run offline forecast targets state results post conversation",
     "insight": "offline results",
     "cluster": "api pool state",
     "arrow": "api offline results conversation",

@@ -3,9 +3,9 @@
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import islice
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 import click
@@ -16,12 +16,12 @@ from engine.cli.diff_table import table
 from engine.cli.files import check_outputs
 from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import progress_bar
-from engine.cli.start import Interrupted, heard
 from engine.errors import ConfigError, OutputError
 from engine.insight.diff import html, markdown, ndjson
-from engine.insight.diff.compare import Comparison, compared
+from engine.insight.diff.compare import Comparison, compare
 from engine.insight.diff.kinds import ALSO, ANY, all_kinds, read_words
 from engine.insight.diff.words import counted, remarks
+from engine.insight.rows import Workspace, in_workspace
 from engine.offline.rows_in import Part, open_inputs
 from engine.results.staged import staged
 
@@ -93,18 +93,20 @@ def diff_command(
     began = time.monotonic()
     console = Console(stderr=True)
     faults = FaultLines()
-    try:
-        with ExitStack() as stack:
-            with progress_bar(console, console.is_terminal and not quiet, *COLUMNS) as bar:
-                watch = _Watch(bar, faults)
-                watch.expect([part for path in (old, new) for part in open_inputs(path)])
-                comparison = stack.enter_context(compared(old, new, watch, fields, scratch))
-            for path, chosen in targets:
-                _write(path, _lines(path, chosen, comparison, kinds, limit))
-    except BaseException:
-        if heard:  # a library may have made something else of it
-            raise Interrupted from None
-        raise
+    with ExitStack() as stack:
+        files = [(path, chosen, stack.enter_context(_opened(path))) for path, chosen in targets]
+        bar = stack.enter_context(progress_bar(console, console.is_terminal and not quiet, *COLUMNS))
+        watch = _Watch(bar, faults)
+        watch.expect([part for path in (old, new) for part in open_inputs(path)])
+
+        def job(place: Workspace) -> Comparison:
+            comparison = compare(place, old, new, watch, fields)
+            watch.end()
+            for path, chosen, file in files:
+                _write(path, _lines(path, chosen, comparison, kinds, limit), file)
+            return comparison
+
+        comparison = in_workspace(scratch, job)
     faults.summarise("probemill")
     for remark in remarks(comparison):
         if remark.warning or not quiet:
@@ -146,22 +148,25 @@ def _lines(path: str, form: str, comparison: Comparison, kinds: Sequence[str], l
             return table(comparison, kinds, screen.width, screen.color_system is not None and not screen.no_color)
 
 
-def _write(path: str, lines: Iterator[str]) -> None:
-    """A file appears when it is whole. Raises OutputError, BrokenPipeError."""
+@contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """A file appears when it is whole. Raises OutputError."""
     if path == STDOUT:
-        _copy(lines, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
+        yield sys.stdout.buffer
+    else:
+        with staged(path) as place, Path(place).open("wb") as file:
+            yield file
+
+
+def _write(path: str, lines: Iterator[str], file: BinaryIO) -> None:
     try:
-        with staged(path) as place, open(place, "wb") as file:  # noqa: PTH123 - a device, too
-            _copy(lines, file)
+        while some := list(islice(lines, _AT_ONCE)):
+            file.write("".join(f"{line}\n" for line in some).encode(errors="backslashreplace"))
+        file.flush()
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}") from error
-
-
-def _copy(lines: Iterator[str], file: BinaryIO) -> None:
-    while some := list(islice(lines, _AT_ONCE)):
-        file.write("".join(f"{line}\n" for line in some).encode(errors="backslashreplace"))
+        raise OutputError(f"{path}: {error.strerror}") from error
 
 
 def _code(comparison: Comparison, wanted: Collection[str], faults: int) -> int:
@@ -187,6 +192,11 @@ class _Watch:
         sizes = [part.size for part in parts]
         if None not in sizes:
             self._bar.update(self._task, total=sum(size or 0 for size in sizes))
+
+    def end(self) -> None:
+        """The bar makes room for what is printed."""
+        if not self._bar.disable:
+            self._bar.stop()
 
     def moved(self, done: int, rows: int) -> None:
         """Of one side, and then of the other: counts that begin anew go on from the last."""

@@ -1,8 +1,10 @@
 """Two scans, joined target by target in DuckDB: who differs, and in what.
 
-    with compared("monday.ndjson.zst", "tuesday.state", watch) as comparison:
-        comparison.counts["version"]
-        for finding in comparison.findings(("new", "gone")): ...
+    def job(place):
+        comparison = compare(place, "monday.ndjson.zst", "tuesday.state", watch)
+        return comparison.counts["version"], list(comparison.findings(("new", "gone")))
+
+    in_workspace("", job)
 
 A target is an address, as bytes, with port and protocol; where a row has no address, its host name stands for it. Of
 several rows for a target, the one begun last counts, among equals the last in the input. What a row says of its port:
@@ -16,13 +18,12 @@ All rules stand in `_CONDITIONS`. Rows lie in DuckDB's file and its memory is bo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from msgspec import Struct
 
 from engine.insight.diff.kinds import KINDS, all_kinds
-from engine.insight.rows import Loaded, Workspace, load_rows, workspace
+from engine.insight.rows import Loaded, Workspace, load_rows
 from engine.offline.reading import Watch
 
 _COLUMNS = ("state", "name", "product", "version", "tunnel", "reason", "tls")
@@ -98,7 +99,10 @@ class Side(Struct):
 
 
 class Comparison(Struct):
-    """targets: that both scans reached. counts: findings by kind, all kinds that were looked for."""
+    """targets: that both scans reached. counts: findings by kind, all kinds that were looked for.
+
+    Its findings can be had as long as the workspace is open.
+    """
 
     old: Side
     new: Side
@@ -153,16 +157,14 @@ def _columns(also: Sequence[str]) -> Iterator[str]:
         yield from (f"{side}.{name}" for name in (*_TEXTS[:5], *also))
 
 
-@contextmanager
-def compared(old: str, new: str, watch: Watch, also: Sequence[str] = (), scratch: str = "") -> Iterator[Comparison]:
-    """Two inputs, each as `convert` takes them. also: of kinds.ALSO. scratch: see `workspace`.
+def compare(place: Workspace, old: str, new: str, watch: Watch, also: Sequence[str] = ()) -> Comparison:
+    """Two inputs, each as `convert` takes them. also: of kinds.ALSO.
 
-    Raises ConfigError, InputError for an input that cannot be read at all, OutputError for a full disk. What can be
-    read in part is told to `watch`, and noted in `damage`.
+    Raises ConfigError, InputError for an input that cannot be read at all, OutputError. What can be read in part is
+    told to `watch`, and noted in `damage`.
     """
-    with workspace(scratch) as place:
-        sides = _load(place, "old", old, watch, also), _load(place, "new", new, watch, also)
-        yield Comparison(*sides, *_pair(place, also), place, tuple(also))
+    sides = _load(place, "old", old, watch, also), _load(place, "new", new, watch, also)
+    return Comparison(*sides, *_pair(place, also), place, tuple(also))
 
 
 def _load(place: Workspace, name: str, path: str, watch: Watch, also: Sequence[str]) -> Side:
