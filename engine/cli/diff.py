@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from engine.cli.diff_table import table
-from engine.cli.files import check_outputs
+from engine.cli.files import check_outputs, check_place
 from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import progress_bar
 from engine.errors import ConfigError, OutputError
@@ -23,13 +23,14 @@ from engine.insight.diff.kinds import ALSO, ANY, all_kinds, read_words
 from engine.insight.diff.words import counted, remarks
 from engine.insight.rows import Workspace, in_workspace
 from engine.offline.rows_in import Part, open_inputs
+from engine.offline.stream import STDIN
+from engine.results.sinks import STDOUT
 from engine.results.staged import staged
 
 FORMS = ("table", "md", "ndjson", "html")
 SUFFIXES = {".txt": "table", ".md": "md", ".ndjson": "ndjson", ".jsonl": "ndjson", ".html": "html", ".htm": "html"}
 LIMIT = 500
 FOUND = 3  # the exit code of --fail-on
-STDIN = STDOUT = "-"
 _AT_ONCE = 1000  # lines that are written together
 
 
@@ -89,7 +90,9 @@ def diff_command(
     targets = [(path, _form(path, form)) for path in outputs or (STDOUT,)]
     if old == new == STDIN:
         raise ConfigError("OLD and NEW: standard input can be only one of them")
-    check_outputs([("-o", path) for path, _ in targets], [("OLD", old), ("NEW", new)])
+    check_outputs([("-o", path) for path, _ in targets], [])
+    for path, _ in targets:
+        check_place("-o", path, (old, new))
     began = time.monotonic()
     console = Console(stderr=True)
     faults = FaultLines()

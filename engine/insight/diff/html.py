@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from engine.insight.diff.compare import Comparison
-from engine.insight.diff.kinds import KINDS
+from engine.insight.diff.kinds import meaning_of
 from engine.insight.diff.words import changes_of, counted, heading, place_of, remarks, service_of
 
 _COLUMNS = ("host", "port", "service", "before", "after")
@@ -66,7 +66,7 @@ def lines(comparison: Comparison, kinds: Sequence[str], limit: int) -> Iterator[
 def _section(comparison: Comparison, kind: str, limit: int) -> Iterator[str]:
     count = comparison.counts[kind]
     yield f'<section id="{kind}"><h2 class="{_role(kind)}">{kind} <span class="quiet">({count:,})</span></h2>'
-    yield f'<p class="quiet">{escape(KINDS.get(kind, ""))}</p>'
+    yield f'<p class="quiet">{escape(meaning_of(kind))}</p>'
     yield f"<table><thead><tr>{''.join(f'<th>{name}</th>' for name in _COLUMNS)}</tr></thead><tbody>"
     for finding in comparison.findings([kind], limit):
         (change,) = changes_of(finding)

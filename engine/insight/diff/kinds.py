@@ -36,6 +36,10 @@ def sign_of(kind: str) -> str:
     return SIGNS.get(kind, CHANGED)
 
 
+def meaning_of(kind: str) -> str:
+    return KINDS.get(kind, f"another `{kind}`")
+
+
 def all_kinds(also: Iterable[str]) -> tuple[str, ...]:
     """Of a comparison that looks at these fields, too."""
     return (*KINDS, *also)

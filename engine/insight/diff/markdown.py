@@ -6,7 +6,7 @@ Texts of hosts stand in code: nothing in them is markup, a link, or somebody's n
 from collections.abc import Iterator, Sequence
 
 from engine.insight.diff.compare import Comparison
-from engine.insight.diff.kinds import KINDS
+from engine.insight.diff.kinds import meaning_of
 from engine.insight.diff.words import changes_of, counted, heading, place_of, remarks, service_of
 
 _HARMLESS = frozenset(" .,:;/-+_()=@#*<>&'\"[]{}!?%$~^→…")
@@ -23,7 +23,7 @@ def lines(comparison: Comparison, kinds: Sequence[str], limit: int) -> Iterator[
     found = [kind for kind in kinds if comparison.counts[kind]]
     if found:
         yield from ("", "| | | |", "|---|---:|---|")
-        yield from (f"| {kind} | {comparison.counts[kind]:,} | {KINDS.get(kind, '')} |" for kind in found)
+        yield from (f"| {kind} | {comparison.counts[kind]:,} | {meaning_of(kind)} |" for kind in found)
     for kind in found:
         yield from _section(comparison, kind, limit)
 

@@ -100,9 +100,10 @@ def _cut(text: str, start: int) -> str:
 def _told(kind: str, facts: Facts) -> str:
     match kind:
         case "new" | "gone":
-            return " ".join(filter(None, (_service(facts), _product(facts))))
+            return _answer(facts)
         case "state":
-            return " ".join(filter(None, (facts.get("state") or "open", _service(facts), _product(facts))))
+            state = facts.get("state") or "open"
+            return f"open {_answer(facts)}" if state == "open" else state
         case "service":
             return _text(facts.get("name")) or "unknown"
         case "product":
@@ -117,6 +118,10 @@ def _told(kind: str, facts: Facts) -> str:
             return "TLS" if facts.get("tunnel") else "no TLS"
         case _:
             return _text(facts.get(kind)) or "none"
+
+
+def _answer(facts: Facts) -> str:
+    return " ".join(filter(None, (_service(facts), _product(facts))))
 
 
 def _service(facts: Facts) -> str:
