@@ -24,7 +24,7 @@ from engine.insight.diff.words import counted, remarks
 from engine.insight.rows import Workspace, in_workspace
 from engine.offline.rows_in import Part, open_inputs
 from engine.offline.stream import STDIN
-from engine.results.sinks import STDOUT
+from engine.results.sinks import STDOUT, SinkClosed
 from engine.results.staged import staged
 
 FORMS = ("table", "md", "ndjson", "html")
@@ -162,12 +162,13 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 
 
 def _write(path: str, lines: Iterator[str], file: BinaryIO) -> None:
+    """Raises OutputError, SinkClosed."""
     try:
         while some := list(islice(lines, _AT_ONCE)):
             file.write("".join(f"{line}\n" for line in some).encode(errors="backslashreplace"))
         file.flush()
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError as error:
+        raise SinkClosed(path) from error
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}") from error
 
