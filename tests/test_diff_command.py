@@ -21,7 +21,11 @@ from rich.cells import cell_len
 from engine.insight.diff.kinds import KINDS
 from engine.insight.diff.ndjson import SCHEMA
 from engine.insight.diff.words import WIDTH, fitted
-from engine.model import ServiceResult
+from engine.model import Batch, ServiceResult
+from engine.results.ending import Ending
+from engine.results.sinks import Summary
+from engine.state.journal import Journal
+from engine.state.segments import SegmentSink
 from tests.test_convert import ROOT, command, packed, state
 from tests.test_diff import CANCELLED, CERTIFIED, CLOSED, NEW, OLD, ROW, but, lines, tls
 
@@ -224,7 +228,10 @@ def test_a_bad_line_costs_itself(tmp_path: Path) -> None:
     new.write_bytes(lines(AFTER) + b"{}\n")
     done = diff(old, new, code=1)
     assert done.stderr.decode().startswith(f"{new}:8: no result row")
-    assert b"NEW could not be read as a whole: what is told as gone may only be missing there" in done.stderr
+    assert (
+        b"NEW is not the whole scan (not all of it could be read): what is told as gone may only be missing there"
+        in done.stderr
+    )
     assert b"  - 3/tcp      gone         http nginx 1.18.0 (doubtful)\n" in done.stdout
     assert b"(doubtful)" not in done.stdout.partition(b"2001:db8::1")[2]
     diff(old, new, "--fail-on", "gone", code=3)
@@ -233,7 +240,8 @@ def test_a_bad_line_costs_itself(tmp_path: Path) -> None:
 def test_nothing_that_can_be_used(tmp_path: Path) -> None:
     old, new = pair(tmp_path)
     new.write_bytes(b"nonsense\n")
-    diff(old, new, code=2)
+    done = diff(old, new, "-o", tmp_path / "x.md", code=2)
+    assert f"{new}: has no row that can be compared" in done.stderr.decode() and not (tmp_path / "x.md").exists()
     new.write_bytes(b"")
     assert diff(old, new).stdout.count(b" gone ") == len(BEFORE)
 
@@ -250,6 +258,26 @@ def test_a_pipe_against_a_state_folder(tmp_path: Path) -> None:
     folder = state(tmp_path / "state", lines(OLD))
     done = diff(folder, "-", "--only", "new", data=lines(NEW))
     assert done.stdout.count(b" new ") == 12
+
+
+@pytest.mark.parametrize("end", [None, "interrupted\x1b[31m **b**"])
+def test_a_run_that_did_not_end_is_not_the_whole_scan(tmp_path: Path, end: str | None) -> None:
+    """What it lacks is doubtful, and that is no fault of the comparison."""
+    journal = Journal.open(tmp_path / "run", {})
+    sink = SegmentSink(journal, seconds=0)
+    sink.take(Batch(lines([ROW]), 1, [0], {}))
+    if end is None:
+        journal.close()
+    else:
+        sink.close(Summary(0.0, ending=Ending(why=end, read=3, done=1, not_reached=2)))
+    old, _ = pair(tmp_path, [ROW, but(port=80)])
+    done = diff(old, tmp_path / "run", "-o", tmp_path / "x.md", "-o", tmp_path / "x.ndjson")
+    said = "its run has not ended" if end is None else "interrupted\\x1b[31m **b**: 1 of 3 done, 2 not reached"
+    assert f"probemill: NEW is not the whole scan ({said}" in done.stderr.decode()
+    (row,) = map(json.loads, (tmp_path / "x.ndjson").read_text().splitlines())
+    assert (row["port"], row["changes"], row["doubtful"]) == (80, ["gone"], True)
+    assert "is not the whole scan" in (tmp_path / "x.md").read_text()
+    assert diff(tmp_path / "run", old, "--only", "gone").stdout == b""
 
 
 def test_several_outputs_at_once(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ BOARD: dict[str, Any] = json.loads(
 )
 PANELS: list[dict[str, Any]] = BOARD["panels"]
 QUERIES: list[str] = [target["expr"] for panel in PANELS for target in panel["targets"]]
-LEFT_OUT: set[str] = set()  # metrics that the dashboard does not show on purpose
+LEFT_OUT = {  # metrics that the dashboard does not show on purpose: they are of use while somebody looks at one run
+    *(PREFIX + "elapsed_seconds", PREFIX + "input_ended"),
+    *(PREFIX + "slow_host_milliseconds", PREFIX + "probe_windows_total", PREFIX + "probe_milliseconds_total"),
+}
 SCRAPED = {"instance", "job"}  # labels that Prometheus adds
 WIDTH = 24
 UNITS = {"short", "cps", "ms", "s", "Bps", "percentunit"}

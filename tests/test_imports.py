@@ -26,7 +26,7 @@ GROUND = {
 }
 WINGS = {
     "cli": "insight cluster api run offline forecast targets state results post conversation",
-    "insight": "offline results",
+    "insight": "offline state results",
     "cluster": "api pool state",
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
@@ -81,7 +81,7 @@ PURE = {
     "pool": "alarm budgets limits owed outbox pseudo turns",
     "pool/cluster": "engine leases outbox settings shards supplies words",
     "targets": "permutation prefixes",
-    "results": "collector columns dialects json_schema rows schema suffixes table",
+    "results": "collector columns dialects json_schema rows schema slow_hosts suffixes table",
     "state": "ordinals",
 }
 ARITHMETIC_WITH_SOCKET = {
@@ -98,7 +98,8 @@ PLACES = {
     "uvloop": ("engine/pool/serve.py",),
     "click": ("engine/cli/",),
     "rich": ("engine/cli/",),
-    "prometheus_client": ("engine/cli/metrics.py",),
+    "textual": ("engine/cli/top/screen.py",),
+    "prometheus_client": ("engine/cli/metrics.py", "engine/cli/top/endpoint.py"),
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py", "engine/insight/rows.py"),

@@ -1,5 +1,6 @@
 """The numbers of a run for machines: Prometheus text on loopback, and snapshots as JSON."""
 
+import asyncio
 import json
 import re
 import signal
@@ -15,14 +16,16 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from loopback import Farm, config, database_file, greeting_after, scan
+from loopback import Farm, Visit, config, database_file, greeting_after, scan
 from prometheus_client import CollectorRegistry, generate_latest
 
 from engine.cli.main import cli
 from engine.cli.metrics import NODES, PREFIX, TALLY, RunMetrics, serve_metrics, snapshot
 from engine.cli.options import Endpoint
+from engine.cli.tail import LogTail
 from engine.errors import ConfigError
 from engine.pool.runners import NodeStatus
+from engine.results.slow_hosts import SlowHosts
 
 OPERATIONS = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 COUNTS = {
@@ -31,6 +34,8 @@ COUNTS = {
     "reason:timeout": 2,
     "service:ssh": 7,
     "sent:GetRequest": 3,
+    "windows:GetRequest": 2,
+    "probe_ms:GetRequest": 450,
     "hit:NULL": 7,
     "engine:compile": 1,
     "bytes": 1234,
@@ -46,14 +51,28 @@ NODE_STATUSES = [
 ]
 
 
+def collector(rows: int, counts: dict[str, int], **slow: int) -> Any:
+    """slow: milliseconds by host."""
+    return SimpleNamespace(rows=rows, tally=Counter(counts), slow_hosts=slow_hosts(slow or {"10.0.0.9": 65_000}))
+
+
+def slow_hosts(spent: dict[str, int]) -> SlowHosts:
+    hosts = SlowHosts()
+    for host, milliseconds in spent.items():
+        hosts.add(host, milliseconds)
+    return hosts
+
+
 def run(**changed: object) -> Any:
     facts = {
         "read": 20,
         "blocked": 3,
         "in_flight": 11,
+        "input_ended": True,
         "elapsed_s": 2.0,
-        "collector": SimpleNamespace(rows=9, tally=Counter(COUNTS)),
+        "collector": collector(9, COUNTS),
         "outstanding": lambda: [4, 7],
+        "conversations": lambda: [3, 6],
         "behind": lambda: {"parquet:/lake": 2},
         "restarts": lambda: 1,
         "nodes": lambda: NODE_STATUSES,
@@ -73,8 +92,13 @@ def test_text() -> None:
         "probemill_targets_read_total": 20,
         "probemill_targets_done_total": 9,
         "probemill_targets_blocked_total": 3,
+        "probemill_elapsed_seconds": 2.0,
+        "probemill_input_ended": 1.0,
+        'probemill_slow_host_milliseconds{host="10.0.0.9"}': 65_000,
         'probemill_outstanding{worker="0"}': 4,
         'probemill_outstanding{worker="1"}': 7,
+        'probemill_conversations{worker="0"}': 3,
+        'probemill_conversations{worker="1"}': 6,
         "probemill_worker_restarts_total": 1,
         'probemill_sink_segments_behind{sink="parquet:/lake"}': 2,
         'probemill_verdicts_total{verdict="hardmatched"}': 7,
@@ -82,6 +106,8 @@ def test_text() -> None:
         'probemill_reasons_total{reason="timeout"}': 2,
         'probemill_services_total{service="ssh"}': 7,
         'probemill_probes_sent_total{probe="GetRequest"}': 3,
+        'probemill_probe_windows_total{probe="GetRequest"}': 2,
+        'probemill_probe_milliseconds_total{probe="GetRequest"}': 450,
         'probemill_probe_hits_total{probe="NULL"}': 7,
         'probemill_engine_fallbacks_total{cause="compile"}': 1,
         "probemill_received_bytes_total": 1234,
@@ -108,9 +134,8 @@ def test_without_a_cluster_there_are_no_nodes() -> None:
 
 
 def test_hostile_labels_are_escaped() -> None:
-    tally = Counter({'service:a"b\\\n': 1})
     assert 'probemill_services_total{service="a\\"b\\\\\\n"}' in text_of(
-        run(collector=SimpleNamespace(rows=1, tally=tally))
+        run(collector=collector(1, {'service:a"b\\\n': 1}))
     )
 
 
@@ -135,6 +160,7 @@ def test_snapshot() -> None:
         "connections": 12,
         "restarts": 1,
         "outstanding": [4, 7],
+        "conversations": [3, 6],
         "sinks_behind": {"parquet:/lake": 2},
         "nodes": [
             {
@@ -154,18 +180,23 @@ def test_snapshot() -> None:
 
 
 def test_endpoint() -> None:
-    """On the address that was named only; a port that is taken is one clear error."""
+    """On the address that was named only, metrics and log; a port that is taken is one clear error."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    server, thread = serve_metrics(run(), "127.0.0.1", port)
+    tail = LogTail()
+    tail.keep("WARNING", "a name\x1b[31m\nof a stranger")
+    server, thread = serve_metrics(run(), tail, "127.0.0.1", port)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             assert b"probemill_targets_done_total 9.0" in answer.read()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/log", timeout=10) as answer:
+            assert re.fullmatch(rb"\d\d:\d\d:\d\d WARNING a name \[31m of a stranger\n", answer.read())
+            assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", port), timeout=10).close()
         with pytest.raises(ConfigError, match=f"--metrics 127.0.0.1:{port}: Address already in use"):
-            serve_metrics(run(), "127.0.0.1", port)
+            serve_metrics(run(), tail, "127.0.0.1", port)
     finally:
         server.shutdown()
         server.server_close()
@@ -209,18 +240,18 @@ def test_an_ipv6_endpoint() -> None:
         except OSError:
             pytest.skip("this machine has no IPv6")
         port = sock.getsockname()[1]
-    server, thread = serve_metrics(run(), "::1", port)
+    server, thread = serve_metrics(run(), LogTail(), "::1", port)
     try:
         with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=10) as answer:
             assert b"probemill_targets_done_total 9.0" in answer.read()
         with pytest.raises(ConfigError, match=rf"--metrics \[::1\]:{port}: Address already in use"):
-            serve_metrics(run(), "::1", port)
+            serve_metrics(run(), LogTail(), "::1", port)
     finally:
         server.shutdown()
         server.server_close()
         thread.join(10)
     with pytest.raises(ConfigError, match=f"--metrics 192.0.2.1:{port}: Cannot assign requested address"):
-        serve_metrics(run(), "192.0.2.1", port)
+        serve_metrics(run(), LogTail(), "192.0.2.1", port)
 
 
 def test_a_scan_counts(tmp_path: Path) -> None:
@@ -228,14 +259,36 @@ def test_a_scan_counts(tmp_path: Path) -> None:
     with Farm(greeting_after(0.0)) as farm:
         rows, tally = scan(farm.targets(*(f"127.7.0.{last}" for last in range(1, 21))), config(database_file(tmp_path)))
     assert len(rows) == 20
+    assert 0 <= tally.pop("probe_ms:NULL") <= sum(row.elapsed_ms + 1 for row in rows)
     assert tally == {
         "verdict:hardmatched": 20,
         "service:hello": 20,
         "hit:NULL": 20,
+        "windows:NULL": 20,
         "connections": 20,
         "bytes": 20 * len(b"HELLO 1.0\r\n"),
         "waited_ms": sum(row.elapsed_ms for row in rows),
     }
+
+
+def test_windows_are_counted_by_probe(tmp_path: Path) -> None:
+    """The wait for a banner and each probe's wait for its answer, both when it comes and when it does not."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if await reader.read(100) == b"MORE\r\n":
+            await asyncio.sleep(0.1)
+            writer.write(b"MORE")
+        visit.received = await reader.read()
+
+    with Farm(talk) as farm:
+        (row,), tally = scan(farm.targets("127.7.0.1"), config(database_file(tmp_path)))
+    assert row.name == "asked"
+    assert tally["probe_ms:NULL"] >= 400
+    assert tally["probe_ms:Ask"] >= 400
+    assert tally["probe_ms:More"] >= 100
+    assert [tally["windows:" + probe] for probe in ("NULL", "Ask", "More")] == [1, 1, 1]
+    assert row.elapsed_ms - 100 <= sum(tally["probe_ms:" + probe] for probe in ("NULL", "Ask", "More"))
+    assert sum(tally["probe_ms:" + probe] for probe in ("NULL", "Ask", "More")) <= row.elapsed_ms + 3
 
 
 def test_watching_a_command(tmp_path: Path) -> None:

@@ -218,3 +218,11 @@ def test_a_row_is_a_line_of_json() -> None:
     lines = post.batches[0].rows.splitlines(keepends=True)
     assert [msgspec.json.decode(line)["port"] for line in lines] == [80, 80]
     assert all(line.endswith(b"\n") for line in lines)
+
+
+def test_hosts_that_take_long_are_counted() -> None:
+    """With the batch that has their rows."""
+    post = Post(batch_rows=2)
+    post.put(0, 1, result=replace(ROW, elapsed_ms=6000))
+    (batch,) = post.batches
+    assert batch.tally[f"host_ms:{ROW.ip}"] == 12_000

@@ -14,9 +14,10 @@ from rich.progress import Progress
 
 from engine.cli.diff_table import table
 from engine.cli.files import check_outputs, check_place
+from engine.cli.help import Command
 from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import progress_bar
-from engine.errors import ConfigError, OutputError
+from engine.errors import ConfigError, OutputError, SinkClosed
 from engine.insight.diff import html, markdown, ndjson
 from engine.insight.diff.compare import Comparison, compare
 from engine.insight.diff.kinds import ALSO, ANY, all_kinds, read_words
@@ -24,17 +25,22 @@ from engine.insight.diff.words import counted, remarks
 from engine.insight.rows import Workspace, in_workspace
 from engine.offline.rows_in import Part, open_inputs
 from engine.offline.stream import STDIN
-from engine.results.sinks import STDOUT, SinkClosed
+from engine.results.sinks import STDOUT
 from engine.results.staged import staged
 
 FORMS = ("table", "md", "ndjson", "html")
 SUFFIXES = {".txt": "table", ".md": "md", ".ndjson": "ndjson", ".jsonl": "ndjson", ".html": "html", ".htm": "html"}
 LIMIT = 500
 FOUND = 3  # the exit code of --fail-on
+EXAMPLES = (
+    "probemill diff monday.ndjson.zst tuesday.state",
+    "probemill diff old.xml new.parquet -o changes.md",
+    "probemill diff yesterday today --fail-on new,product",
+)
 _AT_ONCE = 1000  # lines that are written together
 
 
-@click.command("diff")
+@click.command("diff", cls=Command, examples=EXAMPLES)
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option(
@@ -52,7 +58,9 @@ _AT_ONCE = 1000  # lines that are written together
     "--limit", type=click.IntRange(min=0), default=LIMIT, metavar="N", show_default=True,
     help="Rows of each table in md and html; 0 for all.",
 )  # fmt: skip
-@click.option("--scratch", default="", metavar="DIR", help="Where to put what memory does not hold.  [default: TMPDIR]")
+@click.option(
+    "--scratch", default="", metavar="DIR", show_default="TMPDIR", help="Where to put what memory does not hold."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
 def diff_command(
     *,
@@ -74,10 +82,12 @@ def diff_command(
     Delta, Nmap's XML.
 
     \b
-    new, gone      a port answers that did not exist before, or the other way round
-    state          open before, and closed or filtered now, or the other way round
-    service, product, version
-    certificate, renewed, tls
+    new, gone             answers in one of them alone
+    state                 open; closed or filtered in the other
+    service, product      another one answers
+    version               of the same product
+    certificate, renewed  another one, or a later one like it
+    tls                   appeared or vanished
 
     Ports that one of the scans did not reach are counted, and never gone. See docs/diff.md.
 
@@ -109,8 +119,10 @@ def diff_command(
                 _write(path, _lines(path, chosen, comparison, kinds, limit), file)
             return comparison
 
-        comparison = in_workspace(scratch, job)
-    faults.summarise("probemill")
+        try:
+            comparison = in_workspace(scratch, job)
+        finally:
+            faults.summarise("probemill")
     for remark in remarks(comparison):
         if remark.warning or not quiet:
             click.echo(f"probemill: {remark.text}", err=True)
@@ -174,8 +186,6 @@ def _write(path: str, lines: Iterator[str], file: BinaryIO) -> None:
 
 
 def _code(comparison: Comparison, wanted: Collection[str], faults: int) -> int:
-    if any(side.damage and not side.rows for side in (comparison.old, comparison.new)):
-        return 2
     if any(comparison.counts[kind] for kind in wanted):
         return FOUND
     return 1 if faults else 0

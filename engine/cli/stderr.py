@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.logging import RichHandler
 
+from engine.cli.tail import LogTail
 from engine.threads import Desk
 
 LAST_S = 1.0
@@ -18,11 +19,17 @@ FORMAT = "probemill: %(levelname)s: %(message)s"
 
 
 class Stderr:
-    """console: of standard error."""
+    """console: of standard error. tail: the last of what was logged, and of what was wrong."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.desk = Desk()
+        self.tail = LogTail()
+
+    def warn(self, line: str) -> None:
+        """Say what is wrong with something of the user's."""
+        self.tail.keep("WARNING", line)
+        self.say(line)
 
     def say(self, line: str) -> None:
         self.desk.post(partial(click.echo, line, err=True))
@@ -39,7 +46,7 @@ class Stderr:
         else:
             written = logging.StreamHandler()
             written.setFormatter(logging.Formatter(FORMAT))
-        logging.basicConfig(level=level, format="%(message)s", handlers=[_Posted(self.desk, written)])
+        logging.basicConfig(level=level, format="%(message)s", handlers=[_Posted(self.desk, written), self.tail])
 
 
 class _Posted(logging.Handler):

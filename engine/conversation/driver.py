@@ -71,6 +71,10 @@ class Host(Protocol):
         """A probe goes out."""
         ...
 
+    def waited(self, probe: str, seconds: float) -> None:
+        """The window of a probe is over, the NULL probe's too; it took so long."""
+        ...
+
     def starved(self) -> None:
         """The machine had no socket to give; go slower."""
         ...
@@ -87,6 +91,8 @@ class Driver:
     """
 
     __slots__ = (
+        "_asked",
+        "_asked_at",
         "_connect_s",
         "_handed_over",
         "_host",
@@ -111,6 +117,8 @@ class Driver:
         self._host = host
         self._transport: Transport | None = None
         self._tunnel = Tunnel.NONE
+        self._asked = ""  # the probe whose window is open
+        self._asked_at = 0.0
         self._connect_s = 0.0
         self._retrying = False
         self._handed_over = False  # the row, to the host
@@ -169,6 +177,7 @@ class Driver:
         """Every moment that it waits for, its budget, too: that bounds what a service costs us, and a pause is free."""
         self.deadline += pause_s
         self.budget_at += pause_s
+        self._asked_at += pause_s
         self.scan.put_off(pause_s)
 
     def crashed(self, error: Exception, now: float) -> None:
@@ -190,8 +199,14 @@ class Driver:
 
     def _do(self, action: Action, now: float) -> None:
         if isinstance(action, Listen):
+            if not self._asked:
+                self._ask(now)
             self._wait_until(action.deadline)
-        elif isinstance(action, Send):
+            return
+        if self._asked:
+            self._host.waited(self._asked, now - self._asked_at)
+            self._asked = ""
+        if isinstance(action, Send):
             self._send(action, now)
         elif isinstance(action, Connect):
             self._drop()
@@ -201,6 +216,10 @@ class Driver:
         else:
             self._drop()
             self._hand_over(action.result)
+
+    def _ask(self, now: float) -> None:
+        """A window opens."""
+        self._asked, self._asked_at = self.scan.probe, now
 
     def _hand_over(self, result: ServiceResult) -> None:
         self._handed_over = True
@@ -216,7 +235,8 @@ class Driver:
 
     def _send(self, action: Send, now: float) -> None:
         assert self._transport is not None
-        self._host.sent(self.scan.probe)
+        self._ask(now)
+        self._host.sent(self._asked)
         try:
             self._transport.send(action.payload)
         except OSError as error:

@@ -15,6 +15,7 @@ import msgspec
 from engine.conversation.scan import crashed_row
 from engine.model import Batch, DatabaseRef, Reason, ServiceResult, Target, Verdict
 from engine.pool.alarm import Alarm, CallLater
+from engine.results.slow_hosts import slowest
 
 log = logging.getLogger("probemill.worker")
 
@@ -107,6 +108,7 @@ class Outbox:
         for cause, count in (failures - self._failures_told).items():
             self.tally["engine:" + cause] += count
         self._failures_told = failures
+        self.tally.update(slowest(rows))
         try:
             encoded = self._encoder.encode_lines(rows)
         except Exception:  # whatever it is in one of the rows

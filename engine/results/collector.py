@@ -14,6 +14,7 @@ from typing import Protocol
 
 from engine.model import Batch
 from engine.results.sinks import Sink, Summary
+from engine.results.slow_hosts import KIND, SlowHosts
 
 
 class CommittingSink(Protocol):
@@ -36,28 +37,39 @@ class CommittingSink(Protocol):
 
 
 class Collector:
-    """rows: delivered so far. tally: what the workers counted, summed (cli/metrics.py has the names)."""
+    """rows: delivered so far. tally: what the workers counted, summed (cli/metrics.py has the names).
+
+    slow_hosts: what they counted by host, which a tally would have no bound for.
+    """
 
     def __init__(self, sinks: Sequence[Sink], committing: CommittingSink | None = None) -> None:
         self._sinks = sinks
         self._committing = committing
         self.rows = 0
         self.tally: Counter[str] = Counter()
+        self.slow_hosts = SlowHosts()
 
     def take(self, batch: Batch) -> None:
         """Raises OutputError or SinkClosed as the sinks do."""
         if self._committing is not None:
             self._committing.take(batch)
         self.rows += batch.count
-        self.tally.update(batch.tally)
+        self._count(batch.tally)
         self._write(batch.rows, batch.count)
 
     def take_committed(self, blocks: Iterable[bytes], count: int, tally: Mapping[str, int]) -> None:
         """Rows that are committed already, whole lines at a time, where somebody wants them. Raises as `take`."""
         self.rows += count
-        self.tally.update(tally)
+        self._count(tally)
         for block in blocks:
             self._write(block, block.count(b"\n"))
+
+    def _count(self, tally: Mapping[str, int]) -> None:
+        for name, count in tally.items():
+            if name.startswith(KIND):
+                self.slow_hosts.add(name[len(KIND) :], count)
+            else:
+                self.tally[name] += count
 
     def _write(self, rows: bytes, count: int) -> None:
         with ExitStack() as all_of_them:  # whatever becomes of one, the others get their rows

@@ -18,13 +18,17 @@ All rules stand in `_CONDITIONS`. Rows lie in DuckDB's file and its memory is bo
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
+from engine.errors import InputError
 from engine.insight.diff.kinds import KINDS, all_kinds
 from engine.insight.rows import Loaded, Workspace, load_rows
 from engine.offline.reading import Watch
+from engine.state.journal import read_journal
+from engine.state.records import ended
 
 _COLUMNS = ("state", "name", "product", "version", "tunnel", "reason", "tls")
 _TEXTS = ("state", "name", "product", "version", "tunnel", "extrainfo", "hostname", "ostype", "devicetype")
@@ -88,7 +92,7 @@ class Finding(Struct, frozen=True):
 class Side(Struct):
     """One of the scans. rows: read; doubled: further rows for a target; unreached: targets of which nobody knows.
 
-    damage: why it is not whole, for people; empty where it is.
+    damage: why it is not the whole scan, for people; empty where it is.
     """
 
     name: str
@@ -160,7 +164,7 @@ def _columns(also: Sequence[str]) -> Iterator[str]:
 def compare(place: Workspace, old: str, new: str, watch: Watch, also: Sequence[str] = ()) -> Comparison:
     """Two inputs, each as `convert` takes them. also: of kinds.ALSO.
 
-    Raises ConfigError, InputError for an input that cannot be read at all, OutputError. What can be read in part is
+    Raises ConfigError, InputError for an input of which nothing can be used, OutputError. What can be read in part is
     told to `watch`, and noted in `damage`.
     """
     sides = _load(place, "old", old, watch, also), _load(place, "new", new, watch, also)
@@ -170,6 +174,9 @@ def compare(place: Workspace, old: str, new: str, watch: Watch, also: Sequence[s
 def _load(place: Workspace, name: str, path: str, watch: Watch, also: Sequence[str]) -> Side:
     """A view `{name}_side`, one row a target."""
     loaded = load_rows(place, f"{name}_rows", [path], watch, (*_COLUMNS, *also))
+    damage = _damage(loaded)
+    if damage and not loaded.rows:
+        raise InputError(path, 0, f"has no row that can be compared ({damage})")
     texts = ", ".join(f"nullif({text}, '') AS {text}" for text in _TEXTS if text in {*_COLUMNS, *also})
     texts = texts.replace("nullif(name, '')", "nullif(nullif(name, ''), 'unknown')")
     others = "".join(f", {field}" for field in also if field not in _TEXTS)
@@ -182,7 +189,7 @@ def _load(place: Workspace, name: str, path: str, watch: Watch, also: Sequence[s
     )
     (doubled,) = execute(_DOUBLED.format(name)).fetchone()
     (unreached,) = execute(f"SELECT count(*) FROM {name}_side WHERE standing = 'unreached'").fetchone()
-    return Side(path, loaded.rows, doubled, unreached, _damage(loaded))
+    return Side(path, loaded.rows, doubled, unreached, damage)
 
 
 _DOUBLED = """
@@ -195,7 +202,13 @@ QUALIFY row_number() OVER (PARTITION BY address, port, proto ORDER BY started DE
 
 
 def _damage(loaded: Loaded) -> str:
-    return "" if loaded.whole else "could not be read as a whole"
+    """Why an input is not the whole scan, as far as anybody can know."""
+    reasons = [] if loaded.whole else ["not all of it could be read"]
+    for source in loaded.sources:
+        if source.state:
+            end = ended(read_journal(Path(source.name))[1])
+            reasons.append(end.words() if end is not None else "its run has not ended, or was killed")
+    return "; ".join(filter(None, reasons))
 
 
 def _pair(place: Workspace, also: Sequence[str]) -> tuple[int, dict[str, int]]:

@@ -19,7 +19,9 @@ def lines(comparison: Comparison, kinds: Sequence[str], limit: int) -> Iterator[
     yield f"- old: {code(heading(comparison.old))}"
     yield f"- new: {code(heading(comparison.new))}"
     yield f"- {counted(comparison, tuple(kinds))}"
-    yield from (f"- **{remark.text}**" if remark.warning else f"- {remark.text}" for remark in remarks(comparison))
+    for remark in remarks(comparison):
+        text = _encoded(remark.text, " .,:;()")
+        yield f"- **{text}**" if remark.warning else f"- {text}"
     found = [kind for kind in kinds if comparison.counts[kind]]
     if found:
         yield from ("", "| | | |", "|---|---:|---|")
@@ -45,4 +47,8 @@ def code(text: str) -> str:
         return ""
     if all(char.isalnum() or char in _HARMLESS for char in text) and text == text.strip():
         return f"`{text}`"
-    return "<code>" + "".join(char if char.isalnum() or char == " " else f"&#{ord(char)};" for char in text) + "</code>"
+    return f"<code>{_encoded(text, ' ')}</code>"
+
+
+def _encoded(text: str, harmless: str) -> str:
+    return "".join(char if char.isalnum() or char in harmless else f"&#{ord(char)};" for char in text)

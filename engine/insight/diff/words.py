@@ -68,10 +68,10 @@ def counted(comparison: Comparison, kinds: tuple[str, ...]) -> str:
 def remarks(comparison: Comparison) -> Iterator[Remark]:
     """What else has to be known to read the findings rightly."""
     for name, side, kind in (("OLD", comparison.old, "new"), ("NEW", comparison.new, "gone")):
-        if side.damage and comparison.counts[kind]:
-            yield Remark(f"{name} {side.damage}: what is told as {kind} may only be missing there", True)
-        elif side.damage:
-            yield Remark(f"{name} {side.damage}", True)
+        if side.damage:
+            told = f"{name} is not the whole scan ({_cut(side.damage, 0)})"
+            doubt = f": what is told as {kind} may only be missing there" if comparison.counts[kind] else ""
+            yield Remark(told + doubt, True)
         if side.unreached:
             yield Remark(f"{name}: {_counted(side.unreached, 'target')} not reached, and so not compared")
         if side.doubled:
