@@ -25,7 +25,9 @@ p { margin: .25rem 0 } .quiet { color: var(--quiet) } bdi { overflow-wrap: anywh
 nav { display: flex; flex-wrap: wrap; gap: .5rem; margin: 1rem 0 }
 nav a { border: 1px solid var(--line); border-radius: .5rem; background: var(--card); padding: .4rem .8rem;
   color: inherit; text-decoration: none } nav b { display: block; font-size: 1.3rem }
-table { border-collapse: collapse; width: 100%; margin-top: .5rem; font-variant-numeric: tabular-nums }
+table { border-collapse: collapse; table-layout: fixed; width: 100%; margin-top: .5rem;
+  font-variant-numeric: tabular-nums }
+th:nth-child(1) { width: 24% } th:nth-child(2) { width: 6rem } th:nth-child(3) { width: 9rem }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line) }
 th { color: var(--quiet); font-weight: 600 }
 .new { color: var(--new) } .gone { color: var(--gone) } .changed { color: var(--changed) }
