@@ -25,8 +25,8 @@ GROUND = {
     "databases": "services",
 }
 WINGS = {
-    "cli": "cluster api run offline forecast targets state results post conversation",
-    "insight": "offline results",
+    "cli": "insight cluster api run offline forecast targets state results post conversation",
+    "insight": "offline state results",
     "cluster": "api pool state",
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",

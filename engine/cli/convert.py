@@ -1,18 +1,16 @@
 """`probemill convert`: rows of scans that are done, from whatever holds them, into a file or a sink."""
 
-import os
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import click
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from engine import __version__
-from engine.cli.files import check_outputs
+from engine.cli.files import check_place
 from engine.cli.help import Command
 from engine.cli.kinds import files
 from engine.cli.reading import COLUMNS, FaultLines
@@ -21,7 +19,7 @@ from engine.errors import ConfigError, ReadError
 from engine.offline.into_file import into_file
 from engine.offline.into_lake import Goal, into_lake, state_into_lake
 from engine.offline.reading import Nothing
-from engine.offline.rows_in import FORMS, SCHEMES, Part, is_state, open_inputs
+from engine.offline.rows_in import FORMS, Part, is_state, open_inputs
 from engine.results.lake import LAKES
 from engine.results.sinks import STDOUT, Run, SinkClosed
 from engine.results.suffixes import FORMS as SUFFIXES
@@ -63,7 +61,7 @@ def convert_command(paths: tuple[str, ...], rows: str, scan_name: str, form: str
     to_lake = out.partition(":")[0] in LAKES
     if scan_name and not to_lake:
         raise ConfigError("--scan-name is for sinks; a file holds no scan's name")
-    _check_place(inputs, out, to_lake)
+    check_place("OUT", out, inputs)
     began = time.monotonic()
     console = Console(stderr=True)
     faults = FaultLines()
@@ -117,33 +115,6 @@ def _form(path: str) -> str:
         known = f"known are {', '.join(SUFFIXES)}, with {' or '.join(PACKINGS)} behind them to compress"
         raise ConfigError(f"{path}: its suffix tells no form; {known}; or a sink: {', '.join(LAKES)}")
     return name.form
-
-
-def _check_place(inputs: list[str], out: str, to_lake: bool) -> None:
-    """Raises ConfigError for an output that is an input, or lies in one."""
-    place = _local(out) if to_lake else out
-    if place in {None, STDOUT}:
-        return
-    assert place is not None
-    given = [(path, local) for path in inputs if (local := _local(path)) not in {None, STDOUT}]
-    if not to_lake:
-        check_outputs([("OUT", out)], [(path, local) for path, local in given if local])
-    target = Path(os.path.realpath(place))
-    for path, local in given:
-        source = Path(os.path.realpath(local or ""))
-        if target == source or (source.is_dir() and target.is_relative_to(source)):
-            raise ConfigError(f"{out}: lies in {path}, which is being read; name another place")
-
-
-def _local(path: str) -> str | None:
-    """Where a name leads on this machine; None for other places."""
-    scheme, _, rest = path.partition(":")
-    where = rest if scheme in SCHEMES else path
-    if where.startswith("file://"):
-        return unquote(urlsplit(where).path)
-    if "://" in where or (scheme in LAKES and scheme not in SCHEMES):
-        return None
-    return where
 
 
 class _Watch:

@@ -9,8 +9,12 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from engine.errors import ConfigError
+from engine.offline.rows_in import SCHEMES
+from engine.results.lake import LAKES
+from engine.results.sinks import STDOUT
 
 Named = tuple[str, str]
 """(how the file was named to us, such as `--blocklist`; its path)"""
@@ -30,6 +34,34 @@ def check_outputs(outputs: Iterable[Named], inputs: Iterable[Named]) -> None:
         if identity is not None and identity in taken:
             raise ConfigError(f"{option} {path}: is {taken[identity]} as well, which would be lost; name another file")
         taken[identity] = f"the output of {option}"
+
+
+def check_place(option: str, out: str, inputs: Iterable[str]) -> None:
+    """Of what rows are read from: raises ConfigError for an output, a file or a sink, that is one, or lies in one."""
+    to_lake = out.partition(":")[0] in LAKES
+    place = _local(out) if to_lake else out
+    if place in {None, STDOUT}:
+        return
+    assert place is not None
+    given = [(path, local) for path in inputs if (local := _local(path)) not in {None, STDOUT}]
+    if not to_lake:
+        check_outputs([(option, out)], [(path, local) for path, local in given if local])
+    target = Path(os.path.realpath(place))
+    for path, local in given:
+        source = Path(os.path.realpath(local or ""))
+        if target == source or (source.is_dir() and target.is_relative_to(source)):
+            raise ConfigError(f"{out}: lies in {path}, which is being read; name another place")
+
+
+def _local(path: str) -> str | None:
+    """Where a name leads on this machine; None for other places."""
+    scheme, _, rest = path.partition(":")
+    where = rest if scheme in SCHEMES else path
+    if where.startswith("file://"):
+        return unquote(urlsplit(where).path)
+    if "://" in where or (scheme in LAKES and scheme not in SCHEMES):
+        return None
+    return where
 
 
 def _files(path: str) -> Iterable[str]:

@@ -85,8 +85,15 @@ def in_workspace(scratch: str, job: Callable[[Workspace], Result], memory: int =
     Raises ConfigError where the extra is missing, OutputError for a scratch folder that cannot be used or is full.
     """
     with _workspace(scratch, memory) as place:
+
+        def prepared() -> Result:
+            place.connection.create_function(
+                "address", address_bytes, ["VARCHAR"], "BLOB", null_handling="special", exception_handling="return_null"
+            )
+            return job(place)
+
         try:
-            return aside(lambda: job(place))
+            return aside(prepared)
         except BaseException:
             place.connection.interrupt()
             raise
@@ -106,9 +113,6 @@ def _workspace(scratch: str, memory: int) -> Iterator[Workspace]:
         limits = {"memory_limit": f"{memory >> 20}MiB", "temp_directory": str(folder / "spilt")}
         connection = duckdb.connect(str(folder / "rows.duckdb"), config=limits)
         try:
-            connection.create_function(
-                "address", address_bytes, ["VARCHAR"], "BLOB", null_handling="special", exception_handling="return_null"
-            )
             yield Workspace(connection, folder)
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
             raise OutputError(f"{folder.parent}: {_first(error)}; --scratch names another folder") from error
