@@ -26,6 +26,7 @@ GROUND = {
 }
 WINGS = {
     "cli": "cluster api run offline forecast targets state results post conversation",
+    "insight": "offline results",
     "cluster": "api pool state",
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
@@ -100,7 +101,8 @@ PLACES = {
     "prometheus_client": ("engine/cli/metrics.py",),
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
-    "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py"),
+    "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py", "engine/insight/rows.py"),
+    "duckdb": ("engine/insight/",),
     "deltalake": ("engine/results/lake/", "engine/results/tables.py"),
     "pyiceberg": ("engine/results/lake/",),
     "obstore": ("engine/results/lake/",),

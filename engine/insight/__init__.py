@@ -1,1 +1,1 @@
-"""Rows that exist, for people: what a scan found, and what has changed between two."""
+"""Rows of scans that are done, for people: reports and comparisons."""

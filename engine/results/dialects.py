@@ -108,9 +108,9 @@ def _polars(column: Column) -> str:
 
 def duckdb() -> str:
     """SQL: a table `services`, and `read_services(path)`, a table function that reads NDJSON with the same columns."""
-    columns = (f"    {column.name} {_duckdb(column)}{' NOT NULL' * column.required}" for column in COLUMNS)
+    columns = (f"    {column.name} {duckdb_type(column)}{' NOT NULL' * column.required}" for column in COLUMNS)
     comments = (f"COMMENT ON COLUMN {TABLE}.{column.name} IS {_doubled(column.about)};" for column in COLUMNS)
-    read = (f"        {column.name}: {_doubled(_duckdb(column))}" for column in COLUMNS)
+    read = (f"        {column.name}: {_doubled(duckdb_type(column))}" for column in COLUMNS)
     filled = (f"coalesce({name}, {value}) AS {name}" for name, value in LEFT_OUT.items())
     return "\n".join(
         [
@@ -123,9 +123,9 @@ def duckdb() -> str:
     )
 
 
-def _duckdb(column: Column) -> str:
+def duckdb_type(column: Column) -> str:
     if column.fields:
-        return f"STRUCT({', '.join(f'{field.name} {_duckdb(field)}' for field in column.fields)})"
+        return f"STRUCT({', '.join(f'{field.name} {duckdb_type(field)}' for field in column.fields)})"
     return _DUCKDB[column.kind]
 
 
