@@ -19,6 +19,7 @@ from engine.cli.convert import convert_command
 from engine.cli.db import db_group
 from engine.cli.match import match_command
 from engine.cli.plan import plan_command
+from engine.cli.report import report_command
 from engine.cli.scan import scan_command
 from engine.cli.schema import schema_command
 from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
@@ -45,6 +46,7 @@ cli.add_command(compact_command)
 cli.add_command(convert_command)
 cli.add_command(db_group)
 cli.add_command(plan_command)
+cli.add_command(report_command)
 cli.add_command(schema_command)
 cli.add_command(state_command)
 cli.add_command(cluster_group)

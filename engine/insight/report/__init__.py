@@ -1,9 +1,9 @@
 """What one or several scans found, as one page, as Markdown or as CSV.
 
-    gather      rows in DuckDB -> Report, plain structs with every number that is told
-    versions    which of two versions is the older
-    charts      Report -> Vega-Lite
-    blob        the rows themselves, column by column, for the page's table
-    page        Report, charts and blob -> one HTML file that needs nothing else; its parts lie in page/
-    markdown, tickets   Report, rows -> what goes into a ticket
+gather      rows in DuckDB -> Report, plain structs with every number that is told
+versions    which of two versions is the older
+charts      Report -> Vega-Lite
+blob        the rows themselves, column by column, for the page's table
+page        Report, charts and blob -> one HTML file that needs nothing else; its parts lie in page/
+markdown, tickets   Report, rows -> what goes into a ticket
 """

@@ -1,9 +1,10 @@
-"""The rows of the page's table, column by column, small enough for one file and quick to search: what page/store.js reads.
+"""The rows of the page's table, column by column, small enough for one file and quick to search: for page/store.js.
 
 A column of *words* has each distinct text once, in the order in which the column sorts, and a number a row into them:
 a search looks through the texts and then for their numbers, and sorting is counting. A column of *numbers* has a number
 a row, less the least of them. Numbers are little-endian, of as few bytes as they need (8 bytes: a float), and, where
-they never fall, each less the one before it; where all are the same, there are none. Texts are JSON. Both are gzip, in base64.
+they never fall, each less the one before it; where all are the same, there are none. Texts are JSON. Both are gzip, in
+base64.
 
 Long texts (fingerprints, certificates, what post-processing found) are told only where they have room: `ROOM`
 characters of distinct texts a column, the most frequent first; the page says that others were left out.
@@ -34,7 +35,7 @@ _TYPES = ((1, "B"), (2, "H"), (4, "I"))
 
 
 class Field(Struct, frozen=True):
-    """A column of the blob. text: SQL over `facts`. kind: `words`, `long` or `number`. order: SQL that sorts words.
+    """A column of the blob. text: SQL over `judged`. kind: `words`, `long` or `number`. order: SQL that sorts words.
 
     title: of a column of the table; others are told only of the row that is looked at. searched: without being named.
     """
@@ -50,7 +51,9 @@ class Field(Struct, frozen=True):
         return f"coalesce({self.text}, 0)" if self.kind == "number" else f"left(coalesce({self.text}, ''), {LONGEST})"
 
 
-_EXPIRES = "CASE WHEN tls.not_after IS NULL THEN '' ELSE strftime(make_timestamp(epoch_us(tls.not_after)), '%Y-%m-%d') END"
+_EXPIRES = (
+    "CASE WHEN tls.not_after IS NULL THEN '' ELSE strftime(make_timestamp(epoch_us(tls.not_after)), '%Y-%m-%d') END"
+)
 _CERTIFICATE = "trim(coalesce(tls.subject, '') || ' ' || coalesce(array_to_string(tls.names, ' '), ''))"
 
 
@@ -81,6 +84,8 @@ FIELDS = (
     Field("pseudo", _json("pseudo")),
     Field("fingerprint", "fingerprint", "long"),
     Field("given", "host"),
+    Field("newest", "newest"),
+    Field("age", "CASE WHEN is_old THEN 'older' END"),
     Field("database", "database.name"),
     Field("conf", "conf", "number"),
     Field("source", "source", "number"),
@@ -92,7 +97,7 @@ FIELDS = (
 
 
 class Blob(Struct):
-    """layout: JSON values for page/store.js. parts: base64 by the name that the layout gives. notes: what is missing."""
+    """layout: JSON values for page/store.js. parts: base64, by names of the layout. notes: what is missing."""
 
     layout: dict[str, Any]
     parts: dict[str, str]
@@ -100,16 +105,16 @@ class Blob(Struct):
 
 
 def blob_of(connection: "DuckDBPyConnection", most: int, room: int = ROOM) -> Blob:
-    """The rows of `facts`, by address and port. most: rows; beyond, those that were answered come first.
+    """The rows of `judged`, by address and port. most: rows; beyond, those that were answered come first.
 
     room: characters of the distinct texts of a long column.
     """
-    ((rows,),) = connection.execute("SELECT count(*) FROM facts").fetchall()
+    ((rows,),) = connection.execute("SELECT count(*) FROM judged").fetchall()
     limit = f"ORDER BY verdict = 'incomplete', ip_bytes NULLS FIRST, address, row LIMIT {most}" if rows > most else ""
     columns = ", ".join(f"{field.sql()} AS {field.name}" for field in FIELDS)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE told AS SELECT row_number() OVER () AS nth, * FROM (SELECT {columns}, "
-        f"ip_bytes AS sort_address, port AS sort_port FROM (FROM facts {limit}) "
+        f"ip_bytes AS sort_address, port AS sort_port FROM (FROM judged {limit}) "
         "ORDER BY ip_bytes NULLS FIRST, address, port, proto, row)"
     )
     told = min(rows, most)
@@ -167,8 +172,8 @@ class _Column:
         ((count,),) = self._connection.execute("SELECT count(*) FROM texts").fetchall()
         if len(texts) < count:
             self._connection.execute("UPDATE texts SET code = ? WHERE filled > ?", (len(texts), told))
-            note = f"Of {count:,} different texts of `{self._field.name}`, the page holds the {len(texts):,} most frequent."
-            self._blob.notes.append(note)
+            held = f"the page holds the {len(texts):,} most frequent"
+            self._blob.notes.append(f"Of {count:,} different texts of `{self._field.name}`, {held}.")
             texts.append(LEFT_OUT)
         return texts
 

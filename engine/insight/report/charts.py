@@ -5,15 +5,11 @@ to dark, and to paper, without drawing anew. A datum's `find` is the search that
 wrote is only ever data, never an expression or the name of a field.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.extras import extra
-from engine.insight.report.gather import LATER, Report
+from engine.insight.report.gather import Report
 from matcher import shown
-
-if TYPE_CHECKING:
-    import altair
 
 BARS = 12
 ROW = 26  # pixels of a bar
@@ -32,57 +28,126 @@ _CONFIG: Spec = {
         **{"gridColor": "var(--line)", "labelPadding": 8, "labelLimit": LABEL},
     },
     "text": {"color": "currentColor", "fontSize": 12},
-    "legend": {"labelColor": "currentColor", "title": None, "orient": "top", "labelFontSize": 12, "symbolType": "square"},
+    "legend": {
+        "labelColor": "currentColor",
+        "title": None,
+        "orient": "top",
+        "labelFontSize": 12,
+        "symbolType": "square",
+    },
 }
 
 
-def search_for(field: str, value: str) -> str:
-    """What the page's search is told to find just this: whole, or in part where its grammar has no way to quote."""
+def search_for(field: str, value: str, *, whole: bool = True) -> str:
+    """What the page's search is told to find just this; a part of it where the search has no way to quote it."""
     if '"' not in value:
-        return f'{field}="{value}"'
+        return f'{field}{"=" if whole else ":"}"{value}"'
     return f'{field}:"{max(value.split(chr(34)), key=len)}"'
 
 
 def charts(report: Report) -> dict[str, Spec]:
     """By the name that the page gives their places; none where there is nothing to draw."""
-    with extra("report", "report"):
-        import altair
-
-    drawn = {name: draw(altair, report) for name, draw in _CHARTS.items()}
+    bars = {"outcomes": _outcomes(report), "services": _services(report), "expiry": _expiry(report)}
+    drawn = {name: _bars(data) for name, data in bars.items() if data}
+    drawn |= {"products": _products(report), "heat": _heat(report)}
     return {name: chart.configure(**_CONFIG).to_dict() for name, chart in drawn.items() if chart is not None}
 
 
-def _outcomes(alt: Any, report: Report) -> "altair.LayerChart | None":
-    data = [
+def _outcomes(report: Report) -> list[Datum]:
+    return [
         _datum(f"{count.name}: {count.more}" if count.more else count.name, count.rows)
-        | {"find": search_for("reason", count.more) if count.more else search_for("verdict", count.name)}
+        | {"find": search_for(*(("reason", count.more) if count.more else ("verdict", count.name)))}
         for count in report.outcomes[:BARS]
     ]
-    return _bars(alt, data) if data else None
 
 
-def _services(alt: Any, report: Report) -> "altair.LayerChart | None":
-    data = [_datum(count.name, count.rows) | {"find": search_for("service", count.name)} for count in report.services]
-    return _bars(alt, data[:BARS]) if data else None
+def _services(report: Report) -> list[Datum]:
+    return [
+        _datum(count.name, count.rows) | {"find": search_for("service", count.name)} for count in report.services[:BARS]
+    ]
 
 
-def _products(alt: Any, report: Report) -> "altair.LayerChart | None":
+def _expiry(report: Report) -> list[Datum]:
+    return [_datum(count.name, count.rows) for count in report.tls.expiry]
+
+
+def _bars(data: list[Datum]) -> Any:
+    """One bar a datum, in their order, with its number at its end."""
+    alt = _altair()
+
+    base = _base(data)
+    bars = base.mark_bar(height=14, cornerRadius=2, color="var(--accent)")
+    numbers = base.mark_text(align="left", dx=6).encode(text=alt.Text("rows:Q", format=","))
+    return alt.layer(bars, numbers)
+
+
+def _products(report: Report) -> Any:
     """How many of each product stand behind the newest version seen."""
-    data: list[Datum] = []
-    for at, product in enumerate(report.products[:BARS]):
-        told = sum(version.rows for version in product.versions)
-        newest = sum(version.rows for version in product.versions if not version.old) if not product.left else 0
-        current = newest if not product.left else max(0, told - product.old)
-        rest = product.rows - product.old - current
-        for kind, rows in (("newest seen", current), ("older", product.old), ("version unknown", rest)):
-            data.append(_datum(product.product, rows) | {"kind": kind, "at": at, "find": search_for("product", product.product)})
+    alt = _altair()
+
+    kinds = {"newest seen": "var(--good)", "older": "var(--warn)", "no exact version": "var(--dim)"}
+    data = [
+        _datum(product.product, rows) | {"kind": kind, "find": search_for("product", product.product)}
+        for product in report.products[:BARS]
+        for kind, rows in zip(
+            kinds, (product.current, product.old, product.rows - product.current - product.old), strict=True
+        )
+    ]
     if not data:
         return None
-    kinds = ["newest seen", "older", "version unknown"]
-    colours = alt.Scale(domain=kinds, range=["var(--good)", "var(--warn)", "var(--dim)"])
-    return _base(alt, data).mark_bar(cornerRadius=2, height=14).encode(
-        **_sides(alt, "at"),
-        color=alt.Color("kind:N", scale=colours),
-        order=alt.Order("order:Q"),
-        tooltip=[alt.Tooltip("label:N"), alt.Tooltip("kind:N"), alt.Tooltip("rows:Q", format=",")],
+    colours = alt.Scale(domain=list(kinds), range=list(kinds.values()))
+    return (
+        _base(data)
+        .mark_bar(height=14)
+        .encode(
+            color=alt.Color("kind:N", scale=colours),
+            order=alt.Order("at:Q"),
+            tooltip=["label:N", "kind:N", alt.Tooltip("rows:Q", format=",")],
+        )
     )
+
+
+def _heat(report: Report) -> Any:
+    """Ports by services: the stronger the colour, the more, on a scale of orders of magnitude."""
+    alt = _altair()
+
+    data = [
+        {"port": port, "service": shown(service), "rows": rows}
+        | {"find": f"{search_for('port', port)} {search_for('service', service)}"}
+        for port, service, rows in report.heat
+    ]
+    if not data:
+        return None
+    ports = list(dict.fromkeys(datum["port"] for datum in data))
+    return (
+        alt.Chart(alt.Data(values=data), width="container", height=alt.Step(ROW))
+        .mark_rect(color="var(--accent)", cornerRadius=3, stroke="var(--card)", strokeWidth=2)
+        .encode(
+            x=alt.X("port:N", sort=ports, axis=alt.Axis(labelAngle=-45, orient="top")),
+            y=alt.Y("service:N", sort=alt.EncodingSortField("rows", op="sum", order="descending")),
+            opacity=alt.Opacity("rows:Q", scale=alt.Scale(type="symlog", range=[0.2, 1]), legend=None),
+            tooltip=["port:N", "service:N", alt.Tooltip("rows:Q", format=",")],
+        )
+    )
+
+
+def _altair() -> Any:
+    with extra("probemill report", "report"):
+        import altair
+    return altair
+
+
+def _base(data: list[Datum]) -> Any:
+    alt = _altair()
+
+    order = list(dict.fromkeys(datum["label"] for datum in data))
+    numbered = [datum | {"at": at} for at, datum in enumerate(data)]
+    return alt.Chart(alt.Data(values=numbered), width="container", height=alt.Step(ROW)).encode(
+        x=alt.X("rows:Q", axis=alt.Axis(format="~s", tickCount=4, tickMinStep=1)),
+        y=alt.Y("label:N", sort=order),
+        tooltip=["label:N", alt.Tooltip("rows:Q", format=",")],
+    )
+
+
+def _datum(label: str, rows: int) -> Datum:
+    return {"label": shown(label), "rows": rows}

@@ -1,6 +1,6 @@
 """What a scan found, in numbers: rows in DuckDB -> `Report`, which every form of output prints and none counts again.
 
-`rows` is the table that `insight.rows.load_rows` makes: the columns of a result row, `source` and `row`. A port counts
+`rows` is the table that `insight.rows.load_rows` makes: the columns of a result row, and `source`. A port counts
 as *recognised* where a line of the database has matched (hardmatched, softmatched); the rest of what is open is
 *unknown*. Certificates are judged at the time of the newest row, not at the time at which the report is written, so
 that the same rows give the same report.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
-from engine.insight.report.versions import compare, version_key
+from engine.insight.report.versions import compare, is_exact, version_key
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -46,7 +46,7 @@ class Version(Struct, frozen=True):
 class Product(Struct, frozen=True):
     """newest: of the versions seen, empty where none is exact. versions: the oldest first; `left` more are not told.
 
-    old: rows whose version is certainly older than another one that was seen.
+    old: rows whose version is certainly older than another one that was seen; current: rows of the other exact ones.
     """
 
     product: str
@@ -55,6 +55,7 @@ class Product(Struct, frozen=True):
     hosts: int
     newest: str
     old: int
+    current: int
     versions: list[Version]
     left: int
 
@@ -128,10 +129,17 @@ class Report(Struct):
     unknowns: list[Unknown] = field(default_factory=list)
     unknown_groups: int = 0
 
+    @property
+    def period(self) -> str:
+        """When the rows were made, in words."""
+        if not self.first:
+            return "No rows"
+        return self.first if self.first == self.last else f"{self.first} to {self.last}"
+
 
 # One place says what a row is to people; the page's table and the tickets read it, too.
 FACTS = r"""
-CREATE VIEW facts AS SELECT *,
+CREATE OR REPLACE VIEW facts AS SELECT *, rowid AS row,
     coalesce(nullif(ip, ''), host, '') AS address,
     coalesce(verdict IN ('hardmatched', 'softmatched'), false) AS is_known,
     NOT is_known AND coalesce(state, '') IN ('open', '') AND verdict IN ('nomatch', 'tcpwrapped') AS is_unknown,
@@ -141,6 +149,12 @@ CREATE VIEW facts AS SELECT *,
         || CASE WHEN proto = 'tcp' THEN '' ELSE '/' || proto END AS place,
     port || '/' || proto AS port_name
 FROM rows
+"""
+
+# The same beside what the comparison of versions says of a row, once it is made.
+JUDGED = """
+CREATE OR REPLACE VIEW judged AS SELECT facts.*, compared.newest, coalesce(compared.is_old, false) AS is_old
+FROM facts LEFT JOIN compared USING (product, version)
 """
 
 # What the first probe that got an answer got: of the fingerprint, which is broken into lines that begin with `SF:`.
@@ -154,7 +168,8 @@ _FOLDED = (
 
 
 def gather(connection: "DuckDBPyConnection", sources: Iterable[Source]) -> Report:
-    """All that is told of the table `rows`."""
+    """All that is told of the table `rows`. Leaves the views `facts` and `judged`: with words for people."""
+    connection.execute(FACTS)
     return _Gathering(connection, Report(list(sources))).report()
 
 
@@ -172,7 +187,8 @@ class _Gathering:
         return self._report
 
     def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        return self._connection.execute(query, values).fetchall()
+        found: list[tuple[Any, ...]] = self._connection.execute(query, values).fetchall()
+        return found
 
     def _counts(self, name: str, where: str = "true", limit: int = SHORT, more: str = "''") -> list[Count]:
         """name, more: SQL of what is counted, and of what is said beside it."""
@@ -225,6 +241,7 @@ class _Gathering:
             report.notes.append(f"Of all versions, the {COMPARED:,} most frequent were compared.")
         for product, version, rows in found[:COMPARED]:
             seen.setdefault(product, {})[version] = rows
+        judged = self._judged(seen)
         told = self._all(
             "SELECT product, mode(name), count(*), count(DISTINCT address) FROM facts WHERE product <> '' "
             "GROUP BY product ORDER BY 3 DESC, 1"
@@ -232,7 +249,7 @@ class _Gathering:
         report.product_count = len(told)
         for at, (product, service, rows, hosts) in enumerate(told):
             versions = seen.get(product, {})
-            newest, old = compare(versions)
+            newest, old = judged.get(product, ("", set()))
             behind = sum(versions[version] for version in old)
             report.old += behind
             if at >= PRODUCTS:
@@ -241,8 +258,25 @@ class _Gathering:
             if newest and newest not in most:
                 most[-1] = newest
             lines = [Version(version, versions[version], version in old) for version in sorted(most, key=version_key)]
+            current = sum(versions[version] for version in versions if is_exact(version) and version not in old)
             left = len(versions) - len(most)
-            report.products.append(Product(product, service or "", rows, hosts, newest, behind, lines, left))
+            report.products.append(Product(product, service or "", rows, hosts, newest, behind, current, lines, left))
+
+    def _judged(self, seen: dict[str, dict[str, int]]) -> dict[str, tuple[str, set[str]]]:
+        """By product, what `compare` says; also as a table, for whoever tells of single rows."""
+        judged = {product: compare(versions) for product, versions in seen.items()}
+        lines = [
+            (product, version, judged[product][0], version in judged[product][1])
+            for product, versions in seen.items()
+            for version in versions
+        ]
+        columns = "unnest(?::VARCHAR[]) AS product, unnest(?::VARCHAR[]) AS version, unnest(?::VARCHAR[]) AS newest"
+        self._connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE compared AS SELECT {columns}, unnest(?::BOOLEAN[]) AS is_old",
+            [list(column) for column in zip(*lines, strict=True)] or [[], [], [], []],
+        )
+        self._connection.execute(JUDGED)
+        return judged
 
     def _tls(self) -> None:
         tls = self._report.tls

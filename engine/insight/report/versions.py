@@ -4,8 +4,8 @@
     ['9.2rc1', '9.2p1', '9.2p1 Debian 2+deb12u7', '9.10']
 
 A version has two halves: the maker's, and what a distribution adds behind it. Numbers count as numbers, letters behind
-a number are later than none (9.2 < 9.2p1), but for the words of what comes before a release (1.0rc1 < 1.0); zeros at the
-end say nothing (1.0 = 1.0.0). Additions count only where the maker's halves are equal, and only within one
+a number are later than none (9.2 < 9.2p1), but for the words of what comes before a release (1.0rc1 < 1.0); zeros at
+the end say nothing (1.0 = 1.0.0). Additions count only where the maker's halves are equal, and only within one
 distribution: whether Debian's or Ubuntu's 9.2p1 is the newer, no text says.
 """
 

@@ -2,7 +2,8 @@
 "use strict";
 
 const TITLES = [
-  ["Service", "service"], ["Product", "product"], ["Version", "version"], ["Further", "info"],
+  ["Service", "service"], ["Product", "product"], ["Version", "version"], ["Newest version seen", "newest"],
+  ["Further", "info"],
   ["Host name it gives itself", "host"], ["Scanned by the name", "given"], ["System", "os"], ["Device", "device"],
   ["CPE", "cpe"], ["State", "state"], ["Verdict", "verdict"], ["Reason", "reason"],
   ["Name from", "method"], ["Confidence", "conf"],
