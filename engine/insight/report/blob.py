@@ -115,7 +115,7 @@ def blob_of(connection: "DuckDBPyConnection", most: int, room: int = ROOM) -> Bl
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE told AS SELECT row_number() OVER () AS nth, * FROM (SELECT {columns}, "
         f"ip_bytes AS sort_address, port AS sort_port FROM (FROM judged {limit}) "
-        "ORDER BY ip_bytes NULLS FIRST, address, port, proto, row)"
+        "ORDER BY sort_address NULLS FIRST, address, sort_port, proto, row)"
     )
     told = min(rows, most)
     blob = Blob({"rows": told, "fields": []}, {}, [])

@@ -12,7 +12,7 @@ from engine.insight.report.gather import Report
 from matcher import shown
 
 BARS = 12
-ROW = 26  # pixels of a bar
+ROW = 34  # pixels of a bar
 LABEL = 170
 
 Spec = dict[str, Any]
@@ -75,8 +75,8 @@ def _bars(data: list[Datum]) -> Any:
     """One bar a datum, in their order, with its number at its end."""
     alt = _altair()
 
-    base = _base(data)
-    bars = base.mark_bar(height=14, cornerRadius=2, color="var(--accent)")
+    base = _base(data, axis=None)
+    bars = base.mark_bar(height=16, cornerRadius=2, color="var(--accent)")
     numbers = base.mark_text(align="left", dx=6).encode(text=alt.Text("rows:Q", format=","))
     return alt.layer(bars, numbers)
 
@@ -97,8 +97,8 @@ def _products(report: Report) -> Any:
         return None
     colours = alt.Scale(domain=list(kinds), range=list(kinds.values()))
     return (
-        _base(data)
-        .mark_bar(height=14)
+        _base(data, alt.Axis(format=",d", tickCount=4, tickMinStep=1))
+        .mark_bar(height=16)
         .encode(
             color=alt.Color("kind:N", scale=colours),
             order=alt.Order("at:Q"),
@@ -120,7 +120,7 @@ def _heat(report: Report) -> Any:
         return None
     ports = list(dict.fromkeys(datum["port"] for datum in data))
     return (
-        alt.Chart(alt.Data(values=data), width="container", height=alt.Step(ROW))
+        alt.Chart(alt.Data(values=data), width="container", height=ROW * len({datum["service"] for datum in data}))
         .mark_rect(color="var(--accent)", cornerRadius=3, stroke="var(--card)", strokeWidth=2)
         .encode(
             x=alt.X("port:N", sort=ports, axis=alt.Axis(labelAngle=-45, orient="top")),
@@ -137,13 +137,13 @@ def _altair() -> Any:
     return altair
 
 
-def _base(data: list[Datum]) -> Any:
+def _base(data: list[Datum], axis: Any) -> Any:
     alt = _altair()
 
     order = list(dict.fromkeys(datum["label"] for datum in data))
     numbered = [datum | {"at": at} for at, datum in enumerate(data)]
-    return alt.Chart(alt.Data(values=numbered), width="container", height=alt.Step(ROW)).encode(
-        x=alt.X("rows:Q", axis=alt.Axis(format="~s", tickCount=4, tickMinStep=1)),
+    return alt.Chart(alt.Data(values=numbered), width="container", height=ROW * len(order)).encode(
+        x=alt.X("rows:Q", axis=axis),
         y=alt.Y("label:N", sort=order),
         tooltip=["label:N", alt.Tooltip("rows:Q", format=",")],
     )

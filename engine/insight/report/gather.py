@@ -161,8 +161,9 @@ FROM facts LEFT JOIN compared USING (product, version)
 _ANSWER = r"""regexp_extract(replace(fingerprint, chr(10) || 'SF:', ''),
     '%r\((\w+),[0-9A-F]+,"((?:[^"\\]|\\.)*)"', ['probe', 'answer'], 's')"""
 _DATES = r"\b(Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\b"
+_SAID = r"replace(left(found.answer, 600), '\x20', ' ')"
 _FOLDED = (
-    f"regexp_replace(regexp_replace(regexp_replace(left(found.answer, 600), '{_DATES}', '@', 'g'),"
+    f"regexp_replace(regexp_replace(regexp_replace({_SAID}, '{_DATES}', '@', 'g'),"
     r" '[0-9a-fA-F]{8,}', '#', 'g'), '[0-9]+', '#', 'g')"
 )
 

@@ -16,7 +16,7 @@ from engine.insight.report.blob import Blob
 from engine.insight.report.charts import charts
 from engine.insight.report.gather import Report
 from engine.insight.report.markup import Html, script_json, tag, text
-from engine.insight.report.sections import links, sections
+from engine.insight.report.sections import body, links, sections
 
 SCRIPTS = ("table.js", "details.js", "page.js")
 TITLE = "Service report"
@@ -28,16 +28,16 @@ def page(report: Report, blob: Blob) -> Iterator[str]:
     parts = {
         name: (own / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "store.js", *SCRIPTS)
     }
-    script = "".join(parts[name] for name in SCRIPTS)
+    script = f"(() => {{\n{''.join(parts[name] for name in SCRIPTS)}}})();"  # its names are its own
     vega = _vega()
-    drawn = charts(report)
+    drawn, made = charts(report), sections(report)
     places = {
         "policy": _policy([vega, script], parts["style.css"]),
         "title": text(TITLE),
         "style": parts["style.css"],
         "period": text(report.period),
-        "links": links(report),
-        "sections": sections(report, blob.notes, drawn),
+        "links": links(made),
+        "sections": body(report, made, blob.notes, drawn),
         "footer": text(
             f"Made by probemill {__version__} from {report.rows:,} rows. Nothing in this page is sent anywhere."
         ),
@@ -58,10 +58,10 @@ def page(report: Report, blob: Blob) -> Iterator[str]:
 
 
 def _vega() -> str:
-    """Vega, Vega-Lite and their embedding, as one script that sets `vega` and `vegaEmbed`."""
+    """Vega, Vega-Lite and their embedding, as one script that sets `vegaEmbed`."""
     with extra("probemill report", "report"):
         import vl_convert
-    bundle = str(vl_convert.javascript_bundle("window.vega = vega; window.vegaEmbed = vegaEmbed;"))
+    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     return re.sub(r"<(?=/script|!--)", r"\\x3c", bundle, flags=re.IGNORECASE)
 
 

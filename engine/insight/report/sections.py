@@ -6,41 +6,56 @@ stands in the tables beside them.
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from msgspec import Struct
+
 from engine.insight.report.charts import search_for
 from engine.insight.report.gather import Count, Product, Report, Unknown, Version
 from engine.insight.report.markup import Html, found, join, lines, table, tag
 
-FEW = 6  # versions that are told without being asked for
+FEW = 8  # versions that are told without being asked for
+GROUPS = 12  # of what was not recognised, before the rest is behind a click
 SHOWN = 25  # lines of a table, before the rest is behind a click
+SOON = 30  # days that a certificate has left
 NOTHING = Html("")
 
 
-def links(report: Report) -> Html:
-    """To the sections that are there."""
-    own = [(name, title) for name, title, _, made in _SECTIONS if made(report) != NOTHING]
-    return join(tag("a", title, href=f"#{name}") for name, title in [*own, ("rows", "All rows")])
+class Section(Struct):
+    """name: its anchor. chart: the name of its chart, beside `cards`. lead: what it is about. below: wider cards."""
+
+    name: str
+    title: str
+    chart: str = ""
+    lead: str = ""
+    cards: list[Html] = []
+    below: list[Html] = []
 
 
-def sections(report: Report, notes: Iterable[str], drawn: Collection[str]) -> Html:
+def sections(report: Report) -> list[Section]:
+    """Those that have something to say."""
+    return [section for make in _SECTIONS if (section := make(report)).cards or section.below]
+
+
+def links(made: Iterable[Section]) -> Html:
+    return join(tag("a", section.title, href=f"#{section.name}") for section in made)
+
+
+def body(report: Report, made: Iterable[Section], notes: Iterable[str], drawn: Collection[str]) -> Html:
     """notes: told first, beside the report's own. drawn: names of the charts that there are."""
     told = join(tag("p", note, class_="note", role="note") for note in (*report.notes, *notes))
-    made = ((name, title, chart, make(report)) for name, title, chart, make in _SECTIONS)
-    return (
-        told
-        + _tiles(report)
-        + join(
-            tag("section", tag("h2", title), _chart(chart, title) if chart in drawn else NOTHING, body, id=name)
-            for name, title, chart, body in made
-            if body != NOTHING
-        )
-    )
+    return told + _tiles(report) + join(_laid_out(section, section.chart in drawn) for section in made)
 
 
-def _chart(name: str, title: str) -> Html:
-    inside = tag(
-        "div", id=f"chart-{name}", class_="heat" if name == "heat" else "", role="img", aria_label=f"Chart: {title}"
-    )
-    return tag("div", tag("div", inside, class_="scroller"), class_="card chart")
+def _laid_out(section: Section, drawn: bool) -> Html:
+    lead = tag("p", section.lead, class_="lead") if section.lead else NOTHING
+    cards = [_chart(section), *section.cards] if drawn else section.cards
+    beside = tag("div", *cards, class_="cards") if cards else NOTHING
+    return tag("section", tag("h2", section.title), lead, beside, *section.below, id=section.name)
+
+
+def _chart(section: Section) -> Html:
+    label = f"Chart: {section.title}"
+    place = tag("div", id=f"chart-{section.chart}", class_=section.chart, role="img", aria_label=label)
+    return tag("div", tag("div", place, class_="scroller"), class_="card chart")
 
 
 def _tiles(report: Report) -> Html:
@@ -64,7 +79,7 @@ def _tiles(report: Report) -> Html:
     )
 
 
-def _scanned(report: Report) -> Html:
+def _scanned(report: Report) -> Section:
     outcomes = table(
         ["Verdict", "Reason", "#Ports", "#Hosts"],
         (
@@ -89,26 +104,18 @@ def _scanned(report: Report) -> Html:
     if report.pseudo:
         facts.append(("Rows of hosts that answer alike on many ports", report.pseudo))
     about = tag("dl", *(tag("dt", name) + tag("dd", value) for name, value in facts))
-    return (
-        tag(
-            "div",
-            tag("div", tag("h3", "What became of the ports"), outcomes, class_="card"),
-            tag("div", tag("h3", "Inputs"), sources, Html("<br>"), databases, Html("<br>"), about, class_="card"),
-            class_="cards",
-        )
-        if report.rows or report.sources
-        else NOTHING
-    )
+    cards = [_card("What became of the ports", outcomes)] if report.outcomes else []
+    below = tag("div", _card("Inputs", sources), _card("Databases and times", databases, about), class_="cards")
+    return Section("scanned", "What was scanned", "outcomes", "", cards, [below])
 
 
-def _services(report: Report) -> Html:
-    return _counts("Service", "service", report.services)
+def _services(report: Report) -> Section:
+    cards = [_card("", _counts("Service", "service", report.services))] if report.services else []
+    return Section("services", "Services", "services", "", cards)
 
 
-def _products(report: Report) -> Html:
-    if not report.products:
-        return NOTHING
-    body = _folded(
+def _products(report: Report) -> Section:
+    told = _folded(
         ["Product", "Service", "#Ports", "#Hosts", "Newest seen", "#Older", "Versions seen, the oldest first"],
         [
             (
@@ -124,25 +131,22 @@ def _products(report: Report) -> Html:
         ],
     )
     left = report.product_count - len(report.products)
-    more = (
-        tag("p", f"{left:,} more products, on fewer ports, are in the table of all rows.", class_="muted")
-        if left
-        else ""
-    )
+    more = tag("p", f"{left:,} more products, on fewer ports, are in the table of all rows.", class_="muted")
     lead = (
         "Each product against the newest version of it that was seen in these rows, not against its maker's. Ranges "
         "count for nothing; additions of a distribution are compared within that distribution alone."
     )
-    return tag("p", lead, class_="lead") + tag("div", body, more, class_="card long")
+    below = [_card("", told, more if left else NOTHING)] if report.products else []
+    return Section("products", "Products and versions", "products", lead, [], below)
 
 
 def _versions(product: Product) -> Html:
     chips = tag("ul", *(_chip(product, version) for version in product.versions), class_="chips")
-    left = tag("p", f"and {product.left:,} more", class_="muted small") if product.left else NOTHING
     if len(product.versions) <= FEW:
         return chips
+    left = tag("p", f"and {product.left:,} more", class_="muted small") if product.left else NOTHING
     count = len(product.versions) + product.left
-    return tag("details", tag("summary", f"{count:,} versions"), chips, left)
+    return tag("details", tag("summary", f"{count:,} versions, from {product.versions[0].version}"), chips, left)
 
 
 def _chip(product: Product, version: Version) -> Html:
@@ -152,17 +156,17 @@ def _chip(product: Product, version: Version) -> Html:
     return tag("li", found(version.version, search), count, class_=kind)
 
 
-def _tls(report: Report) -> Html:
+def _tls(report: Report) -> Section:
     tls = report.tls
     if not tls.rows:
-        return NOTHING
+        return Section("tls", "TLS")
     ending = [
         (
             found(end.subject, search_for("certificate", end.subject, whole=False)) if end.subject else "(no subject)",
             end.place,
             end.rows,
             end.not_after[:10],
-            tag("span", f"{end.days:,} days", class_="bad" if end.days < 0 else "warn" if end.days < 30 else ""),
+            tag("span", f"{end.days:,}", class_="bad" if end.days < 0 else "warn" if end.days < SOON else ""),
             "yes" if end.self_signed else "",
         )
         for end in tls.ending
@@ -171,51 +175,50 @@ def _tls(report: Report) -> Html:
         f"{tls.rows:,} ports with TLS, {tls.certificates:,} different certificates, self-signed on {tls.self_signed:,} "
         f"ports. Days are counted from the newest row, {report.last}, and not from today."
     )
-    kinds = tag(
-        "div",
-        _card("Until the certificate ends", table(["Ends", "#Ports", "#Hosts"], map(_plain, tls.expiry))),
-        _card("Protocols", _lines("Protocol", "tls", tls.protocols)),
-        _card("Keys", _lines("Key", "tls", tls.keys)),
-        class_="cards",
-    )
-    heads = ["Certificate", "Seen at", "#Ports", "Ends", "#Left", "Self-signed"]
-    soon = tag("div", tag("h3", "Expired, or within 90 days"), _folded(heads, ending), class_="card long")
-    return tag("p", lead, class_="lead") + kinds + (soon if ending else NOTHING)
+    expiry = table(["Ends", "#Ports", "#Hosts"], ((count.name, count.rows, count.hosts) for count in tls.expiry))
+    cards = [
+        _card("Until the certificate ends", expiry),
+        _card("Protocols", _counts("Protocol", "", tls.protocols)),
+        _card("Keys", _counts("Key", "", tls.keys)),
+    ]
+    heads = ["Certificate", "Seen at", "#Ports", "Ends", "#Days left", "Self-signed"]
+    below = [_card("Expired, or within 90 days", _folded(heads, ending))] if ending else []
+    return Section("tls", "TLS", "expiry", lead, cards, below)
 
 
-def _heat(report: Report) -> Html:
-    if not report.heat:
-        return NOTHING
+def _heat(report: Report) -> Section:
     rows = [
         (found(port, search_for("port", port)), found(service, search_for("service", service)), count)
         for port, service, count in report.heat
     ]
-    return tag("details", tag("summary", "As a table"), table(["Port", "Service", "#Ports"], rows), class_="card long")
+    told = tag("details", tag("summary", "As a table"), table(["Port", "Service", "#Ports"], rows))
+    return Section("heat", "Ports and services", "heat", "", [], [_card("", told)] if rows else [])
 
 
-def _systems(report: Report) -> Html:
+def _systems(report: Report) -> Section:
     cards = [
-        _card(title, _lines(head, field, counts))
+        _card(title, _counts(head, field, counts))
         for title, head, field, counts in (
             ("Operating systems", "System", "os", report.systems),
             ("Kinds of device", "Device", "device", report.devices),
         )
         if counts
     ]
-    return tag("div", *cards, class_="cards") if cards else NOTHING
+    return Section("systems", "Systems and devices", "", "", cards)
 
 
-def _unknowns(report: Report) -> Html:
-    if not report.unknowns:
-        return NOTHING
+def _unknowns(report: Report) -> Section:
     left = report.unknown_groups - len(report.unknowns)
     more = tag("p", f"{left:,} more groups, on fewer ports.", class_="muted") if left else NOTHING
     lead = (
         "What was open and not recognised, or only half, by what the first probe that was answered got back; digits "
         "(#) and dates (@) aside. The fingerprint is what a new signature is made from."
     )
-    groups = tag("ol", *map(_unknown, report.unknowns), class_="groups")
-    return tag("p", lead, class_="lead") + tag("div", groups, more, class_="card long")
+    first = tag("ol", *map(_unknown, report.unknowns[:GROUPS]), class_="groups")
+    if rest := report.unknowns[GROUPS:]:
+        groups = tag("ol", *map(_unknown, rest), class_="groups")
+        more = tag("details", tag("summary", f"{len(rest):,} more groups"), groups, more)
+    return Section("unknown", "Not recognised", "", lead, [], [_card("", first, more)] if report.unknowns else [])
 
 
 def _unknown(group: Unknown) -> Html:
@@ -236,26 +239,18 @@ def _unknown(group: Unknown) -> Html:
 
 
 def _counts(head: str, field: str, counts: list[Count]) -> Html:
-    return tag("div", _lines(head, field, counts), class_="card long") if counts else NOTHING
-
-
-def _lines(head: str, field: str, counts: list[Count]) -> Html:
-    found_by = field if field != "tls" else ""
+    """field: by which the table of all rows finds them; empty for none."""
     return _folded(
         [head, "#Ports", "#Hosts"],
         [
-            (found(count.name, search_for(found_by, count.name)) if found_by else count.name, count.rows, count.hosts)
+            (found(count.name, search_for(field, count.name)) if field else count.name, count.rows, count.hosts)
             for count in counts
         ],
     )
 
 
-def _plain(count: Count) -> tuple[object, ...]:
-    return count.name, count.rows, count.hosts
-
-
 def _card(title: str, *inside: Html) -> Html:
-    return tag("div", tag("h3", title), *inside, class_="card")
+    return tag("div", tag("h3", title) if title else NOTHING, *inside, class_="card")
 
 
 def _folded(heads: list[str], rows: Sequence[tuple[object, ...]]) -> Html:
@@ -266,12 +261,12 @@ def _folded(heads: list[str], rows: Sequence[tuple[object, ...]]) -> Html:
     return table(heads, rows[:SHOWN]) + rest
 
 
-_SECTIONS: tuple[tuple[str, str, str, Callable[[Report], Html]], ...] = (
-    ("scanned", "What was scanned", "outcomes", _scanned),
-    ("products", "Products and versions", "products", _products),
-    ("services", "Services", "services", _services),
-    ("tls", "TLS", "expiry", _tls),
-    ("heat", "Ports and services", "heat", _heat),
-    ("systems", "Systems and devices", "", _systems),
-    ("unknown", "Not recognised", "", _unknowns),
+_SECTIONS: tuple[Callable[[Report], Section], ...] = (
+    _scanned,
+    _products,
+    _services,
+    _tls,
+    _heat,
+    _systems,
+    _unknowns,
 )

@@ -27,8 +27,9 @@ function showTip(_handler, event, _item, value) {
   tip.style.top = `${Math.max(8, event.clientY - tip.offsetHeight - 10)}px`;
 }
 for (const [name, spec] of Object.entries(JSON.parse(text("charts")))) {
+  // Level 1: errors alone.
   const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTip };
-  vegaEmbed(id(`chart-${name}`), spec, { ...options, logLevel: vega.Error }).then(
+  vegaEmbed(id(`chart-${name}`), spec, { ...options, logLevel: 1 }).then(
     ({ view }) => view.addEventListener("click", (_event, item) => item?.datum?.find && search(item.datum.find)),
     (error) => console.error(error),
   );

@@ -119,6 +119,7 @@ class Table {
 
   measure() {
     this.height = parseFloat(getComputedStyle(id("grid")).getPropertyValue("--row"));
+    id("head").style.marginRight = `${id("scroll").offsetWidth - id("scroll").clientWidth}px`; // of the scroll bar
     this.sight = Math.max(1, Math.floor(id("scroll").clientHeight / this.height));
     id("tall").style.height = `${Math.min(this.high(), MOST_HIGH)}px`;
     this.move(this.top);
