@@ -11,6 +11,8 @@ from typing import Any
 
 from matcher import shown
 
+LONGEST = 300  # characters of one text
+
 
 class Html(str):
     """A text that is markup."""
@@ -27,7 +29,8 @@ def text(value: object) -> Html:
         return value
     if isinstance(value, int):
         return Html(f"{value:,}")
-    said = escape(shown(str(value)))
+    said = str(value)
+    said = escape(shown(said if len(said) <= LONGEST else said[:LONGEST] + "…"))
     return Html(said if said.isascii() else f"<bdi>{said}</bdi>")
 
 

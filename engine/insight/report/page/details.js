@@ -11,6 +11,11 @@ const TITLES = [
 const EVIDENCE = { probe: "Probe", line: "Line of the database", soft: "Soft match", sent: "Probe that was sent",
   file: "File of the line", recog: "Recog" };
 
+function moment(milliseconds) {
+  const date = new Date(milliseconds);
+  return isNaN(date) ? "beyond all calendars" : date.toISOString().replace("T", " ").replace("Z", " UTC");
+}
+
 class Details {
   constructor(layout) {
     this.layout = layout;
@@ -27,7 +32,7 @@ class Details {
         ...this.object(known.pseudo).map(([name, value]) => [`Same answer: ${name}`, value]),
       ]),
       this.facts("When", [
-        ["Begun", new Date(known.started).toISOString().replace("T", " ").replace("Z", " UTC")],
+        ["Begun", moment(known.started)],
         ["Took", `${number.format(known.elapsed_ms)} ms`],
         ["Connections", number.format(known.connections)],
         ["Received", `${number.format(known.bytes)} bytes`],
