@@ -3,6 +3,7 @@
     throughput   200,000 banners by two Ray actors, against `--workers 2`, in turns
     start        one target on a cluster that is running: a whole command
     stream       10,000,000 targets through a pipe, most of them refused at once: the driver's memory meanwhile
+    memory       of all processes of an idle node that is no head, what they share counted once
 
 One node of two CPUs on loopback (ray_cluster.py), the farm in C (native.py). Rows are counted and checked before a time
 counts. `--quick` does a tenth.
@@ -29,10 +30,11 @@ STREAM = 10_000_000
 ROUNDS = 3
 ANSWERING = 200  # of how many streamed targets one answers
 SAMPLE_S = 1.0
+SETTLED_S = 10.0
 WARM = 0.2  # of a stream, before its memory counts
 LIMIT = 400 << 20  # bytes of the driver
 GROWTH = 1.15  # from the first part of a stream to the last
-WHAT = ("throughput", "start", "stream")
+WHAT = ("throughput", "start", "stream", "memory")
 
 
 class Bench:
@@ -41,6 +43,7 @@ class Bench:
         self.port = port
         self.scale = scale
         self.environment = os.environ | GUARD
+        self._nodes = cluster
         self._cluster = ["--runner", "ray", "--ray-address", cluster.address, "--ray-options", str(cluster.options)]
         self._runs = 0
 
@@ -123,6 +126,20 @@ class Bench:
         print(f"stream      {total:,} targets in {taken:.0f} s, {total / taken:,.0f}/s: the driver had ", end="")
         print(f"{max(memory) >> 20} MiB at most, {growth - 1:+.0%} from the second fifth to the last")
         return max(memory) < LIMIT and growth < GROWTH
+
+    def memory(self) -> bool:
+        node = self._nodes.add()
+        time.sleep(SETTLED_S)
+        pids = self._nodes.pids(node)
+        sizes = [proportional(pid) for pid in pids]
+        print(f"memory      an idle node: {sum(sizes) >> 20} MiB in {len(pids)} processes")
+        return all(sizes)
+
+
+def proportional(pid: int) -> int:
+    """Bytes of memory that a process has, its part of what it shares with others."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) << 10
 
 
 def resident(pid: int) -> int:

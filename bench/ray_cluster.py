@@ -87,14 +87,21 @@ class RayCluster:
         return node
 
     def pids(self, node: int) -> list[int]:
-        """Every process of a node: its raylet, actors, and what else Ray has started there."""
+        """Every process of a node: its raylet, actors, and what else Ray has started there.
+
+        Some write their title over their environment: these are known by their parents.
+        """
         mark = f"{MARK}={self._name}-{node}".encode()
-        found = []
+        found, parents = set(), {}
         for folder in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-        return found
+                if folder.name.isdigit():
+                    parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                    if mark in (folder / "environ").read_bytes().split(b"\0"):
+                        found.add(int(folder.name))
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return sorted(found)
 
     def kill(self, node: int) -> None:
         """As if its machine had lost power."""
