@@ -73,7 +73,7 @@ def rows(count: int, seed: int = 1) -> Iterator[Row]:
 
 def _address(host: int) -> str:
     if host % 50 == 49:
-        return f"2001:db8::{host:x}"
+        return f"2001:db8::{host >> 16:x}:{host & 0xFFFF:x}"
     return f"10.{host >> 16 & 255}.{host >> 8 & 255}.{host & 255}"
 
 

@@ -19,23 +19,26 @@ sys.path[:0] = [str(PAGES.parent), str(PAGES.parent / "tests")]
 
 from test_imports import GROUND, MATCHER_GROUND, MATCHER_WINGS, WINGS  # noqa: E402 - a checkout needs no installation
 
+from engine.cli.help import Section  # noqa: E402
 from engine.cli.options import DEFAULTS, GROUPS  # noqa: E402
 
 _PART = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def options_table(options: tuple[click.Option, ...]) -> Iterator[str]:
-    """Option, field of ScanConfig, meaning and default, as a Markdown table."""
+def options_table(section: Section) -> Iterator[str]:
+    """Option, field of ScanConfig, meaning and default, as a Markdown table; the example."""
     yield "| option | in Python | meaning |"
     yield "|---|---|---|"
     context = click.Context(click.Command("scan"))
-    for option in options:
+    for option in section.options:
         value = "" if option.is_flag or option.count else " " + _value(option, context)
         names = ", ".join(f"`{name}`" for name in option.opts)
         field = f"`{option.name}`" if option.name in DEFAULTS else ""
         default = option.get_help_extra(context).get("default", "").strip("()")
-        meaning = (option.help or "") + (f" Default: {default}." if default else "")
+        meaning = ((option.help or "") + (f" Default: {default}." if default else "")).replace("|", "\\|")
         yield f"| {names[:-1]}{value}` | {field} | {meaning} |"
+    yield ""
+    yield f"For example: `{section.example}`"
 
 
 def _value(option: click.Option, context: click.Context) -> str:
@@ -58,7 +61,7 @@ def house(wings: Mapping[str, str], ground: Mapping[str, str]) -> Iterator[str]:
     yield "```"
 
 
-PARTS = {f"options, {title}": options_table(options) for title, options in GROUPS.items()} | {
+PARTS = {f"options, {section.title}": options_table(section) for section in GROUPS} | {
     "engine": house(WINGS, GROUND),
     "matcher": house(MATCHER_WINGS, MATCHER_GROUND),
 }

@@ -32,3 +32,7 @@ class ReadError(InputError):
 
 class OutputError(EngineError):
     """A sink that cannot take what it is given: a full disk, a folder that is not there."""
+
+
+class SinkClosed(EngineError):  # noqa: N818 (it is no error to the user)
+    """The reader of our output has gone, as `| head` does. No error: stop, and say nothing."""

@@ -17,6 +17,7 @@ from engine.model import Batch, Reason, ScanConfig, Target
 from engine.pool.cluster.words import Outcome
 from engine.pool.runners import NodeStatus, Runner, deadline
 from engine.results.collector import Collector
+from engine.results.ending import Ending
 from engine.results.sinks import Sink, SinkClosed, Summary
 from engine.state.delivery import Deliveries
 from engine.state.digest import InputDigest
@@ -30,6 +31,7 @@ from engine.threads import Desk
 
 ROTATE_S = 1.0  # between two looks at the age of a segment
 STUCK_S = 10.0  # after the deadline of the run, for an output that takes nothing
+UNHEARD = "nobody reads the output any more"
 LAST_S = 1.0  # for the outputs of a run that is given up
 
 
@@ -97,6 +99,7 @@ class Run:
         self.cancelled = False
         self.interrupted = False
         self.given_up = False
+        self.unheard = False  # whoever read our output has gone
         self.started = time.monotonic()
         self._inputs = inputs
         self._runner = runner
@@ -105,7 +108,6 @@ class Run:
         self._report = report
         self._source: TargetSource | None = None
         self._desk = Desk()  # where outputs are written: a slow one does not make the run deaf
-        self._unheard = False  # whoever read our output has gone
         self._tasks: set[asyncio.Task[None]] = set()
         if (deliveries := self._deliveries) is not None:
             deliveries.hurried = lambda: self.cancelled
@@ -137,6 +139,10 @@ class Run:
         """Per worker, the targets it was given and has not done."""
         return self._runner.outstanding()
 
+    def conversations(self) -> list[int]:
+        """Per worker, the conversations that are open now; a worker tells a few times a second."""
+        return self._runner.conversations()
+
     @property
     def done(self) -> int:
         """Targets that are done, those included whose segment is not whole yet."""
@@ -166,25 +172,20 @@ class Run:
         for task in self._tasks:
             task.cancel()
 
-    @property
-    def unfinished(self) -> int:
-        """Targets that were read and not scanned: without a row, or with one that says `cancelled`."""
-        return self.read - self.collector.rows + self.collector.tally["reason:" + Reason.CANCELLED.value]
-
-    def stopped(self) -> str:
-        """Why the run did not go to its end and what is missing, as one line; empty where nothing is."""
-        if self._unheard:
-            return ""
-        missing = f"{self.unfinished:,} of {self.read:,} targets were not scanned" if self.unfinished else ""
-        if not self.cancelled:
-            return missing and f"{missing}; this is a fault of ours"
+    def ending(self) -> Ending:
+        """How the run ended, as far as it has. A target whose row says `cancelled` was not reached."""
         source = self._source
-        unread = "" if source is not None and source.ended else "the input was not read to its end"
-        waiting = source.names - source.looked_up if source is not None else 0
-        names = f"{waiting:,} host name{'s were' if waiting != 1 else ' was'} not looked up" if waiting else ""
-        said = " and ".join(filter(None, (missing, names, unread)))
-        why = "interrupted" if self.interrupted else "the deadline has passed"
-        return f"{why}: {said}" if said else why if self.interrupted else ""
+        unread = source is None or not source.ended
+        names = source.names - source.looked_up if source is not None else 0
+        missing = self.read - self.collector.rows + self.collector.tally["reason:" + Reason.CANCELLED.value]
+        why = ""
+        if self.interrupted:
+            why = "interrupted"
+        elif missing or names or unread:
+            why = "the deadline has passed" if self.cancelled else UNHEARD if self.unheard else "a fault of ours"
+        return Ending(
+            why=why, read=self.read, done=self.read - missing, not_reached=missing, names=names, unread=unread
+        )
 
     async def run(self) -> None:
         """To the end. Closes the sinks whatever happens. Raises EngineError, MatcherError."""
@@ -198,14 +199,14 @@ class Run:
             if not self.given_up:
                 raise
         except SinkClosed:
-            self._unheard = True
+            self.unheard = True
         except EngineError as error:
             failure = str(error)
             raise
         finally:
             scanning.cancel()
             rotating.cancel()
-            await self._end(Summary(time.time(), failure, self.stopped()))
+            await self._end(Summary(time.time(), failure, self.ending()))
 
     async def _scan(self) -> None:
         async with contextlib.aclosing(self._targets()) as source:
@@ -292,6 +293,7 @@ class Run:
             self._report,
             admit=selection.admit,
             seed=selection.seed,
+            family=selection.family,
             done=self.done_before,
             pass_over=self._pass_over,
             put_off=self._put_off,

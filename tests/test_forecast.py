@@ -377,7 +377,7 @@ def test_bad_input_is_one_line(arguments: str) -> None:
 def test_options_of_a_scan_mean_the_same() -> None:
     scan = {parameter.name: parameter for parameter in cli.commands["scan"].params}  # type: ignore[attr-defined]
     own = {"targets", "count", "answering", "closed", "mix", "rtt_s", "machines", "hours", "cores", "memory"}
-    own |= {"bandwidth", "price", "as_json"}
+    own |= {"bandwidth", "price", "as_json", "workers"}  # workers: on each machine
     assert all(parameter is scan[parameter.name] for parameter in plan_command.params if parameter.name not in own)
 
 

@@ -25,8 +25,8 @@ GROUND = {
     "databases": "services",
 }
 WINGS = {
-    "cli": "cluster api run offline forecast targets state results post conversation",
-    "insight": "offline results",
+    "cli": "cluster api run insight offline forecast targets state results post conversation",
+    "insight": "offline state results",
     "cluster": "api pool state",
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
@@ -103,6 +103,8 @@ PLACES = {
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py", "engine/insight/rows.py"),
     "duckdb": ("engine/insight/",),
+    "altair": ("engine/insight/report/charts.py",),
+    "vl_convert": ("engine/insight/report/page.py",),
     "deltalake": ("engine/results/lake/", "engine/results/tables.py"),
     "pyiceberg": ("engine/results/lake/",),
     "obstore": ("engine/results/lake/",),

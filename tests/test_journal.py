@@ -21,7 +21,7 @@ from engine.state import ordinals as ordinals_module
 from engine.state.digest import InputDigest, Position
 from engine.state.journal import Journal, read_journal
 from engine.state.ordinals import OrdinalSet
-from engine.state.records import Manifest, line_of, summed
+from engine.state.records import End, Manifest, ended, line_of, summed
 
 RUN = "0123456789abcdef"
 PLAN = {"targets": ("192.0.2.0/24",), "ports": [[22, 23]]}
@@ -490,6 +490,71 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "journal").read_bytes() == before
     journal.close()
     assert read_journal(tmp_path / "nowhere") == (None, [])
+
+
+# --- how a run ended --------------------------------------------------------------------------------------------------
+
+END = End(why="interrupted", read=22, done=17, not_reached=5, at="2026-11-21T06:38:13Z")
+
+
+def test_a_run_that_ended_says_how(tmp_path: Path) -> None:
+    """In the last record, in words and numbers; and it still does when somebody has only looked."""
+    journal = begun(tmp_path, [0, 1])
+    journal.end(END)
+    journal.close()
+    for _ in range(2):
+        _, records = read_journal(tmp_path)
+        assert ended(records) == END
+        assert END.words() == "interrupted: 17 of 22 done, 5 not reached"
+        journal = Journal.open(tmp_path, PLAN, resume=True)
+        assert journal.ended == END
+        assert (journal.rows, len(journal.records), journal.last) == (2, 1, 1)
+        journal.close()
+
+
+@pytest.mark.parametrize("how", ["go_on", "commit"])
+def test_who_goes_on_has_not_ended(tmp_path: Path, how: str) -> None:
+    """From the first word or the first segment on; so a run that is killed then did not end."""
+    left(tmp_path, [0])
+    for ordinal in (1, 2):
+        journal = Journal.open(tmp_path, PLAN, resume=True)
+        journal.end(END)
+        if how == "go_on":
+            journal.go_on()
+        else:
+            assert journal.commit(stage(tmp_path, [ordinal]), Position())
+        assert ended(read_journal(tmp_path)[1]) is None
+        assert journal.ended is None
+        journal.close()
+        journal = Journal.open(tmp_path, PLAN, resume=True)
+        assert journal.ended is None
+        journal.close()
+
+
+def test_an_end_that_was_not_written_whole_is_none(tmp_path: Path) -> None:
+    """Nothing else is lost with it."""
+    journal = begun(tmp_path, [0, 1])
+    whole = (tmp_path / "journal").stat().st_size
+    journal.end(END)
+    journal.close()
+    text = (tmp_path / "journal").read_bytes()
+    for size in range(whole, len(text)):
+        (tmp_path / "journal").write_bytes(text[:size])
+        header, records = read_journal(tmp_path)
+        assert header is not None
+        assert ended(records) is None
+        assert len(summed(header, records)[0]) == 2
+
+
+def test_a_run_that_did_nothing_binds_nobody(tmp_path: Path) -> None:
+    """Its end is forgotten with it."""
+    journal = Journal.open(tmp_path, PLAN)
+    journal.end(END)
+    journal.close()
+    journal = Journal.open(tmp_path, {**PLAN, "seed": 7})
+    assert journal.ended is None
+    journal.close()
+    assert ended(read_journal(tmp_path)[1]) is None
 
 
 # --- power cuts -------------------------------------------------------------------------------------------------------

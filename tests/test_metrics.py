@@ -54,6 +54,7 @@ def run(**changed: object) -> Any:
         "elapsed_s": 2.0,
         "collector": SimpleNamespace(rows=9, tally=Counter(COUNTS)),
         "outstanding": lambda: [4, 7],
+        "conversations": lambda: [3, 6],
         "behind": lambda: {"parquet:/lake": 2},
         "restarts": lambda: 1,
         "nodes": lambda: NODE_STATUSES,
@@ -75,6 +76,8 @@ def test_text() -> None:
         "probemill_targets_blocked_total": 3,
         'probemill_outstanding{worker="0"}': 4,
         'probemill_outstanding{worker="1"}': 7,
+        'probemill_conversations{worker="0"}': 3,
+        'probemill_conversations{worker="1"}': 6,
         "probemill_worker_restarts_total": 1,
         'probemill_sink_segments_behind{sink="parquet:/lake"}': 2,
         'probemill_verdicts_total{verdict="hardmatched"}': 7,
@@ -135,6 +138,7 @@ def test_snapshot() -> None:
         "connections": 12,
         "restarts": 1,
         "outstanding": [4, 7],
+        "conversations": [3, 6],
         "sinks_behind": {"parquet:/lake": 2},
         "nodes": [
             {

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from engine.errors import InputError, OutputError
+from engine.errors import InputError, OutputError, SinkClosed
 from engine.offline.identify import identify
 from engine.offline.stream import LINES, READ_SIZE, Chunk, Destination, Source
-from engine.results.sinks.base import SinkClosed
 from engine.unpack import PIECE, ZSTD_MAGIC, Damaged, unpacked
 from matcher import compile_matcher, parse_database
 

@@ -68,6 +68,28 @@ def finish(process: "subprocess.Popen[bytes]") -> tuple[list[dict[str, object]],
     return rows, "".join(line for line in lines if "preparing the database" not in line)
 
 
+# -- what workers tell
+
+
+def test_conversations_that_are_open(database: str) -> None:
+    """A worker tells how many it has, not how many targets it was given; when all is done there are none."""
+
+    async def run(farm: Farm) -> None:
+        runner = ProcessRunner(config(database, workers=2, max_inflight=12))
+        assert runner.conversations() == [0, 0]
+        scanning = asyncio.create_task(collect(farm.targets(*addresses(60)), runner))
+        while sum(runner.conversations()) < 12:
+            assert not scanning.done()
+            await asyncio.sleep(0.01)
+        assert max(runner.conversations()) <= 6
+        assert sum(runner.outstanding()) > 12
+        await scanning
+        assert runner.conversations() == [0, 0]
+
+    with Farm(greeting_after(0.4)) as farm:
+        asyncio.run(run(farm))
+
+
 # -- workers that die
 
 
@@ -168,7 +190,7 @@ def test_workers_that_do_not_listen_do_not_keep_a_run_from_ending(database: str,
             rows, said = finish(process)
     assert rows == []
     assert process.returncode == (1 if how == "deadline" else 130)
-    assert "4 of 4 targets were not scanned" in said
+    assert "0 of 4 done, 4 not reached" in said
 
 
 def children(pid: int) -> list[int]:
@@ -376,7 +398,7 @@ def test_asked_to_end(tmp_path: Path, number: signal.Signals, input_has_ended: b
             process.send_signal(number)
             rows, said = finish(process)
     assert process.returncode == 130
-    assert said.startswith("probemill: interrupted: 20 of 40 targets were not scanned")
+    assert said.startswith("probemill: interrupted: 20 of 40 done, 20 not reached")
     assert said.count("\n") == 1
     assert Counter(row["verdict"] for row in rows) == {"hardmatched": 20, "incomplete": 20}
     assert {row.get("reason") for row in rows} == {None, "cancelled"}

@@ -11,13 +11,14 @@ import pytest
 from bench.chaos import read_rows
 from engine.errors import OutputError
 from engine.model import Batch
+from engine.results.ending import Ending
 from engine.results.sinks import Summary
 from engine.state import segments as segments_module
 from engine.state.attempt import Attempt
 from engine.state.folder import Folder
-from engine.state.journal import Journal
+from engine.state.journal import Journal, read_journal
 from engine.state.ordinals import OrdinalSet
-from engine.state.records import Manifest
+from engine.state.records import Manifest, ended
 from engine.state.segments import SegmentSink, SegmentWriter, without_unfinished
 
 SUMMARY = Summary(0.0)
@@ -281,3 +282,32 @@ def test_a_full_disk_under_the_journal_of_whole_segments(tmp_path: Path, clock: 
     assert (tmp_path / manifest.staged).exists()
     assert committed(tmp_path) == [(1, ordinal)]
     assert not (tmp_path / manifest.staged).exists()
+
+
+def test_how_the_run_ended(tmp_path: Path, clock: Clock) -> None:
+    """In the numbers of all runs on the folder; rows that do not count are targets that were not reached."""
+    for ordinals, ending, told in (
+        (
+            (0, 1, 2),
+            Ending(why="cut", read=5, done=4, not_reached=1),
+            "cut: 3 of 5 done, 2 not reached",
+        ),
+        ((3,), Ending(read=1, done=1), ""),
+    ):
+        sink = opened(tmp_path, clock)
+        assert ended(read_journal(tmp_path)[1]) is None
+        sink.take(batch(*ordinals))
+        sink.close(Summary(1_795_243_101.75, ending=ending))
+        end = ended(read_journal(tmp_path)[1])
+        assert end is not None
+        assert (end.words(), end.at) == (told, "2026-11-21T06:38:21Z")
+
+
+def test_an_end_with_an_error(tmp_path: Path, clock: Clock) -> None:
+    """What failed is why."""
+    sink = opened(tmp_path, clock)
+    sink.take(batch(0))
+    sink.close(Summary(0.0, "x.txt: No space left on device", Ending(why="a fault of ours", read=3)))
+    end = ended(read_journal(tmp_path)[1])
+    assert end is not None
+    assert end.words() == "x.txt: No space left on device: 1 of 3 done, 2 not reached"

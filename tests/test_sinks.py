@@ -17,6 +17,7 @@ from nmap_loopback import listening, run_nmap, speaking
 
 from engine.errors import OutputError
 from engine.model import DatabaseRef, Reason, ServiceResult, Tunnel, Verdict
+from engine.results.ending import Ending
 from engine.results.sinks import BUFFERED_ROWS, SINKS, STDOUT, Run, SinkClosed, Summary, open_sink
 from engine.results.sinks.base import HostBuffer
 from engine.results.sinks.nmap_xml import quote
@@ -315,14 +316,38 @@ def test_xml_keeps_an_empty_name(tmp_path: Path) -> None:
     assert '<service name="" product="x" method="probed"' in written("xml", tmp_path / "out", [row(product="x")])
 
 
-STOPPED = Summary(finished=SUMMARY.finished, stopped="interrupted: 2 of 3 targets were not scanned")
+ENDING = Ending(why="interrupted", read=3, done=1, not_reached=2)
+STOPPED = Summary(finished=SUMMARY.finished, ending=ENDING)
 
 
 @pytest.mark.parametrize("form", ["text", "xml", "grepable", "fingerprints"])
 def test_every_form_says_that_the_run_was_stopped(form: str, tmp_path: Path) -> None:
-    assert STOPPED.stopped not in written(form, tmp_path / "whole", [SSH])
+    assert STOPPED.trouble == "interrupted: 1 of 3 done, 2 not reached"
+    assert STOPPED.trouble not in written(form, tmp_path / "whole", [SSH])
     last = written(form, tmp_path / "part", [SSH], STOPPED).rstrip("\n").splitlines()[-4:]
-    assert any(STOPPED.stopped in line for line in last)
+    assert any(STOPPED.trouble in line for line in last)
+
+
+CUT_OFF = [
+    row("192.0.2.9", port, name="telnet", method="table", conf=3, verdict=Verdict.INCOMPLETE, reason=Reason.CANCELLED)
+    for port in (2323, 2424)
+]
+
+
+def test_a_port_that_was_not_reached_is_not_listed(tmp_path: Path) -> None:
+    """Whatever its port is called, nobody knows what it is: it is counted, at its host or at the end."""
+    for form, counted, alone in (
+        ("text", "\n2 ports not reached\n", "2 ports of 1 other host not reached\n"),
+        ("xml", '<extraports state="unknown" count="2"/>\n<port ', '<hosts up="0"'),
+        ("grepable", "\tIgnored State: unknown (2)\n", "# probemill done at "),
+    ):
+        text = written(form, tmp_path / form, [row("192.0.2.9", 22, name="ssh"), *CUT_OFF])
+        assert counted in text
+        assert "telnet" not in text and "2323" not in text
+        text = written(form, tmp_path / form, CUT_OFF)
+        assert alone in text
+        assert "telnet" not in text and "192.0.2.9" not in text
+    assert written("text", tmp_path / "s", CUT_OFF, run=msgspec.structs.replace(RUN, streaming=True)) == ""
 
 
 EXCLUDED = {"port": 9100, "verdict": Verdict.EXCLUDED, "name": "jetdirect", "method": "table", "conf": 3}
@@ -376,6 +401,7 @@ def test_xml_of_an_interrupted_run(tmp_path: Path) -> None:
     finished = root.find("runstats/finished")
     assert finished is not None
     assert (finished.get("exit"), finished.get("errormsg"), finished.get("elapsed")) == ("error", "interrupted", "8.50")
+    assert finished.get("summary") == "interrupted; 1 host scanned in 8.50 seconds"
 
 
 def test_xml_of_a_killed_run_can_be_mended(tmp_path: Path) -> None:

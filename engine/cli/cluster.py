@@ -16,8 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.cli import options as groups
+from engine.cli.help import Group, Section
+from engine.cli.kinds import Count
 from engine.cli.progress import plain
-from engine.model import ScanConfig
+from engine.model import MAX_WORKERS, ScanConfig
 from engine.results.lake.base_place import canonical
 from engine.state.attempt import Staging
 from engine.state.elsewhere import Elsewhere, chosen_place
@@ -27,30 +29,75 @@ from engine.state.journal import read_journal
 if TYPE_CHECKING:  # loaded where it is asked for
     from engine.cluster import ClusterReport
 
-REUSED = {  # options of `probemill scan` that a node's fitness depends on
-    *("ray_address", "ray_options", "segments", "state", "workers", "max_inflight", "rate", "sources"),
-    *("probes", "recog", "matcher", "blocklist", "allowlist", "exclude_reserved"),
-}
-SHARED = [option for option in groups.ALL_OPTIONS if option.name in REUSED]
+_SCAN = {known.name: known for known in groups.ALL_OPTIONS}
+
+
+def _as_in_scan(*names: str) -> tuple[click.Option, ...]:
+    """Options of `probemill scan` that a node's fitness depends on."""
+    return tuple(_SCAN[name] for name in names)
+
+
+SECTIONS = (
+    Section(
+        "Cluster",
+        (
+            *_as_in_scan("ray_address", "ray_options"),
+            groups.option(
+                "--workers",
+                type=Count(0, MAX_WORKERS),
+                metavar="N",
+                help="Actors that the scan will have on all nodes together.",
+                show_default="one a core of the cluster",
+            ),
+        ),
+        "probemill cluster check --ray-address auto",
+    ),
+    Section(
+        "Where the rows go",
+        (
+            groups.option(
+                "--state",
+                metavar="DIR",
+                help="The state folder of the scan, to see whether every node can put its rows there.",
+            ),
+            *_as_in_scan("segments"),
+        ),
+        "probemill cluster check --state run --segments s3://bucket/run",
+    ),
+    Section("What the scan will ask of each node", _as_in_scan("max_inflight", "rate", "sources")),
+    Section(
+        "Files that every node needs",
+        _as_in_scan("probes", "recog", "matcher", "blocklist", "allowlist", "exclude_reserved"),
+    ),
+    Section("Answer", (groups.option("--json", "as_json", is_flag=True, help="All facts, as JSON."),)),
+)
 STYLES = {"ok": "green", "warning": "yellow", "bad": "bold red"}
 
 
-@click.group("cluster")
+@click.group("cluster", cls=Group)
 def cluster_group() -> None:
     """Look after the machines of a cluster."""
 
 
 @cluster_group.command(
-    "check", params=[*SHARED, groups.option("--json", "as_json", is_flag=True, help="For machines: all facts, too.")]
+    "check",
+    params=[known for section in SECTIONS for known in section.options],
+    sections=SECTIONS,
+    brief=("ray_address", "ray_options", "state", "segments", "workers", "probes", "as_json"),
+    examples=(
+        "probemill cluster check --ray-address auto",
+        "probemill cluster check --ray-address auto --state run",
+    ),
 )
 def check_command(**options: object) -> None:
-    """Ask every node of the cluster what a scan with these options needs of it, and say how to mend what is missing.
+    """Ask every node whether a scan could run there, and say how to mend what is missing.
 
-    Name --state or --segments as the scan will, to see whether every node can put its rows there. Nothing is scanned,
-    and nothing is left. Exit code 0: nothing is bad; 1: something is.
+    Give it the options that the scan will be given: a node is looked at with these in mind. It tells, for each fact,
+    what was found on which nodes: versions, processor cores, open files, local ports, clocks, files that the options
+    name, and, with --state or --segments, whether every node can put its rows there. Nothing is scanned, and nothing
+    is left behind.
 
-    \b
-    probemill cluster check --ray-address auto --state run
+    Exit code 0: nothing is bad; 1: something is.
     """
     from engine.cluster import check_cluster, open_cluster
 

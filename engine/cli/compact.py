@@ -7,7 +7,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
 
-from engine.cli.options import Bytes
+from engine.cli.help import Command
+from engine.cli.kinds import Bytes
 from engine.cli.sets import progress_bar
 from engine.errors import InputError
 from engine.results.compact import opened
@@ -17,17 +18,18 @@ COLUMNS = (TextColumn("{task.fields[folder]}"), BarColumn(), DownloadColumn(), T
 SIZE = Delivery("", "", "").size
 
 
-@click.command("compact")
+@click.command("compact", cls=Command)
 @click.argument("path")
 @click.option("--size", type=Bytes(), default=SIZE, metavar="SIZE", show_default="128M", help="Of the files, about.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
 def compact_command(path: str, size: int, dry_run: bool, quiet: bool) -> None:
-    """Merge the small files in the folder of a `parquet:` or `ndjson+zstd:` sink, partition by partition.
+    """Merge the small files that sinks have written.
 
-    PATH is a folder, s3://, gs:// or az://. A scan may go on delivering to it: only batches that are delivered whole
-    are touched. On a local disk readers see a partition before or after; in a store they may, for the moment in which
-    the old files are removed, see rows twice. Killed, it is put in order by the next one. See docs/convert.md.
+    That is those in the folder of a `parquet:` or `ndjson+zstd:` sink, partition by partition. PATH is a folder, s3://,
+    gs:// or az://. A scan may go on delivering to it: only batches that are delivered whole are touched. On a local
+    disk readers see a partition before or after; in a store they may, for the moment in which the old files are
+    removed, see rows twice. Killed, it is put in order by the next one. See docs/convert.md.
     """
     began = time.monotonic()
     console = Console(stderr=True)

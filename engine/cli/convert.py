@@ -13,6 +13,7 @@ from rich.progress import Progress, TaskID
 
 from engine import __version__
 from engine.cli.files import check_outputs
+from engine.cli.help import Command
 from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import progress_bar
 from engine.errors import ConfigError, ReadError
@@ -26,7 +27,7 @@ from engine.results.suffixes import FORMS as SUFFIXES
 from engine.results.suffixes import PACKINGS, read_name
 
 
-@click.command("convert")
+@click.command("convert", cls=Command)
 @click.argument("paths", nargs=-1, required=True, metavar="IN... OUT")
 @click.option(
     "--rows",
@@ -38,7 +39,8 @@ from engine.results.suffixes import PACKINGS, read_name
     "--scan-name",
     default="",
     metavar="NAME",
-    help="The scan's name at a sink. Default: what the input says, or a time.",
+    help="The scan's name at a sink.",
+    show_default="what the input says, or a time",
 )
 @click.option("--from", "form", type=click.Choice(FORMS), default=None, help="What IN is, where its looks do not tell.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")

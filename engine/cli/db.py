@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.help import Group
 from engine.cli.sets import progress_bar, ready_matcher
 from engine.databases import open_database, open_matcher
 from engine.errors import ConfigError, EngineError, InputError
@@ -29,7 +30,7 @@ PROBES_HELP = "Probe database: a file, `nmap`, `builtin`. Repeatable; merged in 
 SHOWN_BYTES = 400  # of a response or a group, in explanations
 
 
-@click.group("db")
+@click.group("db", cls=Group)
 def db_group() -> None:
     """Check a probe database, and explain what it says."""
 

@@ -13,25 +13,32 @@ from typing import NoReturn
 import click
 
 from engine import __version__
-from engine.cli.cluster import cluster_group
-from engine.cli.compact import compact_command
-from engine.cli.convert import convert_command
-from engine.cli.db import db_group
-from engine.cli.match import match_command
-from engine.cli.plan import plan_command
-from engine.cli.report import report_command
-from engine.cli.scan import scan_command
-from engine.cli.schema import schema_command
+from engine.cli.help import Group, coloured
+from engine.cli.lazy import Commands, Place
 from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
-from engine.cli.state import state_command
-from engine.errors import ConfigError, EngineError, InputError
-from engine.results.sinks import SinkClosed
+from engine.errors import ConfigError, EngineError, InputError, SinkClosed
 from matcher import MatcherError, shown
 
 STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
 
+# Each command: where it stands, and what it does, as the first sentence of its help.
+COMMANDS = {
+    "scan": Place(
+        "engine.cli.scan:scan_command", "Identify the services on each TARGET and on the targets of the input files."
+    ),
+    "plan": Place("engine.cli.plan:plan_command", "Tell what a scan of each TARGET, or of so many targets, will take"),
+    "match": Place("engine.cli.match:match_command", "Identify stored responses again, without touching a host."),
+    "convert": Place("engine.cli.convert:convert_command", "Bring the rows of scans that are done into another form."),
+    "report": Place("engine.cli.report:report_command", "Make a report of what scans found."),
+    "compact": Place("engine.cli.compact:compact_command", "Merge the small files that sinks have written."),
+    "state": Place("engine.cli.state:state_command", "Print what is done in the state folder DIR, as JSON."),
+    "schema": Place("engine.cli.schema:schema_command", "Print the schema of a result row."),
+    "db": Place("engine.cli.db:db_group", "Check a probe database, and explain what it says."),
+    "cluster": Place("engine.cli.cluster:cluster_group", "Look after the machines of a cluster."),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+@click.group("probemill", cls=Group, commands=Commands(COMMANDS))
 @click.version_option(__version__, prog_name="probemill")
 def cli() -> None:
     """Identify the services behind open ports, with Nmap's answers.
@@ -40,29 +47,21 @@ def cli() -> None:
     """
 
 
-cli.add_command(scan_command)
-cli.add_command(match_command)
-cli.add_command(compact_command)
-cli.add_command(convert_command)
-cli.add_command(db_group)
-cli.add_command(plan_command)
-cli.add_command(report_command)
-cli.add_command(schema_command)
-cli.add_command(state_command)
-cli.add_command(cluster_group)
-
-
 def main() -> NoReturn:
     """Run the command line and exit; errors that we know become one line and an exit code."""
-    listen(interrupt)
     try:
         _open_standard_streams()
+        cli.commands.get("".join(sys.argv[1:2]))  # until it is imported there is nothing to put in order
+        listen(interrupt)
         cli.main(prog_name="probemill", standalone_mode=False)
     except (click.exceptions.Abort, Interrupted):
         os.write(2, LINE)
         _leave_at_once(INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        help_wanted.show()
+        _leave(help_wanted.exit_code)
     except click.ClickException as error:
-        error.show()
+        _say(_usage_fault(error))
         _leave(error.exit_code)
     except click.exceptions.Exit as done:
         _leave(done.exit_code)
@@ -73,14 +72,31 @@ def main() -> NoReturn:
     except (BrokenPipeError, SinkClosed):
         _silence_stdout()
     except (EngineError, MatcherError) as error:
-        click.echo(f"probemill: {shown(str(error))}", err=True)
+        _say(shown(str(error)))
         _leave(2 if isinstance(error, ConfigError | InputError | MatcherError) else 1)
     except OSError as error:  # of the process itself: descriptors, memory, a full disk behind standard output
         with suppress(OSError):
-            click.echo(shown(f"probemill: {error.filename or 'system'}: {error.strerror or error}"), err=True)
+            _say(shown(f"{error.filename or 'system'}: {error.strerror or error}"))
         _silence_stdout()
         _leave(1)
     _leave(0)
+
+
+def _usage_fault(error: click.ClickException) -> str:
+    """What is wrong with the command as it was typed, and where help is."""
+    message = error.message
+    if similar := getattr(error, "possibilities", None):
+        message = f"{message.rstrip('.')}; did you mean {similar[0]!r}?"
+    elif isinstance(error, click.BadParameter):
+        message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"\nTry '{context.command_path} -h' for help." if context is not None else ""
+    return f"{shown(message[:1].lower() + message[1:])}{hint}"
+
+
+def _say(line: str) -> None:
+    name = click.style("probemill:", fg="red", bold=True) if coloured(sys.stderr) else "probemill:"
+    click.echo(f"{name} {line}", err=True, color=True)
 
 
 def _leave(code: int) -> NoReturn:

@@ -9,27 +9,30 @@ import click
 from rich.console import Console
 
 from engine.cli.files import check_outputs
+from engine.cli.help import Command
 from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import progress_bar, ready_matcher
 from engine.databases import database_files
-from engine.errors import InputError
+from engine.errors import InputError, SinkClosed
 from engine.offline.identify import Tally, identify
 from engine.offline.stream import Destination, Source
-from engine.results.sinks.base import SinkClosed
 
 
-@click.command("match")
-@click.option("-i", "--input", "source", default="-", metavar="FILE", help="Rows to identify. Default: - (stdin).")
+@click.command("match", cls=Command)
+@click.option(
+    "-i", "--input", "source", default="-", metavar="FILE", help="Rows to identify.", show_default="standard input"
+)
 @click.option(
     "-o",
     "--output",
     default="-",
     metavar="FILE",
-    help="Where to write; *.zst and *.gz are compressed. Default: - (stdout).",
+    help="Where to write; `.zst` and `.gz` at the end of the name compress.",
+    show_default="standard output",
 )
 @click.option("--probes", multiple=True, metavar="FILE", help="Probe database: a file, `nmap`, `builtin`. Repeatable.")
 @click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes. Default: one a core.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.", show_default="one a core")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
 def match_command(  # noqa: PLR0917 - click passes them by name
     source: str, output: str, probes: tuple[str, ...], engine: str, workers: int | None, quiet: bool

@@ -59,6 +59,12 @@ class RunMetrics:
         for worker, count in enumerate(run.outstanding()):
             outstanding.add_metric([str(worker)], count)
         yield outstanding
+        conversations = GaugeMetricFamily(
+            PREFIX + "conversations", "conversations that are open now", labels=["worker"]
+        )
+        for worker, count in enumerate(run.conversations()):
+            conversations.add_metric([str(worker)], count)
+        yield conversations
         yield CounterMetricFamily(PREFIX + "worker_restarts", "workers that died and were replaced", run.restarts())
         behind = GaugeMetricFamily(
             PREFIX + "sink_segments_behind", "committed segments that a sink lacks", labels=["sink"]
@@ -116,6 +122,7 @@ def snapshot(run: Run) -> dict[str, Any]:
         "connections": tally["connections"],
         "restarts": run.restarts(),
         "outstanding": run.outstanding(),
+        "conversations": run.conversations(),
         **({"sinks_behind": behind} if (behind := run.behind()) else {}),
         **({"nodes": to_builtins(nodes)} if (nodes := run.nodes()) else {}),
         **grouped,

@@ -18,7 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.cli.counted import NOTHING, Counted, counted
-from engine.cli.options import ALL_OPTIONS, Bytes, Options, Seconds, option, post_modules, source_addresses
+from engine.cli.help import Command, Section
+from engine.cli.kinds import Amount, Bytes, Count, Hours, Parts, Seconds, Share
+from engine.cli.options import ALL_OPTIONS, Options, option, post_modules, source_addresses
 from engine.conversation.plan import Planner
 from engine.conversation.timing import TIMINGS
 from engine.databases import open_database
@@ -26,7 +28,7 @@ from engine.errors import ConfigError, InputError
 from engine.forecast.constants import KINDS, Constants, read_constants
 from engine.forecast.forecast import Figure, Forecast, forecast, machines_for
 from engine.forecast.load import ELSE, USUAL, Question, Silence, usual
-from engine.model import ScanConfig, Tunnel
+from engine.model import MAX_WORKERS, ScanConfig, Tunnel
 
 POST = {  # connections that post-processing adds to a service of a kind at most (docs/post.md)
     "web": {"http": 2, "tls": 2},
@@ -34,117 +36,137 @@ POST = {  # connections that post-processing adds to a service of a kind at most
     "starttls": {"banner": 1},
     "rpc-unknown": {"silent": 1},
 }
-AS_IN_SCAN = {
-    "Targets": ("inputs", "input_format", "ports", "blocklist", "allowlist", "exclude_reserved"),
-    "Policy": (
-        *("rate", "max_inflight", "per_host", "intensity", "timing", "connect_timeout_s", "service_timeout_s"),
-        *("post", "no_post", "probes", "sources", "workers"),
-    ),
-}
 SETTINGS = (  # fields of ScanConfig that are given as they are
     *("ports", "blocklist", "allowlist", "exclude_reserved", "probes", "rate", "max_inflight", "per_host"),
     *("intensity", "timing", "connect_timeout_s", "service_timeout_s"),
 )
-_POWERS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
-class Amount(click.ParamType[float]):
-    """A number, in thousands, millions or billions: 250, 62M, 1.5G. Gives the number."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float | int):
-            return float(value)
-        found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?)([kMG]?)", value)
-        if not found:
-            self.fail(f"{value!r} is not a number; write 250, 40k, 62M or 1.5G", param, ctx)
-        return float(found[1]) * _POWERS[found[2]]
+_SCAN = {known.name: known for known in ALL_OPTIONS}
 
 
-class Share(click.ParamType[float]):
-    """A share: 2%, 0.5%, or 0.02. Gives a number from 0 to 1."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float | int):
-            return float(value)
-        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)(%?)", value)
-        share = float(found[1]) / (100 if found[2] else 1) if found else -1.0
-        if not 0 <= share <= 1:
-            self.fail(f"{value!r} is not a share; write 2% or 0.02", param, ctx)
-        return share
+def _as_in_scan(*names: str) -> tuple[click.Option, ...]:
+    return tuple(_SCAN[name] for name in names)
 
 
-class Parts(click.ParamType[dict[str, float]]):
-    """NAME=NUMBER,...; each name once. Gives the numbers by name."""
+SECTIONS = (
+    Section(
+        "Targets",
+        (
+            *_as_in_scan("inputs", "input_format", "ports", "blocklist", "allowlist", "exclude_reserved"),
+            option(
+                "--count",
+                type=Parts(),
+                metavar="PORT=N,...",
+                help="How many targets each port has, in place of targets: `80=62M,443=55M,22=21M`.",
+            ),
+            option(
+                "--answering",
+                type=Share(),
+                default=1.0,
+                show_default="100%",
+                metavar="SHARE",
+                help="Share of the targets that are open ports.",
+            ),
+            option(
+                "--closed",
+                type=Share(),
+                default=0.0,
+                metavar="SHARE",
+                help="Share of the others that refuse at once; the rest of them is silent until the connect timeout.",
+            ),
+            option(
+                "--mix",
+                type=Parts(),
+                metavar="KIND=N,...",
+                help="Kinds of the services, in percent: `banner=40,http=30,tls=25,silent=5`.",
+                show_default="by their ports",
+            ),
+        ),
+        "probemill plan 198.51.100.0/24 -p 80,443 --answering 1.5%",
+    ),
+    Section(
+        "How the scan will be run",
+        (
+            *_as_in_scan("rate", "max_inflight", "per_host", "intensity", "timing", "connect_timeout_s"),
+            *_as_in_scan("service_timeout_s", "post", "no_post", "probes", "sources"),
+        ),
+        "probemill plan -i targets.txt --timing adaptive --rate 20k",
+    ),
+    Section(
+        "Machines",
+        (
+            option("--machines", type=Count(1, 1 << 20), metavar="N", help="So many machines.", show_default="1"),
+            option(
+                "--hours", type=Hours(), metavar="TIME", help="As many machines as are done by then: `24`, `24h`, `2d`."
+            ),
+            option("--cores", type=Count(1, 1024), default=4, metavar="N", help="Processor cores of each machine."),
+            option(
+                "--workers",
+                type=Count(0, MAX_WORKERS),
+                metavar="N",
+                help="Processes that scan, on each machine.",
+                show_default="one a core",
+            ),
+            option(
+                "--memory",
+                type=Bytes(),
+                default=8 << 30,
+                metavar="SIZE",
+                show_default="8G",
+                help="Memory of each machine.",
+            ),
+            option(
+                "--bandwidth",
+                type=Amount(),
+                default=0.0,
+                metavar="N",
+                help="Bandwidth of each machine, in bits per second: `1G`.",
+                show_default="not a limit",
+            ),
+            option(
+                "--rtt",
+                "rtt_s",
+                type=Seconds(),
+                default=0.1,
+                metavar="TIME",
+                show_default="100ms",
+                help="Round trip from a machine to a target, on the average.",
+            ),
+            option(
+                "--price",
+                type=Amount(),
+                default=0.0,
+                metavar="N",
+                help="Price of a machine for an hour, in any currency.",
+            ),
+        ),
+        "probemill plan --count 80=62M,443=55M --hours 24h --price 0.10",
+    ),
+    Section(
+        "Answer",
+        (option("--json", "as_json", is_flag=True, help="The same as JSON: times in seconds, sizes in bytes."),),
+    ),
+)
 
-    name = "parts"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
-        if isinstance(value, dict):
-            return value
-        parts: dict[str, float] = {}
-        for part in value.split(","):
-            name, equals, number = part.partition("=")
-            if not equals or not name or name in parts:
-                self.fail(f"{part!r}: write NAME=NUMBER,..., each name once", param, ctx)
-            parts[name] = Amount().convert(number, param, ctx)
-        return parts
-
-
-def _options() -> Iterator[click.Parameter]:
-    scan = {known.name: known for known in ALL_OPTIONS}
-    yield click.Argument(["targets"], nargs=-1, metavar="[TARGET]...")
-    yield from (scan[name] for name in AS_IN_SCAN["Targets"])
-    yield option(
-        "--count",
-        type=Parts(),
-        metavar="PORT=N,...",
-        help="How many targets each port has, in place of targets: `80=62M,443=55M,22=21M`.",
-    )
-    yield option(
-        "--answering", type=Share(), default=1.0, metavar="SHARE", help="Share of the targets that are open ports."
-    )
-    yield option(
-        "--closed",
-        type=Share(),
-        default=0.0,
-        metavar="SHARE",
-        help="Share of the others that refuse at once; the rest of them is silent until the connect timeout.",
-    )
-    yield option(
-        "--mix",
-        type=Parts(),
-        metavar="KIND=N,...",
-        help="Kinds of the services, in percent: `banner=40,http=30,tls=25,silent=5`. Default: by their ports.",
-    )
-    yield from (scan[name] for name in AS_IN_SCAN["Policy"])
-    yield option(
-        "--rtt", "rtt_s", type=Seconds(), default=0.1, metavar="TIME", help="Round trip to a target, on the average."
-    )
-    yield option("--machines", type=click.IntRange(1, 1 << 20), metavar="N", help="So many machines. Default: one.")
-    yield option(
-        "--hours", type=click.FloatRange(0, min_open=True), metavar="N", help="As many machines as are done by then."
-    )
-    yield option("--cores", type=click.IntRange(1, 1024), default=4, metavar="N", help="Of each machine.")
-    yield option("--memory", type=Bytes(), default=8 << 30, metavar="SIZE", show_default="8G", help="Of each machine.")
-    yield option("--bandwidth", type=Amount(), default=0.0, metavar="N", help="Of each machine, bits per second: `1G`.")
-    yield option(
-        "--price", type=click.FloatRange(0), default=0.0, metavar="N", help="Of a machine for an hour, in any currency."
-    )
-    yield option("--json", "as_json", is_flag=True, help="The same as JSON.")
-
-
-@click.command("plan", params=list(_options()))
+@click.command(
+    "plan",
+    cls=Command,
+    params=[
+        click.Argument(["targets"], nargs=-1, metavar="[TARGET]..."),
+        *(known for section in SECTIONS for known in section.options),
+    ],
+    sections=SECTIONS,
+    brief=("inputs", "ports", "count", "answering", "rate", "timing", "machines", "hours", "cores", "price", "as_json"),
+    examples=(
+        "probemill plan --count 80=62M,443=55M,22=21M --timing adaptive --hours 24h",
+        "probemill plan 198.51.100.0/24 -p 80,443,22 --answering 1.5% --machines 2",
+        "probemill plan -i targets.txt --timing adaptive --json",
+    ),
+)
 def plan_command(**options: Any) -> None:
     """Tell what a scan of each TARGET, or of so many targets, will take; nobody is contacted.
-
-    \b
-    probemill plan --count 80=62M,443=55M,22=21M --timing adaptive --hours 24 --price 0.10
-    probemill plan 0.0.0.0/0 -p 80,443,22 --exclude-reserved --answering 1.5% --machines 20
-    probemill plan -i targets.txt --timing adaptive --json
 
     --rate and --max-inflight are meant for all machines together; everything else is of each machine.
     """

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from engine.cli.files import check_outputs
+from engine.cli.help import Command
 from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import progress_bar
 from engine.errors import ConfigError
@@ -16,7 +17,7 @@ from engine.offline.reading import Nothing
 from engine.offline.rows_in import open_inputs
 
 
-@click.command("report")
+@click.command("report", cls=Command)
 @click.argument("paths", nargs=-1, required=True, metavar="FILES...")
 @click.option(
     *("-o", "--output", "outputs"),
@@ -33,7 +34,9 @@ from engine.offline.rows_in import open_inputs
     show_default=True,
     help="Rows in the page's table; of more, those that were answered. Numbers are always of all.",
 )
-@click.option("--scratch", default="", metavar="DIR", help="Where to put what memory does not hold.  [default: TMPDIR]")
+@click.option(
+    "--scratch", default="", metavar="DIR", help="Where to put what memory does not hold.", show_default="TMPDIR"
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
 def report_command(paths: tuple[str, ...], outputs: tuple[str, ...], rows: int, scratch: str, quiet: bool) -> None:
     """Make a report of what scans found.

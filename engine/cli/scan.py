@@ -3,13 +3,11 @@
 import asyncio
 import json
 import logging
-import os
 import signal
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,25 +17,28 @@ from msgspec.structs import replace
 from engine import __version__
 from engine.api import make_runner
 from engine.cli import options as groups
-from engine.cli.files import check_outputs
+from engine.cli.habits import nmap_habits
+from engine.cli.help import Command
 from engine.cli.metrics import serve_metrics, snapshot
+from engine.cli.outputs import outputs
 from engine.cli.progress import LiveLine, NodeTable, nodes_summary, plain, summary_table
 from engine.cli.start import INTERRUPTED, Interrupted, heard
 from engine.cli.stderr import Stderr
 from engine.conversation.plan import Planner
-from engine.databases import database_files, open_database
+from engine.databases import open_database
 from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
+from engine.results.ending import Ending
 from engine.results.lake import check_url
-from engine.results.sinks import STDOUT, Sink, Summary, open_sink
+from engine.results.sinks import OpenOnly, Sink, Summary, open_sink
 from engine.results.sinks import Run as RunFacts
-from engine.results.suffixes import FORMS, PACKINGS, read_name
 from engine.run import Inputs, Run
 from engine.state.delivery import Deliveries, Terms
 from engine.state.journal import Journal
 from engine.state.notes import lacking
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
+from engine.targets.base_hosts import family_of
 from engine.threads import aside
 from matcher import MatcherError
 
@@ -45,24 +46,42 @@ log = logging.getLogger("probemill")
 
 SHOWN_ERRORS = 20  # input errors printed one by one; the rest is counted
 COUNTED_HOSTS = 1_000_000  # addresses that a dry run tells apart; beyond it hosts are an upper bound
-NMAP_FORMS = {"X": "-o FILE.xml", "N": "-o FILE.nmap", "G": "-o FILE.gnmap", "A": "one -o for each form"}
 LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
-@click.command("scan", params=[click.Argument(["targets"], nargs=-1, metavar="[TARGET]..."), *groups.ALL_OPTIONS])
+class ScanCommand(Command):
+    """Takes what people are used to write for Nmap, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # else somebody is still typing
+            valued = {name for option in groups.ALL_OPTIONS if not option.is_flag for name in option.opts}
+            args = nmap_habits(args, valued)
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    "scan",
+    cls=ScanCommand,
+    params=[click.Argument(["targets"], nargs=-1, metavar="[TARGET]..."), *groups.ALL_OPTIONS],
+    sections=groups.GROUPS,
+    brief=groups.BRIEF,
+    examples=(
+        "probemill scan 192.0.2.7:22 192.0.2.7:443",
+        "probemill scan 192.0.2.0/24 -p 22,80,443 --rate 500 -o results.xml",
+        "probemill scan -i targets.txt -o results.ndjson",
+        "masscan ... -oD - | probemill scan -i - -o - | jq .name",
+    ),
+)
 def scan_command(**options: Any) -> None:
     """Identify the services on each TARGET and on the targets of the input files.
 
     \b
     A target is one of
-      192.0.2.7:22        192.0.2.7:53/udp       [2001:db8::7]:443      host.example:25
-      192.0.2.7           192.0.2.0/24           192.0.2.1-9,20         (with -p)
-    Files hold several (# begins a comment), or what masscan, zmap, naabu, rustscan, Nmap, httpx, Shodan write.
+      192.0.2.7:22, 192.0.2.7:53/udp, [2001:db8::7]:443
+      host.example:25
+      192.0.2.7, 192.0.2.0/24, 192.0.2.1-9,20 with -p
 
-    \b
-    probemill scan 192.0.2.7:22 192.0.2.7:443
-    probemill scan -i targets.txt -o results.ndjson
-    masscan ... -oD - | probemill scan -i - -o - | jq .name
+    Files hold several (# begins a comment), or what masscan, zmap, naabu, rustscan, Nmap, httpx, Shodan write.
 
     TIME is 500ms, 30s, 2m or 1h. Ctrl-C writes what is known and ends; twice ends at once.
     Scan only hosts that you own or may scan.
@@ -70,8 +89,7 @@ def scan_command(**options: Any) -> None:
     _refuse_empty(click.get_current_context())
     config = groups.scan_config(options)
     inputs = groups.inputs(options, config)
-    _check_files(options, config)
-    forms = _forms(options)
+    written = outputs(options, config)
     stderr = Stderr()
     click.get_current_context().call_on_close(stderr.settle)
     stderr.take_logs(LEVELS[min(options["verbose"], len(LEVELS) - 1)])
@@ -96,13 +114,14 @@ def scan_command(**options: Any) -> None:
         facts = RunFacts(
             __version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full"
         )
-        for form, path in forms:
-            sinks.append(open_sink(form, path, facts))
+        for output in written:
+            sink = open_sink(output.form, output.path, facts)
+            sinks.append(OpenOnly(sink) if options["open_only"] else sink)
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
         asyncio.run(_follow(run, stderr, options))
     except (Interrupted, EngineError, MatcherError) as error:
         if run is None or isinstance(error, Interrupted):  # nothing was begun
-            summary = Summary(time.time(), stopped="ended before anything was scanned")
+            summary = Summary(time.time(), ending=Ending(why="ended before anything was scanned"))
             for closing in (*sinks, *([segments] if segments is not None else ())):
                 with suppress(EngineError):
                     closing.close(summary)
@@ -127,7 +146,7 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     """What is to be said of a run that has ended, and the exit code. Raises InputError where there was no target."""
     if run.blocked and not options["quiet"]:
         stderr.say(f"probemill: {run.blocked:,} targets left out by lists or shard")
-    if stopped := run.stopped():
+    if stopped := "" if run.unheard else run.ending().words():
         stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
     stderr.settle()
     if not options["quiet"] and stderr.console.is_terminal:
@@ -141,55 +160,6 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     if run.read == 0 and not run.blocked and not run.done_before and (errors.count or options["inputs"] != ("-",)):
         raise InputError("input", 0, "no valid target")
     return 1 if stopped or errors.count else 0
-
-
-def _outputs(options: groups.Options) -> list[tuple[str, str]]:
-    """What is written: (the option that said so, its path)."""
-    paths = options["outputs"] or (() if options["state"] else (STDOUT,))
-    outputs = [("-o", path) for path in paths]
-    return [*outputs, ("--fingerprints", options["fingerprints"])] if options["fingerprints"] else outputs
-
-
-def _check_files(options: groups.Options, config: ScanConfig) -> None:
-    """Raises ConfigError for an output that is an input or another output, and for Nmap's way to name one."""
-    for letter in NMAP_FORMS.keys() & set(options["outputs"]):
-        raise ConfigError(f"-o{letter} is Nmap's: write {NMAP_FORMS[letter]} (or -o ./{letter}, if that is the file)")
-    if options["state"]:
-        place = os.path.realpath(options["state"])
-        for option, path in _outputs(options):
-            if path != STDOUT and os.path.dirname(os.path.realpath(path)) == place:  # noqa: PTH120 - it may not exist
-                raise ConfigError(f"{option} {path}: is in the folder of --state, the run's own; name another file")
-    inputs = [
-        *(("-i", path) for path in options["inputs"]),
-        *(("--blocklist", entry) for entry in config.blocklist),
-        *(("--allowlist", entry) for entry in config.allowlist),
-        *(("--probes", str(path)) for path in database_files(config.probes)),
-        *(("--recog", path) for path in (config.recog,) if path),
-        *(("--state", path) for path in (options["state"],) if path),
-    ]
-    check_outputs(_outputs(options), inputs)
-
-
-def _forms(options: groups.Options) -> list[tuple[str, str]]:
-    """The form of each output, and its path. Raises ConfigError for a name that seems to ask for another form."""
-    default = options["form"] or ("text" if sys.stdout.isatty() else "ndjson")
-    forms = []
-    for option, path in _outputs(options):
-        name = read_name(path)
-        if option == "-o" and name.suffix and not (name.form or options["form"] or _is_no_file(path)):
-            known = f"known are {', '.join(FORMS)}, with {' or '.join(PACKINGS)} behind them to compress"
-            raise ConfigError(
-                f"-o {path}: no form is known by {name.suffix}; {known}; or say what you want by --format"
-            )
-        forms.append(("fingerprints" if option != "-o" else name.form or default, path))
-    return forms
-
-
-def _is_no_file(path: str) -> bool:
-    """Whether a name leads to a device or a pipe, whose suffix says nothing."""
-    with suppress(OSError):
-        return Path(path).exists() and not Path(path).is_file()
-    return False
 
 
 def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | None:
@@ -333,6 +303,8 @@ def _kinds(item: Target | TargetSpec, inputs: Inputs) -> Iterable[tuple[Target, 
     """The kinds of targets of an item, and how many of each. Lists apply to single addresses, not inside networks."""
     if isinstance(item, Target):
         return [(item, 1)] if inputs.selection.admit is None or inputs.selection.admit(item) else []
+    if inputs.selection.family not in {0, family_of(item.host)} and not item.is_name:
+        return []
     numbered = (item.ports.at(index) for index in range(len(item.ports)))
     return ((Target(item.ordinal, item.host, port, proto), item.hosts) for port, proto in numbered)
 

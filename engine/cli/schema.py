@@ -2,15 +2,18 @@
 
 import click
 
+from engine.cli.help import Command
 from engine.results.dialects import DIALECTS
 
 
-@click.command("schema")
+@click.command("schema", cls=Command)
 @click.option(
     "--as", "dialect", type=click.Choice(list(DIALECTS)), default="json-schema", show_default=True, help="For whom."
 )
 def schema_command(dialect: str) -> None:
-    """Print the schema of a result row, for programs that read rows or hold them in tables.
+    """Print the schema of a result row.
+
+    For programs that read rows or hold them in tables:
 
     \b
     json-schema   JSON Schema of an NDJSON line, lean or full

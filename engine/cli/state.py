@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import click
+import msgspec
 
+from engine.cli.help import Command
 from engine.errors import ConfigError
 from engine.state.journal import read_journal
-from engine.state.records import summed
+from engine.state.records import ended, summed
 
 
-@click.command("state")
+@click.command("state", cls=Command)
 @click.argument("folder", metavar="DIR")
 def state_command(folder: str) -> None:
     """Print what is done in the state folder DIR, as JSON. A run may be using it."""
@@ -19,6 +21,7 @@ def state_command(folder: str) -> None:
         raise ConfigError(f"{folder}: holds no run")
     done, read = summed(header, records)
     segments = [record for record in records if record.name]
+    end = ended(records)
     facts = {
         "plan": header.plan,
         "targets_done": len(done),
@@ -28,5 +31,6 @@ def state_command(folder: str) -> None:
         "segments_in": header.segments or str(Path(folder).resolve()),
         "bytes": sum(record.size for record in segments),
         "input_bytes_read": read.bytes,
+        "ended": {**msgspec.to_builtins(end), "words": end.words() or "done"} if end is not None else None,
     }
     click.echo(json.dumps(facts, indent=2))

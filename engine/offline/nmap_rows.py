@@ -27,7 +27,7 @@ from engine.conversation.fingerprint import wrap
 from engine.errors import InputError
 from engine.model import DatabaseRef, Json, Reason, ServiceResult, Tunnel, Verdict
 from engine.offline.faults import Faults
-from engine.results.columns import NOT_ASKED
+from engine.results.columns import EXCLUDED
 from engine.results.table import address_bytes
 from matcher import Proto, shown
 
@@ -54,6 +54,7 @@ _REASONS: Mapping[str, Reason] = MappingProxyType(
     }
 )
 _BY_STATE: Mapping[str, Reason] = MappingProxyType({"closed": Reason.REFUSED, "filtered": Reason.TIMEOUT})
+INTERRUPTED = "Interrupted"  # in place of a product, in files of earlier versions
 _METHODS = ("probed", "table")
 _MOST = 2**31 - 1
 UNKNOWN = "1970-01-01T00:00:00.000Z"  # where neither host nor run says when
@@ -255,9 +256,9 @@ def _verdict(port: _Port) -> tuple[Verdict, Reason | None, str]:
     """How the conversation ended, why it did not, and the product."""
     service, state = port.service, port.state.get("state", "")
     product = service.get("product", "")
-    if product == NOT_ASKED["excluded"]:
+    if product == EXCLUDED:
         return Verdict.EXCLUDED, None, ""
-    if product == NOT_ASKED["interrupted"]:
+    if product == INTERRUPTED:
         return Verdict.INCOMPLETE, Reason.CANCELLED, ""
     if not state.startswith("open"):
         return Verdict.INCOMPLETE, _REASONS.get(port.state.get("reason", ""), _BY_STATE.get(state)), product

@@ -59,6 +59,11 @@ class Enrichment:
         """Whether results are here that have not come back."""
         return len(self._turns) > 0
 
+    @property
+    def conversations(self) -> int:
+        """How many are open now."""
+        return len(self._talking)
+
     def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
         """The result with what can be told without contacting anybody."""
         return self._post.read(self._judged(result, response), response)

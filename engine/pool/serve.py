@@ -14,11 +14,11 @@ import uvloop
 from engine.conversation.context import scan_context
 from engine.errors import EngineError
 from engine.model import Reason, Target
-from engine.pool.wire import Kind, frame, receive, setup
+from engine.pool.wire import OPEN, Kind, frame, receive, setup
 from engine.pool.worker import Worker, have_process, in_batches
 from matcher import MatcherError
 
-BEAT_S = 1.0  # from one sign of life to the next
+BEAT_S = 0.25  # from one sign of life to the next
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
 
 
@@ -28,11 +28,11 @@ async def _drain(worker: Worker, writer: asyncio.StreamWriter) -> None:
     writer.write(frame(Kind.BYE))
 
 
-async def _beat(writer: asyncio.StreamWriter) -> None:
-    """Say that the loop goes round: who is stuck is replaced."""
+async def _beat(worker: Worker, writer: asyncio.StreamWriter) -> None:
+    """Say that the loop goes round, and how much goes on in it: who is stuck is replaced."""
     while True:
         await asyncio.sleep(BEAT_S)
-        writer.write(frame(Kind.ALIVE))
+        writer.write(frame(Kind.ALIVE, OPEN.pack(worker.conversations)))
 
 
 async def _serve(link: socket.socket) -> None:
@@ -60,7 +60,7 @@ async def _serve(link: socket.socket) -> None:
         return
     decode = msgspec.msgpack.Decoder(list[Target]).decode
     writer.write(frame(Kind.READY, encode(context.reference)))
-    beating = asyncio.create_task(_beat(writer))
+    beating = asyncio.create_task(_beat(worker, writer))
     draining: asyncio.Task[None] | None = None
     while (message := await receive(reader)) is not None:
         kind, body = message

@@ -2,8 +2,8 @@
 
 Collector to worker: SETUP (once), TARGETS (many), DRAIN (no more targets will come), CANCEL (finish what is in flight
 now, as incomplete for the reason in the body). Worker to collector: READY (with the DatabaseRef), BATCH (many), ALIVE
-(every second), BYE (after DRAIN, when all is done), FAULT (its family and one line, then the end). A message that is
-cut off by a worker's death is never half read.
+(a few times a second, with the number of its open conversations), BYE (after DRAIN, when all is done), FAULT (its
+family and one line, then the end). A message that is cut off by a worker's death is never half read.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ import msgspec
 from engine.model import ScanConfig
 
 HEADER = struct.Struct("<IB")  # bytes of body, kind
+OPEN = struct.Struct("<I")  # the body of ALIVE: conversations
 MAX_BODY = 1 << 28  # bytes; longer means that the stream is out of step
 
 

@@ -74,7 +74,10 @@ def in_batches(
 
 
 class Worker:
-    """outbox: where rows go; called from the loop. inflight: conversations that are going on."""
+    """outbox: where rows go; called from the loop. inflight: scans that are going on.
+
+    conversations: these, and what services are asked beyond the match.
+    """
 
     def __init__(self, config: ScanConfig, context: ScanContext, outbox: Rows) -> None:
         loop = asyncio.get_running_loop()
@@ -111,6 +114,10 @@ class Worker:
     @property
     def inflight(self) -> int:
         return len(self._inflight)
+
+    @property
+    def conversations(self) -> int:
+        return len(self._inflight) + self._enrichment.conversations
 
     def change(self, max_inflight: int, rate: float) -> None:
         """Other limits from now on: conversations at once, connections per second. Those that go on are finished."""

@@ -5,13 +5,13 @@ Pure, from rows to text, as `nmap -sV` prints them. Used by every sink whose for
 
 from collections.abc import Iterable
 
-from engine.model import Reason, ServiceResult, Tunnel, Verdict
+from engine.model import ServiceResult, Tunnel, Verdict
 
 NAME_WIDTH = 63  # characters; a longer name leaves the column empty
 VERSION_WIDTH = 159  # characters of the version column
 LEAST_ROOM = 8  # a part that would have less room than this is left out
 DOUBTFUL_CONF = 5  # at or below, the name is only the port's usual tenant and carries a `?`
-NOT_ASKED = {"excluded": "Excluded from version scan", "interrupted": "Interrupted"}  # in place of a product
+EXCLUDED = "Excluded from version scan"  # in place of a product
 INFO_VALUES = 5  # distinct values of one kind in the `Service Info:` line; further ones are dropped silently
 
 
@@ -27,9 +27,7 @@ def state_column(row: ServiceResult) -> str:
 
 def product_column(row: ServiceResult) -> str:
     """The product, or why nobody has asked for it."""
-    if row.verdict is Verdict.EXCLUDED:
-        return row.product or NOT_ASKED["excluded"]
-    return row.product or (NOT_ASKED["interrupted"] if row.reason is Reason.CANCELLED else "")
+    return row.product or (EXCLUDED if row.verdict is Verdict.EXCLUDED else "")
 
 
 def service_column(row: ServiceResult) -> str:

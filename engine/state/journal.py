@@ -37,10 +37,12 @@ from engine.state.ordinals import OrdinalSet
 from engine.state.reading import segment_rows
 from engine.state.records import (
     PART,
+    End,
     Header,
     Manifest,
     Plan,
     Record,
+    ended,
     is_attempt,
     is_staged,
     line_of,
@@ -60,6 +62,7 @@ class Journal:
     """An open state folder, locked against other runs. committed: the ordinals that need no scan any more.
 
     records: of all segments, in the order of their commits. read: how far the inputs had been read by then.
+    ended: how the run before ended, while none goes on with it.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Journal:
         self.folder = folder
         self.elsewhere = elsewhere
         listed = listed_once(elsewhere) if elsewhere is not None else {}
+        self.ended = ended(records)
         records = recover(folder, records, elsewhere, listed)
         self.records = _kept(records)
         self.committed, self.read = summed(header, records)
@@ -105,7 +109,9 @@ class Journal:
                 lock = _lock(opened)
                 opened.refuse_foreign(NAME)
                 header, records = _read(opened)
-                if header is None or (not records and not header.done):  # nothing was done: nothing is bound to a plan
+                if header is None or not (header.done or any(record.done for record in records)):
+                    # nothing was done: nothing is bound to a plan
+                    records = []
                     if header is None and any(name.startswith(PART) for name in opened.names()):
                         raise ConfigError(f"{opened}: holds segments but no journal; name an empty folder")
                     header = _begun(header, wanted, place, resume)
@@ -163,6 +169,7 @@ class Journal:
                 close(grown)
             self.folder.sync()
             self._append(line_of(record))
+            self.ended = None
             if staged:
                 self.folder.rename(staged, name)
                 self.folder.sync()
@@ -171,6 +178,20 @@ class Journal:
         self.read = read
         self.records += _kept([record])
         return True
+
+    def go_on(self) -> None:
+        """A run begins: how the one before ended is history. Raises OutputError."""
+        if self.ended is not None:
+            self._note(Record())
+
+    def end(self, end: End) -> None:
+        """Say how the run ended. Raises OutputError: then it is as if it had been killed here."""
+        self._note(Record(end=end))
+
+    def _note(self, record: Record) -> None:
+        with told(self.folder, MENDED, NAME):
+            self._append(line_of(record))
+        self.ended = record.end
 
     def discard(self, manifest: Manifest) -> None:
         """Remove what an attempt has put that is not committed, and never will be. Never raises."""
@@ -257,7 +278,8 @@ class Journal:
         staged = staged_name(NAME)
         descriptor = self.folder.create(staged)
         try:
-            write_all(descriptor, line_of(header) + b"".join(map(line_of, self.records)))
+            end = [Record(end=self.ended)] if self.ended is not None else []
+            write_all(descriptor, line_of(header) + b"".join(map(line_of, self.records + end)))
             os.fsync(descriptor)
             self.folder.rename(staged, NAME)
             self.folder.sync()
@@ -273,6 +295,8 @@ class Journal:
 
 def read_journal(folder: Path) -> tuple[Header | None, list[Record]]:
     """What the journal of a folder says; no header if there is none. Takes no lock, changes nothing.
+
+    `records.ended` tells of the records how the run ended.
 
     Raises OutputError and ConfigError as `parse_journal` does, and where the folder cannot be read.
     """

@@ -1,4 +1,5 @@
-"""The lines of a journal: a header, then a record for every committed segment. docs/state.md describes them.
+"""The lines of a journal: a header, then a record for every committed segment, and how the run ended, if it did.
+docs/state.md describes them.
 
 Contract: `parse_journal` gives what `line_of` wrote, and an OutputError with the number of the line for whatever else
 has the right checksum: no name in it leads out of the folder, and no number or set of ordinals is out of bounds.
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from engine.errors import ConfigError, OutputError
+from engine.results.ending import Ending
 from engine.state.digest import Count, Position
 from engine.state.folder import STAGED
 from engine.state.frame import SUFFIX
@@ -35,6 +37,7 @@ _ATTEMPT = re.escape(STAGED) + f"[0-9a-f]{{16}}[.]{re.escape(SUFFIX)}"
 _PART = PART + "[0-9]{1,15}[.][A-Za-z0-9_.-]{0,200}"
 _RUN = "[0-9a-f]{16}"
 _KEY = f"{KEY}({_RUN})-[0-9a-f]{{16}}[.]{re.escape(SUFFIX)}"
+_MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z"
 _PLACE = r"(/|[a-z][a-z0-9]*://)[^\x00-\x1f\x7f\ud800-\udfff]*"
 
 
@@ -53,12 +56,18 @@ class Manifest(Struct, frozen=True):
     key: str = ""
 
 
+class End(Ending, frozen=True, kw_only=True):
+    """How a run ended. at: when, RFC 3339. Its numbers are those of the whole folder: done are rows in segments."""
+
+    at: Annotated[str, Meta(pattern=rf"\A{_MOMENT}\Z")]
+
+
 class Record(Struct, frozen=True, omit_defaults=True):
-    """A committed segment. name: of its file, empty if it has none.
+    """A committed segment, or the end of the run. name: of its file, empty if it has none.
 
     key: its name in the place of segments, where it lies there; then no file in the folder bears `name`, which only
     numbers it. staged, done and read are there until the journal is written anew: then the file bears its name for
-    certain, and the header has taken over the rest.
+    certain, and the header has taken over the rest. end: of the run, unless another record follows; it stands alone.
     """
 
     name: Annotated[str, Meta(pattern=rf"\A({_PART})?\Z")] = ""
@@ -69,6 +78,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
     done: OrdinalSet | None = None
     read: Position = Position()
     key: Annotated[str, Meta(pattern=rf"\A({_KEY})?\Z")] = ""
+    end: End | None = None
 
 
 class Header(Struct, frozen=True, omit_defaults=True):
@@ -170,6 +180,11 @@ def summed(header: Header, records: list[Record]) -> tuple[OrdinalSet, Position]
             done |= record.done
             read = max(read, record.read, key=lambda position: position.bytes)
     return done, read
+
+
+def ended(records: list[Record]) -> End | None:
+    """How the run ended; None where it goes on, or was killed."""
+    return records[-1].end if records else None
 
 
 def _body(line: bytes) -> bytes | None:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
@@ -24,10 +25,11 @@ from engine.state.folder import MENDED, Folder, close, staged_name, told, write_
 from engine.state.frame import SUFFIX, Frame
 from engine.state.journal import Journal
 from engine.state.ordinals import OrdinalSet
-from engine.state.records import Manifest, Record
+from engine.state.records import End, Manifest, Record
 
 SEGMENT_SIZE = 64 << 20  # bytes on the disk
 SEGMENT_S = 60.0  # so much work at most is done again after a crash
+WHY_WIDTH = 500  # characters
 
 
 class SegmentWriter:
@@ -82,7 +84,9 @@ class SegmentWriter:
 
 
 class SegmentSink:
-    """The sink that commits. digest: over the inputs, fed by their reader. deliveries: who brings the rows on.
+    """The sink that commits, and tells the journal when a run begins and how it ended.
+
+    digest: over the inputs, fed by their reader. deliveries: who brings the rows on.
 
     The rows of targets that are cancelled or put off are left out: they have not been scanned, the next run does it.
     """
@@ -96,6 +100,7 @@ class SegmentSink:
         seconds: float = SEGMENT_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Raises OutputError; then the journal is closed."""
         self.journal = journal
         self.deliveries = deliveries
         self.digest = InputDigest(journal.read)
@@ -107,6 +112,12 @@ class SegmentSink:
         self._failure: OutputError | None = None
         self._attempts = False  # whether others put segments for us to commit
         self._put_off = OrdinalSet()
+        self._rows_before = journal.rows
+        try:
+            journal.go_on()
+        except OutputError:
+            journal.close()
+            raise
 
     def put_off(self, ordinals: Iterable[int]) -> None:
         """Whatever the rows of these targets say, they are not done: the next run asks again."""
@@ -166,6 +177,8 @@ class SegmentSink:
                 self._rotate(self._writer)
             if self._failure is None and self._attempts:
                 self.journal.discard_attempts()
+            if self._failure is None:
+                self.journal.end(self._end(summary))
         except OutputError as error:
             failure = error
         try:
@@ -179,6 +192,21 @@ class SegmentSink:
             self.journal.close()
         if failure is not None:
             raise failure
+
+    def _end(self, summary: Summary) -> End:
+        """Of all runs on this folder together. Rows that do not count are targets that were not reached."""
+        ending, done = summary.ending, self.journal.rows
+        read = max(self._rows_before + ending.read, done)
+        at = datetime.fromtimestamp(int(summary.finished), UTC).isoformat().replace("+00:00", "Z")
+        return End(
+            why=(summary.error or ending.why)[:WHY_WIDTH],
+            read=read,
+            done=done,
+            not_reached=read - done,
+            names=ending.names,
+            unread=ending.unread,
+            at=at,
+        )
 
     def _open(self) -> SegmentWriter:
         if self._writer is None:

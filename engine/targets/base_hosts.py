@@ -13,6 +13,7 @@ in what they mean. Names come out in ASCII (IDNA 2008 after the mapping of UTS 4
 
 import re
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Literal
 
 from msgspec import Struct
 
@@ -26,6 +27,14 @@ _NUMERIC = re.compile(r"[0-9.,*-]+|(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")  # what C l
 _ZONE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,62}")
 _OCTETS = re.compile(r"[0-9*,-]+(?:\.[0-9*,-]+){3}")
 _NAME_LENGTH = 253
+
+
+Family = Literal[0, 4, 6]  # IPv4, IPv6; 0: either
+
+
+def family_of(address: str) -> Family:
+    """Of a literal address, network or range."""
+    return 6 if ":" in address else 4
 
 
 class Network(Struct, frozen=True):

@@ -9,20 +9,26 @@ from operator import or_
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import ConfigError, InputError
 from engine.model import ScanConfig, Target
+from engine.targets.base_hosts import Family, family_of
 from engine.targets.base_ports import PortSpec, Unreadable, parse_ports
 from engine.targets.permutation import Shard, parse_shard
 from engine.targets.prefixes import AddressFilter, PrefixSet, load_prefixes, parse_prefixes, reserved_networks
 
 
 class Selection(Struct, frozen=True):
-    """ports: for bare hosts. admit: which targets may be contacted at all, None: all. seed: as in TargetSource."""
+    """ports: for bare hosts. admit: which targets may be contacted at all, None: all.
+
+    seed, family: as in TargetSource.
+    """
 
     ports: PortSpec | None = None
     admit: Callable[[Target], bool] | None = None
     seed: int | None = None
+    family: Family = 0
 
 
 def select(config: ScanConfig) -> Selection:
@@ -32,6 +38,16 @@ def select(config: ScanConfig) -> Selection:
     except Unreadable as error:
         raise ConfigError(f"ports: {error}") from error
     return Selection(ports, admission(config), config.seed)
+
+
+def of_family(selection: Selection, family: Family) -> Selection:
+    """The same, for addresses of IPv4 (4) or IPv6 (6) alone; names are looked up for these."""
+    admit = selection.admit
+
+    def admits(target: Target) -> bool:
+        return (not target.host or family_of(target.host) == family) and (admit is None or admit(target))
+
+    return replace(selection, family=family, admit=admits)
 
 
 def admission(config: ScanConfig) -> Callable[[Target], bool] | None:

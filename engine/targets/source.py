@@ -22,6 +22,7 @@ from engine.errors import InputError
 from engine.model import Target
 from engine.state.ordinals import OrdinalSet
 from engine.targets import Item, TargetReader, TargetSpec, canonical_address
+from engine.targets.base_hosts import Family
 from engine.targets.permutation import Permutation
 from engine.threads import in_thread
 from engine.unpack import Damaged, Unpacker
@@ -119,7 +120,8 @@ class TargetSource:
     ended: whether the items have been read to their end. names: that were met; looked_up: that are done with.
 
     admit: which targets are wanted (None: all); the others are counted in `blocked`. seed: visit the targets of a
-    network in a pseudo-random order instead of the spread one; the n-th visited has the n-th ordinal.
+    network in a pseudo-random order instead of the spread one; the n-th visited has the n-th ordinal. family: of the
+    addresses that names are looked up for; 0: either.
 
     done: ordinals that a run before has dealt with; networks and names are expanded without them, single targets are
     the caller's to leave out. pass_over: told the ordinals that will never be yielded. put_off: told those whose name
@@ -133,6 +135,7 @@ class TargetSource:
         *,
         admit: Callable[[Target], bool] | None = None,
         seed: int | None = None,
+        family: Family = 0,
         done: OrdinalSet | None = None,
         pass_over: Ordinals = lambda _: None,
         put_off: Ordinals = lambda _: None,
@@ -145,6 +148,7 @@ class TargetSource:
         self._on_error = on_error
         self._admit = admit
         self._seed = seed
+        self._family = family
         self._done = done or OrdinalSet()
         self._pass_over = pass_over
         self._put_off = put_off
@@ -236,7 +240,7 @@ class TargetSource:
     async def _resolve(self, spec: TargetSpec) -> None:
         address = ""
         try:
-            address = await look_up(spec.host)
+            address = await look_up(spec.host, self._family)
         except OSError as error:
             if error.errno in PASSING:
                 self._put_off(self._left(spec))
@@ -246,11 +250,15 @@ class TargetSource:
         self.looked_up += 1
 
 
-async def look_up(name: str) -> str:
-    """The first address of a host name. Raises OSError, after several tries where that may help, and UnicodeError."""
+async def look_up(name: str, family: Family = 0) -> str:
+    """The first address of a host name, of the family if that is not 0.
+
+    Raises OSError, after several tries where that may help, and UnicodeError.
+    """
+    kind = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}[family]
     for pause_s in (*RETRY_S, None):
         try:
-            answers = await in_thread(lambda: socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+            answers = await in_thread(lambda: socket.getaddrinfo(name, None, family=kind, type=socket.SOCK_STREAM))
         except OSError as error:
             if pause_s is None or error.errno not in PASSING:
                 raise

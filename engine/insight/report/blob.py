@@ -26,7 +26,7 @@ from engine.insight.report.versions import version_key
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-ROOM = 24_000_000  # characters of the distinct texts of a long column
+ROOM = 48_000_000  # characters of the distinct texts of a long column
 LONGEST = 16_384  # characters of one text
 SORTED_BY_HAND = 400_000  # distinct versions; beyond, their texts sort
 LEFT_OUT = "\0"  # stands for a text that had no room; page/store.js knows it

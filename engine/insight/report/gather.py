@@ -94,12 +94,13 @@ class Unknown(Struct, frozen=True):
 
 
 class Source(Struct, frozen=True):
-    """An input. ended: how its run ended, where it was a run's folder that tells."""
+    """An input. ended: how its run did, where it is a state folder; whole: it went to its end, or nobody knows."""
 
     name: str
     kind: str
     rows: int
     ended: str = ""
+    whole: bool = True
 
 
 class Report(Struct):

@@ -16,6 +16,8 @@ from engine.insight.report.tickets import tickets
 from engine.insight.rows import Given, Workspace, in_workspace, load_rows
 from engine.offline.reading import Nothing, Watch
 from engine.results.staged import staged
+from engine.state.journal import read_journal
+from engine.state.records import ended
 
 ROWS = 1_000_000  # of the page's table
 
@@ -72,13 +74,19 @@ _FORMS: dict[str, Write] = {".html": _page, ".md": _markdown, ".csv": _csv}
 
 
 def _source(given: Given) -> Source:
-    return Source(given.name, "state folder" if given.state else "rows", given.rows)
+    if not given.state:
+        return Source(given.name, "file or table", given.rows)
+    end = ended(read_journal(Path(given.name))[1])
+    words = "not yet, or was killed" if end is None else end.words() or "done"
+    return Source(given.name, "state folder", given.rows, words, whole=end is not None and not end.words())
 
 
 def _notes(report: Report, sources: Sequence[Given]) -> list[str]:
     """What a reader must know before the numbers."""
     notes = [f"Not all of {given.name} could be read; what could is counted." for given in sources if not given.whole]
-    if report.cancelled:
+    stopped = [source for source in report.sources if not source.whole]
+    notes += [f"The run in {source.name} did not go to its end: {source.ended}." for source in stopped]
+    if report.cancelled and not stopped:
         ports = "port was" if report.cancelled == 1 else "ports were"
         notes.append(f"{report.cancelled:,} {ports} not reached: the run was stopped first.")
     return notes

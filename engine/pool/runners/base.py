@@ -32,6 +32,10 @@ class Runner(Protocol):
         """Per worker, the targets it was given and has not done."""
         ...
 
+    def conversations(self) -> list[int]:
+        """Per worker, the conversations that are open now, as it last said."""
+        ...
+
     def unsettled(self) -> int:
         """Targets that are done and not delivered yet, because their segment is not whole."""
         ...

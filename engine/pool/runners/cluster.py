@@ -104,6 +104,9 @@ class ClusterRunner:
     def outstanding(self) -> list[int]:
         return [self._given_to(actor) for actor in list(self._crew.actors.values()) if actor.joined]
 
+    def conversations(self) -> list[int]:
+        return [actor.pulse.inflight for actor in list(self._crew.actors.values()) if actor.joined]
+
     def unsettled(self) -> int:
         return sum(actor.unsettled for actor in list(self._crew.actors.values()))
 

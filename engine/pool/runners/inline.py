@@ -47,6 +47,9 @@ class InlineRunner:
     def outstanding(self) -> list[int]:
         return [self._outstanding]
 
+    def conversations(self) -> list[int]:
+        return [self._worker.conversations if self._worker is not None else 0]
+
     def unsettled(self) -> int:
         return 0
 

@@ -24,7 +24,7 @@ from engine.pool.outbox import batch_of
 from engine.pool.owed import Owed
 from engine.pool.process import WorkerProcess
 from engine.pool.runners.base import Deliver, Source
-from engine.pool.wire import Kind, setup_body
+from engine.pool.wire import OPEN, Kind, setup_body
 from engine.targets.permutation import route
 from matcher import MatcherError
 
@@ -40,7 +40,10 @@ ENDING_S = 5.0  # for workers to hand over what they have when the run is to end
 
 
 class _Slot:
-    """One worker's place: its process, and what it owes. heard_at: its last sign of life, monotonic."""
+    """One worker's place: its process, and what it owes. heard_at: its last sign of life, monotonic.
+
+    conversations: open there when it last said so.
+    """
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -54,6 +57,7 @@ class _Slot:
         self.done = False
         self.delivering = False
         self.heard_at = 0.0
+        self.conversations = 0
 
     def write(self, kind: Kind, body: bytes = b"") -> None:
         if self.process is not None:
@@ -90,6 +94,9 @@ class ProcessRunner:
 
     def outstanding(self) -> list[int]:
         return [len(slot.owed) for slot in self._slots]
+
+    def conversations(self) -> list[int]:
+        return [slot.conversations for slot in self._slots]
 
     def unsettled(self) -> int:
         return 0
@@ -190,6 +197,8 @@ class ProcessRunner:
                 slot.barren_deaths = slot.culprits = 0
                 self._give_due(slot)
                 await self._deliver(slot, batch, deliver)
+            elif kind is Kind.ALIVE:
+                (slot.conversations,) = OPEN.unpack(body)
             elif kind is Kind.READY:
                 self._database = msgspec.msgpack.decode(body, type=DatabaseRef)
                 slot.ready = True
@@ -198,6 +207,7 @@ class ProcessRunner:
                 raise (MatcherError if fault == MatcherError.__name__ else ConfigError)(text)
             elif kind is Kind.BYE:
                 slot.done = True  # it has nothing more to say, and that is no silence
+                slot.conversations = 0
                 return
 
     @staticmethod
@@ -210,6 +220,7 @@ class ProcessRunner:
 
     async def _launch(self, slot: _Slot) -> None:
         slot.ready = slot.draining = False
+        slot.conversations = 0
         slot.process = await WorkerProcess.start()
         slot.heard_at = time.monotonic()
         slot.write(Kind.SETUP, setup_body(self._config))

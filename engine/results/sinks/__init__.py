@@ -6,14 +6,15 @@ Whether a file is compressed is told by its name, whatever the form (suffixes.py
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, EngineError, SinkClosed
 from engine.extras import extra
-from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, SinkClosed, Summary
+from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, Summary
 from engine.results.sinks.csv_rows import CsvSink
 from engine.results.sinks.fingerprints import FingerprintsSink
 from engine.results.sinks.grepable import GrepableSink
 from engine.results.sinks.ndjson import NdjsonSink
 from engine.results.sinks.nmap_xml import NmapXmlSink
+from engine.results.sinks.open_only import OpenOnly
 from engine.results.sinks.output import STDOUT, Output
 from engine.results.sinks.packed import PackedOutput
 from engine.results.sinks.text import TextSink
@@ -23,6 +24,7 @@ __all__ = [
     "BUFFERED_ROWS",
     "SINKS",
     "STDOUT",
+    "OpenOnly",
     "Output",
     "Run",
     "Sink",

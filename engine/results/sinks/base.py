@@ -14,17 +14,14 @@ from typing import Protocol
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from engine.errors import EngineError
-from engine.model import ServiceResult
+from engine.model import Reason, ServiceResult
+from engine.results.ending import Ending
 
 BUFFERED_ROWS = 65_536  # rows that a sink holds back to put hosts together; about 50 MB when all are full
 
 _decoder = msgspec.json.Decoder(ServiceResult)
-
-
-class SinkClosed(EngineError):  # noqa: N818 (it is no error to the user)
-    """The reader of our output has gone, as `| head` does. No error: stop, and say nothing."""
 
 
 class Run(Struct, frozen=True):
@@ -42,19 +39,16 @@ class Run(Struct, frozen=True):
 
 
 class Summary(Struct, frozen=True):
-    """How the run ended. finished: seconds since the epoch.
-
-    error: one line, what failed; stopped: one line, why it did not go to its end and what is missing. Empty otherwise.
-    """
+    """How the run ended. finished: seconds since the epoch. error: one line, what failed; empty otherwise."""
 
     finished: float
     error: str = ""
-    stopped: str = ""
+    ending: Ending = Ending()
 
     @property
     def trouble(self) -> str:
-        """Why this is not the whole scan; empty where it is."""
-        return self.error or self.stopped
+        """Why this is not the whole scan, and what is missing, as one line; empty where it is."""
+        return (replace(self.ending, why=self.error) if self.error else self.ending).words()
 
 
 class Sink(Protocol):
@@ -80,6 +74,17 @@ def host_label(row: ServiceResult) -> str:
 def unresolved(row: ServiceResult) -> str:
     """What is said of a host name without an address, in Nmap's words; empty for a host that has one."""
     return "" if row.ip else f'Failed to resolve "{row.host}".'
+
+
+def reached(rows: list[ServiceResult]) -> list[ServiceResult]:
+    """Without those whose conversation the end of the run has cut off, or kept from beginning: nobody knows of them."""
+    return [row for row in rows if row.reason is not Reason.CANCELLED]
+
+
+def not_reached(ports: int, hosts: int = 0) -> str:
+    """`5 ports not reached`, or `5 ports of 2 other hosts not reached`; empty for no port."""
+    of = f" of {hosts:,} other host{'s' * (hosts != 1)}" if hosts else ""
+    return f"{ports:,} port{'s' * (ports != 1)}{of} not reached" if ports else ""
 
 
 def moment(epoch: float) -> str:

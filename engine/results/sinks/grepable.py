@@ -2,14 +2,15 @@
 
     Host: 192.0.2.1 (example.org)\tPorts: 22/open/tcp//ssh//OpenSSH 9.2p1/, 80/open/tcp//http///
 
-A `/` inside a field is written as `|`. Hosts are put together within bounds (`HostBuffer`).
+Ports that the run did not reach are counted as `Ignored State: unknown (5)`. A `/` inside a field is
+written as `|`. Hosts are put together within bounds (`HostBuffer`).
 """
 
 import contextlib
 
 from engine.model import ServiceResult
 from engine.results.columns import has_service, service_column, state_column, version_column
-from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, scanned, unresolved
+from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, reached, scanned, unresolved
 from engine.results.sinks.output import Output
 
 
@@ -36,8 +37,13 @@ class GrepableSink:
         if failure := unresolved(rows[0]):
             self._write(f"# {failure}\n")
             return
+        known = reached(rows)
+        if not known:
+            return
         host = f"Host: {rows[0].ip} ({rows[0].host})"
-        self._write(f"{host}\tStatus: Up\n{host}\tPorts: {', '.join(map(port, rows))}\n")
+        missing = len(rows) - len(known)
+        ignored = f"\tIgnored State: unknown ({missing})" if missing else ""
+        self._write(f"{host}\tStatus: Up\n{host}\tPorts: {', '.join(map(port, known))}{ignored}\n")
         self._hosts_written += 1
 
     def _write(self, text: str) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from engine.conversation.fingerprint import unwrap
 from engine.model import ServiceResult, Tunnel
 from engine.results.columns import has_service, product_column, state_column
-from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, scanned
+from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, reached, scanned
 from engine.results.sinks.output import Output
 
 FORM_VERSION = "1.05"
@@ -55,8 +55,9 @@ class NmapXmlSink:
         if not rows[0].ip:
             self._write(f"<target{_attributes(specification=rows[0].host, status='skipped', reason='invalid')}/>\n")
             return
-        self._write(host(rows))
-        self._hosts_written += 1
+        if known := reached(rows):
+            self._write(host(known, len(rows) - len(known)))
+            self._hosts_written += 1
 
     def _write(self, text: str) -> None:
         self._output.write(text.encode("ascii"))
@@ -78,7 +79,8 @@ def tail(run: Run, summary: Summary, hosts: int) -> str:
     ended = moment(summary.finished)
     elapsed = f"{summary.finished - run.started:.2f}"
     ending = {"exit": "error", "errormsg": summary.trouble} if summary.trouble else {"exit": "success"}
-    told = f"probemill done at {ended}; {scanned(hosts, run, summary)}"
+    how = summary.trouble or f"probemill done at {ended}"
+    told = f"{how}; {scanned(hosts, run, summary)}"
     return (
         f"<runstats><finished{_attributes(time=int(summary.finished), timestr=ended, summary=told)}"
         f"{_attributes(elapsed=elapsed, **ending)}/>"
@@ -86,19 +88,20 @@ def tail(run: Run, summary: Summary, hosts: int) -> str:
     )
 
 
-def host(rows: list[ServiceResult]) -> str:
-    """One host with its ports, in the order of `rows`."""
+def host(rows: list[ServiceResult], missing: int = 0) -> str:
+    """One host with its ports, in the order of `rows`. missing: ports that the run did not reach; only counted."""
     first = rows[0]
     starts = [datetime.fromisoformat(row.started).timestamp() for row in rows]
     ends = [start + row.elapsed_ms / 1000 for start, row in zip(starts, rows, strict=True)]
     name = f"<hostname{_attributes(name=first.host, type='user')}/>\n" if first.host else ""
     ports = "\n".join(map(port, rows))
+    extra = f"<extraports{_attributes(state='unknown', count=missing)}/>\n" if missing else ""
     kind = "ipv6" if ":" in first.ip else "ipv4"
     return (
         f"<host{_attributes(starttime=int(min(starts)), endtime=int(max(ends)))}>"
         '<status state="up" reason="user-set" reason_ttl="0"/>\n'
         f"<address{_attributes(addr=first.ip, addrtype=kind)}/>\n<hostnames>\n{name}</hostnames>\n"
-        f"<ports>{ports}\n</ports>\n</host>\n"
+        f"<ports>{extra}{ports}\n</ports>\n</host>\n"
     )
 
 

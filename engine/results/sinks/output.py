@@ -9,8 +9,7 @@ import os
 import select
 import stat
 
-from engine.errors import OutputError
-from engine.results.sinks.base import SinkClosed
+from engine.errors import OutputError, SinkClosed
 
 STDOUT = "-"
 

@@ -2,7 +2,7 @@
 
 A host is printed when all is known, so the table waits for `close`. A run of more than `BUFFERED_ROWS` rows, or one
 whose input may never end, is printed as it comes instead, one line a row:
-`address:port/proto [host name] state service version`.
+`address:port/proto [host name] state service version`. Ports that the run did not reach are counted, not listed.
 """
 
 import contextlib
@@ -10,7 +10,17 @@ from collections.abc import Iterable
 
 from engine.model import ServiceResult
 from engine.results.columns import service_column, service_info, state_column, version_column
-from engine.results.sinks.base import BUFFERED_ROWS, HostBuffer, Run, Summary, decode_rows, host_label, unresolved
+from engine.results.sinks.base import (
+    BUFFERED_ROWS,
+    HostBuffer,
+    Run,
+    Summary,
+    decode_rows,
+    host_label,
+    not_reached,
+    reached,
+    unresolved,
+)
 from engine.results.sinks.output import Output
 
 FINGERPRINTS_SHOWN = 9  # per host
@@ -22,14 +32,15 @@ class TextSink:
         self._output = output
         self._hosts = HostBuffer(self._print_host)
         self._streaming = run.streaming
+        self._hosts_left_out = self._ports_left_out = 0
 
     def write(self, blob: bytes, rows: int) -> None:
         decoded = decode_rows(blob)
         if not self._streaming and len(self._hosts) + len(decoded) > BUFFERED_ROWS:
             self._streaming = True
-            self._print(map(line, self._hosts.take()))
+            self._print(map(line, reached(list(self._hosts.take()))))
         if self._streaming:
-            self._print(map(line, decoded))
+            self._print(map(line, reached(decoded)))
         else:
             for row in decoded:
                 self._hosts.add(row)
@@ -37,6 +48,7 @@ class TextSink:
     def close(self, summary: Summary) -> None:
         with contextlib.closing(self._output):
             self._hosts.drain()
+            self._print(filter(None, [not_reached(self._ports_left_out, self._hosts_left_out)]))
             if summary.trouble:
                 self._print([f"Not the whole scan: {summary.trouble}"])
 
@@ -44,10 +56,17 @@ class TextSink:
         if failure := unresolved(rows[0]):
             self._print([failure, ""])
             return
-        self._print([*table(rows), *fingerprints(rows), *filter(None, [service_info(rows)]), ""])
+        known = reached(rows)
+        missing = len(rows) - len(known)
+        if not known:
+            self._hosts_left_out += 1
+            self._ports_left_out += missing
+            return
+        told = filter(None, [not_reached(missing), service_info(known)])
+        self._print([*table(known), *fingerprints(known), *told, ""])
 
     def _print(self, lines: Iterable[str]) -> None:
-        self._output.write("".join(f"{text}\n" for text in lines).encode())
+        self._output.write("".join(f"{text}\n" for text in lines).encode(errors="backslashreplace"))
 
 
 def line(row: ServiceResult) -> str:
