@@ -104,11 +104,8 @@ class Blob(Struct):
     notes: list[str]
 
 
-def blob_of(connection: "DuckDBPyConnection", most: int, room: int = ROOM) -> Blob:
-    """The rows of `judged`, by address and port. most: rows; beyond, those that were answered come first.
-
-    room: characters of the distinct texts of a long column.
-    """
+def blob_of(connection: "DuckDBPyConnection", most: int) -> Blob:
+    """The rows of `judged`, by address and port. most: rows; beyond, those that were answered come first."""
     ((rows,),) = connection.execute("SELECT count(*) FROM judged").fetchall()
     limit = f"ORDER BY verdict = 'incomplete', ip_bytes NULLS FIRST, address, row LIMIT {most}" if rows > most else ""
     columns = ", ".join(f"{field.sql()} AS {field.name}" for field in FIELDS)
@@ -122,18 +119,17 @@ def blob_of(connection: "DuckDBPyConnection", most: int, room: int = ROOM) -> Bl
     if told < rows:
         blob.notes.append(f"The table holds {told:,} of {rows:,} rows, those that were answered first.")
     for field in FIELDS:
-        _Column(connection, blob, field, room).add()
+        _Column(connection, blob, field).add()
     return blob
 
 
 class _Column:
     """One column on its way into the blob."""
 
-    def __init__(self, connection: "DuckDBPyConnection", blob: Blob, field: Field, room: int) -> None:
+    def __init__(self, connection: "DuckDBPyConnection", blob: Blob, field: Field) -> None:
         self._connection = connection
         self._blob = blob
         self._field = field
-        self._room = room
 
     def add(self) -> None:
         field = self._field
@@ -166,7 +162,7 @@ class _Column:
             "FROM told GROUP BY 1) "
             f"WINDOW ordered AS (ORDER BY {'n DESC, text' if is_long else self._field.order} ROWS UNBOUNDED PRECEDING)"
         )
-        told = self._room if is_long else sys.maxsize
+        told = ROOM if is_long else sys.maxsize
         query = "SELECT text FROM texts WHERE filled <= ? ORDER BY code"
         texts = [text for (text,) in self._connection.execute(query, (told,)).fetchall()]
         ((count,),) = self._connection.execute("SELECT count(*) FROM texts").fetchall()
