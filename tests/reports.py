@@ -71,6 +71,7 @@ class Page(HTMLParser):
         self.tables: list[list[list[str]]] = []
         self.text = ""
         self._within: list[str] = []
+        self._words: dict[str, list[str]] = {}
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -119,13 +120,19 @@ class Page(HTMLParser):
         columns = {field["name"]: self._column(field, layout["rows"]) for field in layout["fields"]}
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
+    def words(self, name: str) -> list[str]:
+        """The distinct texts of a field, in their order."""
+        if name not in self._words:
+            self._words[name] = json.loads(self._part(f"{name}-words"))
+        return self._words[name]
+
     def _column(self, field: Row, rows: int) -> list[Any]:
         numbers = [0] * rows
         if field["width"]:
             numbers = array(_WIDTHS[field["width"]], self._part(field["numbers"])).tolist()
             numbers = list(accumulate(numbers)) if field["rising"] else numbers
         numbers = [number + field["least"] for number in numbers]
-        return [json.loads(self._part(field["words"]))[n] for n in numbers] if "words" in field else numbers
+        return [self.words(field["name"])[n] for n in numbers] if "words" in field else numbers
 
     def _part(self, name: str) -> bytes:
         return gzip.decompress(base64.b64decode(self.script(**{"data-part": name})))

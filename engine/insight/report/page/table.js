@@ -122,7 +122,7 @@ class Table {
     id("head").style.marginRight = `${id("scroll").offsetWidth - id("scroll").clientWidth}px`; // of the scroll bar
     this.sight = Math.max(1, Math.floor(id("scroll").clientHeight / this.height));
     id("tall").style.height = `${Math.min(this.high(), MOST_HIGH)}px`;
-    this.move(this.top);
+    return this.move(this.top);
   }
 
   high() {
@@ -165,7 +165,8 @@ class Table {
       if (here) head.setAttribute("aria-sort", this.down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
     }
-    this.measure();
+    await this.measure();
+    id("grid").dataset.found = asked;
   }
 
   async draw() {
