@@ -66,7 +66,7 @@ def test_the_numbers_are_those_of_the_rows(made: tuple[list[Row], Path]) -> None
         "products": len({one["product"] for one in rows if one.get("product")}),
         "older than the newest seen": sum((one.get("product"), one.get("version")) in old for one in rows),
         "open, not recognised": sum(one["verdict"] == "nomatch" for one in rows),
-        "expired certificates": sum("tls" in one and when(one["tls"]["not_after"]) < newest for one in rows),
+        "with an expired certificate": sum("tls" in one and when(one["tls"]["not_after"]) < newest for one in rows),
     }
 
 

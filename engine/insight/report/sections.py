@@ -67,7 +67,7 @@ def _tiles(report: Report) -> Html:
         ("products", report.product_count, ""),
         ("older than the newest seen", report.old, "warn" if report.old else ""),
         ("open, not recognised", report.unknown, ""),
-        ("expired certificates", ended, "bad" if ended else ""),
+        ("with an expired certificate", ended, "bad" if ended else ""),
     ]
     return tag(
         "div",
@@ -93,8 +93,8 @@ def _scanned(report: Report) -> Section:
         ),
     )
     sources = table(
-        ["Read from", "Form", "#Rows", "Ended"],
-        ((source.name, source.kind, source.rows, source.ended) for source in report.sources),
+        ["Read from", "Form", "Ended", "#Rows"],
+        ((source.name, source.kind, source.ended, source.rows) for source in report.sources),
     )
     databases = table(
         ["Database", "SHA-256", "#Rows"],

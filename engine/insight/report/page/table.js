@@ -174,7 +174,7 @@ class Table {
     const to = Math.min(this.count, Math.ceil(this.top) + this.sight + MORE);
     const drawing = (this.drawing = `${this.asked} ${from} ${to}`);
     if (this.drawn !== drawing) {
-      const { rows } = await this.store.ask("list", { from, to, names: this.names });
+      const { rows } = await this.store.ask("list", { from, to, names: [...this.names, "age"] });
       if (drawing !== this.drawing) return; // scrolled on
       this.drawn = drawing;
       id("window").replaceChildren(...rows.map((values, at) => this.row(from + at, values)));
@@ -184,9 +184,9 @@ class Table {
   }
 
   row(at, values) {
-    const cells = values.map((value, column) => {
-      const name = this.names[column];
-      return made("div", { role: "gridcell", cls: `c-${name}`, say: value, title: shown(value) });
+    const cells = this.names.map((name, column) => {
+      const cls = `c-${name}${name === "version" && values.at(-1) ? " old" : ""}`;
+      return made("div", { role: "gridcell", cls, say: values[column], title: shown(values[column]) });
     });
     return made("div", { role: "row", id: `row-${at}`, "aria-rowindex": at + 2, "data-at": at }, ...cells);
   }
