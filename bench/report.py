@@ -1,9 +1,10 @@
 """What a report costs: `python -m bench.report [--rows N] [--keep FOLDER]`, or `make bench-report`.
 
 Rows of a made-up scan (bench/report_rows.py) go through `probemill report` in a process of its own: time, peak resident
-memory, size of the page. Then Chromium opens the page and searches and sorts: the time from the last key to the rows in
-sight, and the longest time for which the page did not answer meanwhile. What the page, the CSV and the Markdown say is
-compared with what the rows were while they were made, before any time is printed.
+memory, size of the page. Then Chromium opens the page and searches and sorts: the time until the rows are in sight (of
+a search, without the 60 ms after which the last key counts as the last), and the longest time for which the page did
+not answer meanwhile. What the page, the CSV and the Markdown say is compared with what the rows were while they were
+made, before any time is printed.
 """
 
 import argparse

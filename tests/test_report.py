@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
@@ -344,6 +345,15 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises((OutputError, ConfigError)):
         make_report([str(path)], [str(tmp_path / "file" / "r.md")], 10, "", Told())
+
+
+@pytest.mark.parametrize("library", ["altair", "vl_convert", "duckdb"])
+def test_what_is_not_installed_is_said_before_anything_is_read(
+    tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ConfigError, match=r"pip install 'probemill\[report\]'"):
+        make_report([str(tmp_path / "nowhere")], [str(tmp_path / "r.html")], 10, "", Told())
 
 
 def test_suffixes_are_told_whatever_their_case() -> None:

@@ -11,7 +11,7 @@ from engine.errors import ConfigError, OutputError
 from engine.insight.report.blob import blob_of
 from engine.insight.report.gather import Report, Source, gather
 from engine.insight.report.markdown import markdown
-from engine.insight.report.page import page
+from engine.insight.report.page import check_extras, page
 from engine.insight.report.tickets import tickets
 from engine.insight.rows import Given, Workspace, in_workspace, load_rows
 from engine.offline.reading import Nothing, Watch
@@ -28,6 +28,8 @@ def make_report(inputs: Sequence[str], outputs: Sequence[str], rows: int, scratc
     Raises ConfigError, InputError, OutputError; Nothing, where no row and only faults were found.
     """
     writers = [(path, form_of(path)) for path in outputs]
+    if any(write is _page for _, write in writers):
+        check_extras()
 
     def job(place: Workspace) -> Report:
         loaded = load_rows(place, "rows", inputs, watch)

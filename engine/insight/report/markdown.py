@@ -12,6 +12,8 @@ from matcher import shown
 LINES = 25  # of a table
 CHIPS = 8  # versions of a product
 WIDTH = 120  # characters of a code span
+_MARKS = re.compile(r"[\\`*_\[\]<>|#~!&]")
+_BACKSLASHED = r"\\\g<0>"
 
 
 def markdown(report: Report, notes: Iterable[str] = ()) -> str:
@@ -35,7 +37,7 @@ def _lines(report: Report, notes: list[str]) -> Iterator[str]:
     yield ""
     yield report.period
     yield ""
-    yield from (f"> **Note:** {shown(note)}\n" for note in notes)
+    yield from (f"> **Note:** {_MARKS.sub(_BACKSLASHED, shown(note))}\n" for note in notes)
     ended = next((count.rows for count in report.tls.expiry if count.name == "expired"), 0)
     yield from _table(
         ["", "#"],
@@ -52,12 +54,12 @@ def _lines(report: Report, notes: list[str]) -> Iterator[str]:
     yield from _part(
         "What became of the ports",
         ["verdict", "reason", "#ports", "#hosts"],
-        [(count.name, count.more, count.rows, count.hosts) for count in report.outcomes],
+        [(code(count.name), code(count.more), count.rows, count.hosts) for count in report.outcomes],
     )
     yield from _part(
         "Inputs",
         ["input", "form", "#rows", "ended"],
-        [(code(source.name), source.kind, source.rows, shown(source.ended)) for source in report.sources],
+        [(code(source.name), source.kind, source.rows, code(source.ended)) for source in report.sources],
     )
     yield from _part(
         "Products and versions",

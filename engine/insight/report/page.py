@@ -8,6 +8,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from importlib.resources import files
 
 from engine import __version__
@@ -55,6 +56,13 @@ def page(report: Report, blob: Blob) -> Iterator[str]:
                 yield tag("script", Html(data), type="text/plain", data_part=name) + "\n"
         else:
             yield places[piece]
+
+
+def check_extras() -> None:
+    """Raises ConfigError where what the page is made with is not installed; before rows are read for nothing."""
+    for library in ("altair", "vl_convert"):
+        with extra("probemill report", "report"):
+            import_module(library)
 
 
 def _vega() -> str:

@@ -44,7 +44,7 @@ table.begin().catch((error) => {
 function search(words) {
   id("search").value = words;
   id("rows").scrollIntoView();
-  id("search").focus({ preventScroll: true });
+  id("scroll").focus({ preventScroll: true });
   table.find();
 }
 

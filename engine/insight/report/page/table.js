@@ -3,7 +3,7 @@
 
 const MOST_HIGH = 8_000_000; // pixels: browsers end somewhere beyond; with more rows, scrolling moves proportionally
 const MORE = 8; // rows drawn beyond what is in sight
-const PAUSE_MS = 120; // after the last key, before it is searched
+const PAUSE_MS = 60; // after the last key, before it is searched
 
 const id = (name) => document.getElementById(name);
 const text = (name) => id(name).textContent;
