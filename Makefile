@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all bindings check docs fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-report bench-cluster screenshots dist clean
+.PHONY: help run test test-all image-test bindings check docs site screenshots fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-report bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,11 +38,14 @@ test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
 
 .venv/all: .venv/dev
 	@echo "installing what lakes, clusters, reports and data engines need into .venv"
-	@$(PIP) install -c constraints.txt -e '.[lake,ray,report,top,lakedev,pagedev,site]'
+	@$(PIP) install -c constraints.txt -e '.[lake,ray,report,top,lakedev,pagedev,installdev,site]'
 	@touch $@
 
 test-all: .venv/all  ## run all tests, those too that need the extras (some 2 GB of packages)
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
+
+image-test: .venv/dev  ## build the image of docs/install/ for real (root, buildah, debootstrap) and scan with it
+	@PROBEMILL_IMAGE_TEST=1 $(BIN)/python -m pytest -rs tests/test_image.py
 
 # Two throwaway folders with nothing but pyre2 and pcre2, in front of what is in .venv.
 ALLOWED := $(shell sed -nE 's/^ *"((pyre2|pcre2)>=.*)",.*/"\1"/p' pyproject.toml)
@@ -64,6 +67,10 @@ check: .venv/dev  ## lint and types
 
 docs: .venv/dev  ## write the parts of docs/ that are made from the code
 	@$(BIN)/python docs/generate.py
+
+site: .venv/all  ## build the documentation as a site, to be read from build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 	@$(PIP) install atheris

@@ -1,10 +1,9 @@
 """docs/cluster/ has only fields that there are, fits together, and runs a command that we have.
 
-An API server drops a field of a RayJob that it does not know without a word; here a misspelt one is refused. TYPES is
-our table of the fields that these files use. Where the schema of KubeRay 1.7.0 lies beside the checkout
-(../shared/kuberay/kuberay-rayjob-crd.json.zst, or $PROBEMILL_RAYJOB_CRD: the v1 schema of
-ray-operator/config/crd/bases/ray.io_rayjobs.yaml under "openAPIV3Schema"), files and table are held against that, too.
-Its rules in CEL are not evaluated.
+manifests.py has our table of the fields that these files use; a misspelt one is refused. Where the schema of KubeRay
+1.7.0 lies beside the checkout (../shared/kuberay/kuberay-rayjob-crd.json.zst, or $PROBEMILL_RAYJOB_CRD: the v1 schema
+of ray-operator/config/crd/bases/ray.io_rayjobs.yaml under "openAPIV3Schema"), files and table are held against that,
+too. Its rules in CEL are not evaluated.
 """
 
 import json
@@ -16,14 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import jsonschema
 import msgspec
 import pytest
 import yaml
 import zstandard
+from manifests import FIELDS, PLAIN, faults, parsed
 
-from engine.cli.main import cli
 from engine.pool.cluster.settings import ClusterSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,50 +29,6 @@ FOLDER = ROOT / "docs" / "cluster"
 BESIDE = ROOT.parent / "shared" / "kuberay" / "kuberay-rayjob-crd.json.zst"
 SCHEMA = Path(os.environ.get("PROBEMILL_RAYJOB_CRD", BESIDE))
 
-TYPES = {  # the fields of each kind of object; [X] is a list of X, {X} names of any kind and their X
-    "RayJob": "apiVersion:str kind:str metadata:Meta spec:Job",
-    "PersistentVolumeClaim": "apiVersion:str kind:str metadata:Meta spec:Claim",
-    "ConfigMap": "apiVersion:str kind:str metadata:Meta data:{str}",
-    "NetworkPolicy": "apiVersion:str kind:str metadata:Meta spec:Policy",
-    "Meta": "name:str namespace:str labels:{str} annotations:{str}",
-    "Job": "entrypoint:str submissionMode:str backoffLimit:int shutdownAfterJobFinishes:bool suspend:bool "
-    "ttlSecondsAfterFinished:int submitterPodTemplate:Template rayClusterSpec:Cluster",
-    "Cluster": "rayVersion:str authOptions:Auth tlsOptions:Tls enableInTreeAutoscaling:bool "
-    "autoscalerOptions:Autoscaler headGroupSpec:Head workerGroupSpecs:[Workers]",
-    "Auth": "mode:str secretName:str",
-    "Tls": "enabled:bool",
-    "Autoscaler": "version:str idleTimeoutSeconds:int upscalingMode:str securityContext:Security",
-    "Head": "rayStartParams:{str} template:Template",
-    "Workers": "groupName:str replicas:int minReplicas:int maxReplicas:int priority:int rayStartParams:{str} "
-    "template:Template",
-    "Template": "metadata:Meta spec:Pod",
-    "Pod": "automountServiceAccountToken:bool restartPolicy:str nodeSelector:{str} tolerations:[Toleration] "
-    "securityContext:PodSecurity containers:[Container] volumes:[Volume]",
-    "Toleration": "key:str operator:str value:str effect:str",
-    "PodSecurity": "runAsNonRoot:bool runAsUser:int runAsGroup:int fsGroup:int fsGroupChangePolicy:str "
-    "seccompProfile:Seccomp sysctls:[Setting]",
-    "Seccomp": "type:str",
-    "Setting": "name:str value:str",
-    "Container": "name:str image:str securityContext:Security env:[Setting] envFrom:[Source] ports:[Port] "
-    "resources:Resources volumeMounts:[Mount]",
-    "Security": "allowPrivilegeEscalation:bool capabilities:Capabilities readOnlyRootFilesystem:bool",
-    "Capabilities": "drop:[str]",
-    "Source": "secretRef:Reference configMapRef:Reference",
-    "Reference": "name:str",
-    "Port": "name:str containerPort:int protocol:str",
-    "Resources": "requests:{quantity} limits:{quantity}",
-    "Mount": "name:str mountPath:str readOnly:bool subPath:str",
-    "Volume": "name:str persistentVolumeClaim:ClaimName configMap:Reference",
-    "ClaimName": "claimName:str",
-    "Claim": "accessModes:[str] storageClassName:str resources:Resources",
-    "Policy": "podSelector:Selector policyTypes:[str] ingress:[Rule]",
-    "Rule": "from:[Peer] ports:[PolicyPort]",
-    "Peer": "podSelector:Selector namespaceSelector:Selector",
-    "Selector": "matchLabels:{str}",
-    "PolicyPort": "protocol:str port:quantity",
-}
-FIELDS = {kind: dict(field.split(":") for field in fields.split()) for kind, fields in TYPES.items()}
-PLAIN: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "quantity": (int, str)}
 WORDS = {"string": "str", "integer": "int", "boolean": "bool"}  # a schema's, and ours
 
 DOCUMENTS: list[dict[str, Any]] = [
@@ -86,27 +40,6 @@ GROUPS: dict[str, dict[str, Any]] = {group["groupName"]: group for group in CLUS
 HEAD: dict[str, Any] = CLUSTER["headGroupSpec"]["template"]
 NODES = [HEAD, *(group["template"] for group in GROUPS.values())]
 PODS = [JOB["spec"]["submitterPodTemplate"], *NODES]
-
-
-def faults(value: Any, kind: str, path: str) -> Iterator[str]:
-    """What of a value is not as the table has it, each with its path."""
-    if kind[0] in "[{":
-        if not isinstance(value, list if kind[0] == "[" else dict):
-            yield f"{path}: is no {'list' if kind[0] == '[' else 'map'}"
-            return
-        for key, item in enumerate(value) if kind[0] == "[" else value.items():
-            yield from faults(item, kind[1:-1], f"{path}.{key}")
-    elif kind in PLAIN:
-        if type(value) not in PLAIN[kind]:
-            yield f"{path}: is no {kind}"
-    elif not isinstance(value, dict):
-        yield f"{path}: is no {kind}"
-    else:
-        for key, item in value.items():
-            if key in FIELDS[kind]:
-                yield from faults(item, FIELDS[kind][key], f"{path}.{key}")
-            else:
-                yield f"{path}.{key}: unknown"
 
 
 def documents(kind: str) -> list[dict[str, Any]]:
@@ -239,13 +172,7 @@ def shown_commands() -> list[str]:
 
 @pytest.mark.parametrize("command", shown_commands())
 def test_a_command_has_only_options_that_there_are(command: str) -> None:
-    _, *words = shlex.split(command)
-    runs: click.Command = cli
-    while isinstance(runs, click.Group):
-        name = words.pop(0)
-        assert name in runs.commands
-        runs = runs.commands[name]
-    runs.make_parser(click.Context(runs)).parse_args(words)
+    parsed(shlex.split(command))
 
 
 def test_the_command_is_the_same_behind_two_shells() -> None:

@@ -3,12 +3,15 @@
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
+from engine import __version__
 from engine.cli.main import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,3 +103,19 @@ def test_every_option_of_scan_is_documented() -> None:
         if option.startswith("-") and f"`{option}" not in text
     ]
     assert not missing
+
+
+def test_whoever_cites_names_this_version() -> None:
+    """CITATION.cff has what the format, Citation File Format 1.2.0, asks for, and nothing that it does not know."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    required = {"cff-version", "message", "title", "authors"}
+    known = required | {"abstract", "date-released", "doi", "keywords", "license", "type", "url", "version"}
+    assert required <= citation.keys() <= known
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["type"] == "software"
+    assert citation["version"] == __version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (citation["license"], citation["keywords"]) == (project["license"], project["keywords"])
+    holders = re.findall(r"^Copyright \(c\) \d+ (.+)$", (ROOT / "LICENSE").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [author["name"] for author in citation["authors"]] == holders
+    assert all(author.keys() == {"name"} for author in citation["authors"])  # entities, not persons
