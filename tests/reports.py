@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
-from engine.insight.report.gather import Report
 from engine.insight.report.making import ROWS, make_report
+from engine.insight.report.told import Report
 from engine.offline.faults import Faults
 
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ wrote is only ever data, never an expression or the name of a field.
 from typing import Any
 
 from engine.extras import extra
-from engine.insight.report.gather import Report
+from engine.insight.report.told import Report
 from matcher import shown
 
 BARS = 12

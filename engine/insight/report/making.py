@@ -9,10 +9,11 @@ from typing import TextIO
 
 from engine.errors import ConfigError, OutputError
 from engine.insight.report.blob import blob_of
-from engine.insight.report.gather import Report, Source, gather
+from engine.insight.report.gather import gather
 from engine.insight.report.markdown import markdown
 from engine.insight.report.page import check_extras, page
 from engine.insight.report.tickets import tickets
+from engine.insight.report.told import Report, Source
 from engine.insight.rows import Given, Workspace, in_workspace, load_rows
 from engine.offline.reading import Nothing, Watch
 from engine.results.staged import staged

@@ -6,7 +6,7 @@ What strangers wrote stands in code spans: nothing in them is markup, a link, a 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from engine.insight.report.gather import Product, Report
+from engine.insight.report.told import Product, Report
 from matcher import shown
 
 LINES = 25  # of a table

@@ -15,9 +15,9 @@ from engine import __version__
 from engine.extras import extra
 from engine.insight.report.blob import Blob
 from engine.insight.report.charts import charts
-from engine.insight.report.gather import Report
 from engine.insight.report.markup import Html, script_json, tag, text
 from engine.insight.report.sections import body, links, sections
+from engine.insight.report.told import Report
 
 SCRIPTS = ("table.js", "details.js", "page.js")
 TITLE = "Service report"

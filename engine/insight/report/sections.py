@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from msgspec import Struct
 
 from engine.insight.report.charts import search_for
-from engine.insight.report.gather import Count, Product, Report, Unknown, Version
 from engine.insight.report.markup import Html, found, join, lines, table, tag
+from engine.insight.report.told import Count, Product, Report, Unknown, Version
 
 FEW = 8  # versions that are told without being asked for
 GROUPS = 12  # of what was not recognised, before the rest is behind a click
