@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all image-test bindings check docs site man fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-cluster dist clean
+.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-report bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -99,6 +99,12 @@ bench-sinks: .venv/all  ## what sinks cost, alone and beside a scan
 
 bench-plan: .venv/dev  ## whether what `probemill plan` says is so, on loopback farms
 	@$(BIN)/python -m bench.forecast
+
+bench-report: .venv/all  ## what a report of a million rows costs, and how quickly its page searches
+	@$(BIN)/python -m bench.report
+
+screenshots: .venv/all  ## write docs/img from a report of the demonstration network
+	@$(BIN)/python -m bench.screenshots
 
 bench-cluster: .venv/all  ## what a Ray cluster costs, and what its driver holds
 	@$(BIN)/python -m bench.cluster_table

@@ -105,6 +105,8 @@ PLACES = {
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py", "engine/insight/rows.py"),
     "duckdb": ("engine/insight/",),
+    "altair": ("engine/insight/report/charts.py",),
+    "vl_convert": ("engine/insight/report/page.py",),
     "deltalake": ("engine/results/lake/", "engine/results/tables.py"),
     "pyiceberg": ("engine/results/lake/",),
     "obstore": ("engine/results/lake/",),

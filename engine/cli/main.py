@@ -30,6 +30,7 @@ COMMANDS = {
     "top": Place("engine.cli.top.command:top_command", "Watch a running scan from another terminal."),
     "match": Place("engine.cli.match:match_command", "Identify stored responses again, without touching a host."),
     "convert": Place("engine.cli.convert:convert_command", "Bring the rows of scans that are done into another form."),
+    "report": Place("engine.cli.report:report_command", "Make a report of what scans found."),
     "diff": Place("engine.cli.diff:diff_command", "Tell how two scans differ, target by target."),
     "compact": Place("engine.cli.compact:compact_command", "Merge the small files that sinks have written."),
     "state": Place("engine.cli.state:state_command", "Print what is done in the state folder DIR, as JSON."),
