@@ -38,11 +38,14 @@ class Stderr:
     terminal: the door to it. paint: the colours it takes.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """quiet: nobody wants to see how the run gets on. Raises ConfigError for a mode that there is not."""
+    def __init__(self, *, quiet: bool = False, traced: bool = False) -> None:
+        """quiet: nobody wants to see how the run gets on. traced: workers write there, past the door.
+
+        Raises ConfigError for a mode that there is not.
+        """
         self.is_terminal = os.isatty(2)
         mode = progress_mode(os.environ, is_terminal=self.is_terminal)
-        self.mode: Mode = "none" if quiet else mode
+        self.mode: Mode = "none" if quiet or traced else mode
         self.hushed = quiet or os.environ.get(VARIABLE) == "none"
         self.terminal = Terminal()
         self.desk = Desk()
