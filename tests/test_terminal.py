@@ -1,16 +1,22 @@
 """What a scan says on a terminal, a pseudo one, and what it says where there is none."""
 
+import fcntl
 import json
 import os
 import pty
 import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from loopback import DATABASE, Farm, database_file, greeting_after
@@ -18,6 +24,7 @@ from loopback import DATABASE, Farm, database_file, greeting_after
 from engine.cli import progress
 from engine.cli.terminal import ERASE, NO_WRAP, WRAP, Terminal, progress_mode, same_terminal
 from engine.errors import ConfigError
+from engine.results.ending import Ending
 
 PATIENCE_S = 60.0
 ESCAPE = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
@@ -58,13 +65,13 @@ class Screen:
 
 
 def scan(
-    arguments: list[str], env: Mapping[str, str], *, out: str = "terminal", err: str = "terminal"
+    arguments: list[str], env: Mapping[str, str], *, out: str = "terminal", err: str = "terminal", program: str = START
 ) -> tuple[bytes, bytes, int]:
     """What the command writes to the terminal, what it writes to pipes, and its exit code."""
     screen = Screen()
     streams = {"terminal": screen.slave, "pipe": subprocess.PIPE}
     process = subprocess.Popen(
-        [sys.executable, "-c", START, "scan", *arguments],
+        [sys.executable, "-c", program, "scan", *arguments],
         env=dict(env),
         stdin=subprocess.DEVNULL,
         stdout=streams[out],
@@ -125,10 +132,6 @@ def test_the_line_is_drawn_for_the_width_that_there_is() -> None:
 
 
 def pty_size(descriptor: int, columns: int) -> None:
-    import fcntl
-    import struct
-    import termios
-
     fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
 
@@ -153,7 +156,6 @@ def test_which_descriptors_are_one_terminal() -> None:
     assert not same_terminal(read, read)
     for descriptor in (master, slave, other, third, again, read, write):
         os.close(descriptor)
-    assert not same_terminal(slave, slave)
 
 
 @pytest.mark.parametrize(
@@ -253,15 +255,13 @@ def test_colours_that_are_forced_into_a_pipe(slow: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["terminal", "pipe"])
-def test_plain_lines(where: str, slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines(where: str, slow: str) -> None:
     """A line of text every few seconds, without control characters; a pipe gets a last one, too."""
-    monkeypatch.setattr(progress, "PLAIN_S", 0.3)
     with Farm(greeting_after(0.5)) as farm:
-        targets = farm.targets(*addresses(12))
-        quick = START.replace("from engine", "import engine.cli.progress as p; p.PLAIN_S = 0.3; from engine", 1)
-        monkeypatch.setattr(sys.modules[__name__], "START", quick)
+        arguments = ["--probes", slow, "--max-inflight", "3", *farm.targets(*addresses(12))]
         env = environment(PROBEMILL_PROGRESS="plain", NO_COLOR="1")
-        said, piped, code = scan(["--probes", slow, "--max-inflight", "3", *targets], env, out="pipe", err=where)
+        quick = f"import engine.cli.progress; engine.cli.progress.PLAIN_S = 0.3; {START}"
+        said, piped, code = scan(arguments, env, out="pipe", err=where, program=quick)
     assert code == 0
     lines = (said if where == "terminal" else piped).replace(b"\r\n", b"\n").splitlines()
     told = [line for line in lines if b"in flight" in line]
@@ -348,3 +348,38 @@ def test_ctrl_c_on_a_terminal(slow: str) -> None:
     assert b"probemill: interrupted: 3 of 5 done, 2 not reached\r\n" in said
     assert b"3 of 5 targets in " in said
     assert b"1 port not reached" in said
+
+
+def test_a_trace_has_the_terminal_for_itself(slow: str) -> None:
+    """Workers write its lines themselves, so there is no live line among them."""
+    with Farm(greeting_after(0.3)) as farm:
+        targets = farm.targets("127.3.0.1")
+        said, _, code = scan(["--probes", slow, "--version-trace", *targets], environment())
+    assert code == 0
+    assert b"NSOCK INFO" in said
+    assert b"in flight" not in said and NO_WRAP not in said
+    assert b"1 target in " in said
+
+
+@pytest.mark.parametrize(
+    ("hushed", "terminal", "mode", "nodes", "said"),
+    [
+        (False, False, "none", False, False),
+        (False, False, "none", True, True),
+        (False, False, "plain", False, True),
+        (True, False, "plain", True, False),
+        (True, True, "live", True, False),
+    ],
+)
+def test_the_last_line_off_a_terminal(hushed: bool, terminal: bool, mode: str, nodes: bool, said: bool) -> None:
+    """For who asked for lines, and for a scan on a cluster, which has nothing else to show for itself."""
+    told: list[str] = []
+    stderr: Any = SimpleNamespace(hushed=hushed, is_terminal=terminal, mode=mode, say=told.append)
+    run: Any = SimpleNamespace(
+        nodes=lambda: [None] * nodes,
+        elapsed_s=61.0,
+        ending=lambda: Ending(read=2, done=2),
+        collector=SimpleNamespace(tally=Counter({"verdict:hardmatched": 1, "reason:timeout": 1})),
+    )
+    progress.summarise(run, stderr)
+    assert told == ["probemill: 2 targets in 61 s, 1 found, 1 timeout"] * said

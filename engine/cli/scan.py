@@ -90,7 +90,7 @@ def scan_command(**options: Any) -> None:
     config = scan_config(options)
     inputs = scan_inputs(options, config)
     written = outputs(options, config)
-    stderr = Stderr(quiet=options["quiet"])
+    stderr = Stderr(quiet=options["quiet"], traced=options["trace"])
     click.get_current_context().call_on_close(stderr.settle)
     stderr.take_logs(LEVELS[min(options["verbose"], len(LEVELS) - 1)])
     errors = _InputErrors(stderr)

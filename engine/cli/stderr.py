@@ -20,7 +20,7 @@ from rich.table import Table
 
 from engine.cli.help import coloured
 from engine.cli.tail import LogTail
-from engine.cli.terminal import Mode, Terminal, TerminalOutput, progress_mode, same_terminal
+from engine.cli.terminal import VARIABLE, Mode, Terminal, TerminalOutput, progress_mode, same_terminal
 from engine.results import paint
 from engine.results.sinks import STDOUT, Run, Sink, open_sink
 from engine.threads import Desk
@@ -38,12 +38,15 @@ class Stderr:
     terminal: the door to it. paint: the colours it takes.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """quiet: nobody wants to see how the run gets on. Raises ConfigError for a mode that there is not."""
+    def __init__(self, *, quiet: bool = False, traced: bool = False) -> None:
+        """quiet: nobody wants to see how the run gets on. traced: workers write there, past the door.
+
+        Raises ConfigError for a mode that there is not.
+        """
         self.is_terminal = os.isatty(2)
         mode = progress_mode(os.environ, is_terminal=self.is_terminal)
-        self.mode: Mode = "none" if quiet else mode
-        self.hushed = quiet or (self.is_terminal and mode == "none")
+        self.mode: Mode = "none" if quiet or traced else mode
+        self.hushed = quiet or os.environ.get(VARIABLE) == "none"
         self.terminal = Terminal()
         self.desk = Desk()
         self.tail = LogTail()
