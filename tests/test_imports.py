@@ -103,7 +103,7 @@ PLACES = {
     "prometheus_client": ("engine/cli/metrics.py", "engine/cli/top/endpoint.py"),
     "cryptography": ("engine/transports/certificates.py",),
     "idna": ("engine/targets/base_hosts.py",),
-    "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py", "engine/insight/rows.py"),
+    "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py", "engine/insight/"),
     "duckdb": ("engine/insight/",),
     "altair": ("engine/insight/report/charts.py",),
     "vl_convert": ("engine/insight/report/page.py",),

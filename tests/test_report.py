@@ -25,6 +25,7 @@ from tests.test_convert import command, state
 
 pytest.importorskip("duckdb", reason="needs probemill[report]")
 pytest.importorskip("altair", reason="needs probemill[report]")
+pytest.importorskip("pyarrow", reason="needs probemill[report]")
 pytest.importorskip("vl_convert", reason="needs probemill[report]")
 
 KNOWN = {"hardmatched", "softmatched"}
@@ -347,7 +348,7 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         make_report([str(path)], [str(tmp_path / "file" / "r.md")], 10, "", Told())
 
 
-@pytest.mark.parametrize("library", ["altair", "vl_convert", "duckdb"])
+@pytest.mark.parametrize("library", ["altair", "vl_convert", "duckdb", "pyarrow"])
 def test_what_is_not_installed_is_said_before_anything_is_read(
     tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

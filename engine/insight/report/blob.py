@@ -14,9 +14,6 @@ import base64
 import gzip
 import json
 import sys
-from array import array
-from itertools import islice
-from operator import le, sub
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -31,7 +28,6 @@ LONGEST = 16_384  # characters of one text
 SORTED_BY_HAND = 400_000  # distinct versions; beyond, their texts sort
 LEFT_OUT = "\0"  # stands for a text that had no room; page/store.js knows it
 _LEVEL = 6
-_TYPES = ((1, "B"), (2, "H"), (4, "I"))
 
 
 class Field(Struct, frozen=True):
@@ -138,19 +134,17 @@ class _Column:
             layout |= self._numbers(self._fetch(field.name, ""))
         else:
             texts = self._texts()
-            alike = len(texts) == 1
-            codes = [0] if alike else self._fetch("code", f"JOIN texts ON text = {field.name}")
+            codes = self._fetch("code", f"JOIN texts ON text = {field.name}")
             if field.name == "version" and len(texts) <= SORTED_BY_HAND:
                 texts, codes = _by_version(texts, codes)
             words = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
             layout |= self._numbers(codes) | {"words": self._part("words", words.encode(errors="replace"))}
         self._blob.layout["fields"].append(layout)
 
-    def _fetch(self, code: str, join: str) -> list[int]:
-        """A number for each row that is told, in their order."""
-        query = f"SELECT list({code} ORDER BY nth) FROM told {join}"
-        ((codes,),) = self._connection.execute(query).fetchall()
-        return codes or []
+    def _fetch(self, code: str, join: str) -> Any:
+        """A number for each row that is told, in their order, as an Arrow array."""
+        found = self._connection.sql(f"SELECT {code}::BIGINT AS code FROM told {join} ORDER BY nth")
+        return found.to_arrow_table().column(0).combine_chunks()
 
     def _texts(self) -> list[str]:
         """The distinct texts in order; the table `texts` has the number of each."""
@@ -173,21 +167,22 @@ class _Column:
             texts.append(LEFT_OUT)
         return texts
 
-    def _numbers(self, values: list[int]) -> dict[str, Any]:
-        least = min(values, default=0)
-        if max(values, default=0) == least:
+    def _numbers(self, values: Any) -> dict[str, Any]:
+        """What the layout says of a column's numbers, an Arrow array; adds them to the parts."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        least, most = (pc.min_max(values)[end].as_py() or 0 for end in ("min", "max"))
+        if least == most:
             return {"least": least, "width": 0}
-        rising = all(map(le, values, islice(values, 1, None)))
-        if rising:
-            values = [0, *map(sub, values[1:], values)]
-        elif least:
-            values = [value - least for value in values]
-        most = max(values)
-        width, code = next(((width, code) for width, code in _TYPES if most < 1 << 8 * width), (8, "d"))
-        packed = array(code, values)
-        if sys.byteorder == "big":
-            packed.byteswap()
-        return {"least": least, "rising": rising, "width": width, "numbers": self._part("numbers", packed.tobytes())}
+        steps = pc.fill_null(pc.pairwise_diff(values), 0)  # the first has none before it
+        rising = pc.min(steps).as_py() >= 0
+        values = steps if rising else pc.subtract(values, least)
+        most = pc.max(values).as_py()
+        kinds = ((1, pa.uint8()), (2, pa.uint16()), (4, pa.uint32()))
+        width, kind = next((found for found in kinds if most < 1 << 8 * found[0]), (8, pa.float64()))
+        data = pc.cast(values, kind, safe=False).buffers()[1].to_pybytes()[: len(values) * width]
+        return {"least": least, "rising": rising, "width": width, "numbers": self._part("numbers", data)}
 
     def _part(self, kind: str, data: bytes) -> str:
         name = f"{self._field.name}-{kind}"
@@ -195,9 +190,12 @@ class _Column:
         return name
 
 
-def _by_version(texts: list[str], codes: list[int]) -> tuple[list[str], list[int]]:
+def _by_version(texts: list[str], codes: Any) -> tuple[list[str], Any]:
+    """The texts in the order of versions, and the numbers, an Arrow array, into them."""
+    import pyarrow as pa
+
     order = sorted(range(len(texts)), key=lambda code: version_key(texts[code]))
     places = [0] * len(texts)
     for place, code in enumerate(order):
         places[code] = place
-    return [texts[code] for code in order], [places[code] for code in codes]
+    return [texts[code] for code in order], pa.array(places, pa.int64()).take(codes)

@@ -60,7 +60,7 @@ def page(report: Report, blob: Blob) -> Iterator[str]:
 
 def check_extras() -> None:
     """Raises ConfigError where what the page is made with is not installed; before rows are read for nothing."""
-    for library in ("altair", "vl_convert"):
+    for library in ("altair", "pyarrow", "vl_convert"):
         with extra("probemill report", "report"):
             import_module(library)
 

@@ -6,6 +6,7 @@ that hide or reorder text are shown as their code.
 
 import csv
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 from matcher import shown
@@ -39,6 +40,7 @@ def tickets(connection: "DuckDBPyConnection", file: TextIO) -> None:
         write([guarded(value) if isinstance(value, str) else value for value in row])
 
 
+@lru_cache(1 << 16)
 def guarded(value: str) -> str:
     """A text of strangers as a cell."""
     said = shown(value)
