@@ -27,10 +27,7 @@ COMMANDS = {
         "engine.cli.scan:scan_command", "Identify the services on each TARGET and on the targets of the input files."
     ),
     "plan": Place("engine.cli.plan:plan_command", "Tell what a scan of each TARGET, or of so many targets, will take"),
-    "top": Place(
-        "engine.cli.top.command:top_command",
-        "Watch a running scan: how fast it is, what it finds, what is slow, who does the work, the end of its log.",
-    ),
+    "top": Place("engine.cli.top.command:top_command", "Watch a running scan from another terminal."),
     "match": Place("engine.cli.match:match_command", "Identify stored responses again, without touching a host."),
     "convert": Place("engine.cli.convert:convert_command", "Bring the rows of scans that are done into another form."),
     "compact": Place("engine.cli.compact:compact_command", "Merge the small files that sinks have written."),
