@@ -18,6 +18,7 @@ from nmap_loopback import listening, run_nmap, speaking
 from engine.errors import OutputError
 from engine.model import DatabaseRef, Reason, ServiceResult, Tunnel, Verdict
 from engine.results.ending import Ending
+from engine.results.paint import coloured, safe
 from engine.results.sinks import BUFFERED_ROWS, SINKS, STDOUT, Run, SinkClosed, Summary, open_sink
 from engine.results.sinks.base import HostBuffer
 from engine.results.sinks.nmap_xml import quote
@@ -539,3 +540,48 @@ def test_the_same_ports_read_as_with_nmap(tmp_path: Path) -> None:
         theirs = re.findall(pattern, (tmp_path / file).read_text(), re.MULTILINE)
         ours = re.findall(pattern, written(form, tmp_path / "ours", rows), re.MULTILINE)
         assert ours == theirs, form
+
+
+def test_who_looks_on_sees_ports_before_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open ones, each once, when two seconds have passed; the tables come at the end all the same."""
+    clock = [RUN.started]
+    monkeypatch.setattr("engine.results.sinks.text.time.time", lambda: clock[0])
+    sink = open_sink("text", str(tmp_path / "out"), msgspec.structs.replace(RUN, watched=True))
+    closed = row(port=81, state="closed", method="", conf=0, verdict=Verdict.INCOMPLETE, reason=Reason.REFUSED)
+    sink.write(blob([SSH, closed, CUT_OFF[0]]), 3)
+    assert (tmp_path / "out").read_text() == ""
+    clock[0] += 2
+    sink.write(blob([HTTPS]), 1)
+    ssh = "192.0.2.1:22/tcp open ssh OpenSSH 9.2p1 (protocol 2.0)\n"
+    early = f"{ssh}192.0.2.1:443/tcp open ssl/http nginx\n"
+    assert (tmp_path / "out").read_text() == early
+    sink.write(blob([NAMED]), 1)
+    early += "[2001:db8::1]:80/tcp [example.org] open http\n"
+    assert (tmp_path / "out").read_text() == early
+    sink.close(SUMMARY)
+    rows = [SSH, closed, CUT_OFF[0], HTTPS, NAMED]
+    assert (tmp_path / "out").read_text() == early + written("text", tmp_path / "file", rows)
+
+
+def test_what_was_shown_early_is_not_said_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is too large for tables: each row is one line, once."""
+    monkeypatch.setattr("engine.results.sinks.text.BUFFERED_ROWS", 5)
+    rows = [row(port=port, state="open" if port % 2 else "closed") for port in range(1, 11)]
+    sink = open_sink("text", str(tmp_path / "out"), msgspec.structs.replace(RUN, watched=True))
+    for each in rows:
+        sink.write(blob([each]), 1)
+    sink.close(SUMMARY)
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert sorted(int(re.findall(r":(\d+)/", line)[0]) for line in lines) == list(range(1, 11))
+
+
+def test_colours_change_no_letter(tmp_path: Path) -> None:
+    """A table for a terminal is that of a file, but for colours; and what a row says is shown, not obeyed."""
+    for rows in (ALL, [row(name="x\x1b[2J", product="\u202ea\x07", extrainfo="e", host="h\x9b1m")]):
+        painted = written("text", tmp_path / "colours", rows, run=msgspec.structs.replace(RUN, paint=coloured))
+        safely = written("text", tmp_path / "safe", rows, run=msgspec.structs.replace(RUN, paint=safe))
+        assert re.sub(r" +(?=\n)", "", re.sub(r"\x1b\[[0-9;]*m", "", painted)) == safely
+        assert not set(safely) & set("\x1b\u202e\x07\x9b")
+    assert written("text", tmp_path / "safe", ALL, run=msgspec.structs.replace(RUN, paint=safe)) == written(
+        "text", tmp_path / "plain", ALL
+    )

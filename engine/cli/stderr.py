@@ -20,7 +20,7 @@ from rich.table import Table
 
 from engine.cli.help import coloured
 from engine.cli.tail import LogTail
-from engine.cli.terminal import Mode, Terminal, TerminalOutput, progress_mode, same_terminal
+from engine.cli.terminal import VARIABLE, Mode, Terminal, TerminalOutput, progress_mode, same_terminal
 from engine.results import paint
 from engine.results.sinks import STDOUT, Run, Sink, open_sink
 from engine.threads import Desk
@@ -43,7 +43,7 @@ class Stderr:
         self.is_terminal = os.isatty(2)
         mode = progress_mode(os.environ, is_terminal=self.is_terminal)
         self.mode: Mode = "none" if quiet else mode
-        self.hushed = quiet or (self.is_terminal and mode == "none")
+        self.hushed = quiet or os.environ.get(VARIABLE) == "none"
         self.terminal = Terminal()
         self.desk = Desk()
         self.tail = LogTail()

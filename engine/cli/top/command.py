@@ -43,8 +43,10 @@ def top_command(where: str, once: bool, every: float) -> None:
     log.
 
     \b
-    PORT, HOST:PORT, http://HOST:PORT/metrics   a scan with --metrics
-    DIR                                         a scan with --state, ended or not
+    PORT, HOST:PORT, http://HOST:PORT/metrics
+        a scan with --metrics
+    DIR
+        a scan with --state DIR, ended or not
 
     Without any, it is port 9464 of this machine. Nothing but the place that is named is contacted. On the screen, ?
     says which keys there are, and q ends.
