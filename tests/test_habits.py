@@ -1,6 +1,7 @@
 """Command lines as people write them for Nmap: the same thing where we have it, one line of advice elsewhere."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,12 @@ from loopback import Farm, database_file, greeting_after
 
 from engine.cli.habits import HINTS, nmap_habits
 from engine.cli.main import cli
-from engine.cli.options import ALL_OPTIONS
+from engine.cli.options import ALL_OPTIONS, VALUED
 from engine.errors import ConfigError
 from engine.model import Target
 from engine.targets.selection import Selection, of_family
 
-VALUED = {name for option in ALL_OPTIONS if not option.is_flag for name in option.opts}
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,8 @@ VALUED = {name for option in ALL_OPTIONS if not option.is_flag for name in optio
         ("-p- -p 1-1000", "-p- -p 1-1000"),
         ("-o X -o -sS", "-o X -o -sS"),
         ("--scan-name -A", "--scan-name -A"),
+        ("-v -sV -q -sV", "-v -q"),
+        ("--output-as xml -oX -oX a", "--output-as xml -oX --output-as xml a"),
         ("-oresults.xml", "-oresults.xml"),
         ("-- -sS -oX", "-- -sS -oX"),
         ("--open -4 -6", "--open -4 -6"),
@@ -82,9 +85,26 @@ def test_what_we_do_not_do_is_one_line_that_says_what_to_do(
     assert "\n" not in str(refused.value)
 
 
+def documented(heading: str) -> list[str]:
+    """The code spans in the first column of a table of docs/nmap.md."""
+    table = (ROOT / "docs" / "nmap.md").read_text(encoding="utf-8").partition(heading)[2].partition("|---|---|\n")[2]
+    rows = table.partition("\n\n")[0].splitlines()
+    return [span for row in rows for span in re.findall(r"`([^`]+)`", row.replace("\\|", "/").split("|")[1])]
+
+
+def test_what_the_page_calls_taken_is_taken_and_the_rest_refused() -> None:
+    taken, refused = documented("# Coming from Nmap"), documented("What is not done")
+    assert len(taken) > 20 and len(refused) > 15
+    for span in taken:
+        nmap_habits([*span.split(), "value"], VALUED)
+    for span in refused:
+        with pytest.raises(ConfigError):
+            nmap_habits(span.split(), VALUED)
+
+
 def test_no_advice_hides_an_option_of_ours() -> None:
     ours = {name for option in ALL_OPTIONS for name in option.opts}
-    flags = sorted(ours - VALUED)
+    flags = sorted(ours - VALUED.keys())
     assert HINTS and nmap_habits(flags, VALUED) == flags
 
 

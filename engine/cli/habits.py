@@ -6,7 +6,8 @@ ConfigError of one line. docs/nmap.md has the list for people.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from engine.errors import ConfigError
 
@@ -67,26 +68,28 @@ HINTS = (
 _ATTACHED = re.compile(r"(-o[XNGASJ]|-iL)(=?)(.+)", re.DOTALL)
 
 
-def nmap_habits(args: Sequence[str], valued: Collection[str]) -> list[str]:
-    """The same command line in our words. valued: our options that take the next argument. Raises ConfigError."""
+def nmap_habits(args: Sequence[str], valued: Mapping[str, int]) -> list[str]:
+    """The same command line in our words. valued: how many arguments each of our options takes.
+
+    Raises ConfigError.
+    """
     return list(_translated(iter(args), valued))
 
 
-def _translated(args: Iterator[str], valued: Collection[str]) -> Iterator[str]:
+def _translated(args: Iterator[str], valued: Mapping[str, int]) -> Iterator[str]:
     for word in args:
         if word == "--":
             yield word
             yield from args
         elif word in valued:
             yield word
-            value = next(args, None)
-            if value is not None:
+            for value in islice(args, valued[word]):
                 yield str(TEMPLATES.index(value)) if word == "-T" and value in TEMPLATES else value
         elif word in VALUED:
-            value = next(args, None)
-            if value is None:
+            following = next(args, None)
+            if following is None:
                 raise ConfigError(f"{word} needs a value behind it")
-            yield from VALUED[word](value)
+            yield from VALUED[word](following)
         elif word not in GRANTED:
             yield from _single(word)
 

@@ -324,3 +324,5 @@ GROUPS: tuple[Section, ...] = (
 # What `-h` shows.
 BRIEF = ("inputs", "ports", "outputs", "state", "rate", "intensity", "timing", "blocklist", "quiet", "dry_run")
 ALL_OPTIONS = [option for group in GROUPS for option in group.options]
+# How many arguments follow the name of an option that has a value.
+VALUED = {name: option.nargs for option in ALL_OPTIONS if not (option.is_flag or option.count) for name in option.opts}

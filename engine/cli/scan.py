@@ -54,8 +54,7 @@ class ScanCommand(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:  # else somebody is still typing
-            valued = {name for option in groups.ALL_OPTIONS if not option.is_flag for name in option.opts}
-            args = nmap_habits(args, valued)
+            args = nmap_habits(args, groups.VALUED)
         return super().parse_args(ctx, args)
 
 
@@ -145,7 +144,7 @@ def _refuse_empty(context: click.Context) -> None:
 def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: groups.Options) -> int:
     """What is to be said of a run that has ended, and the exit code. Raises InputError where there was no target."""
     if run.blocked and not options["quiet"]:
-        stderr.say(f"probemill: {run.blocked:,} targets left out by lists or shard")
+        stderr.say(f"probemill: {run.blocked:,} targets left out by lists, shard, -4 or -6")
     if stopped := "" if run.unheard else run.ending().words():
         stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
     summarise(run, stderr)
