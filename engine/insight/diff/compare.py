@@ -24,14 +24,15 @@ from typing import Any
 from msgspec import Struct
 
 from engine.errors import InputError
-from engine.insight.diff.kinds import KINDS, all_kinds
+from engine.insight.diff.kinds import all_kinds
 from engine.insight.rows import Loaded, Workspace, load_rows
 from engine.offline.reading import Watch
 from engine.state.journal import read_journal
 from engine.state.records import ended
 
-_COLUMNS = ("state", "name", "product", "version", "tunnel", "reason", "tls")
-_TEXTS = ("state", "name", "product", "version", "tunnel", "extrainfo", "hostname", "ostype", "devicetype")
+_ALWAYS = ("state", "name", "product", "version", "tunnel")  # texts
+_COLUMNS = (*_ALWAYS, "reason", "tls")
+_LISTS = ("cpe",)
 _TLS = ("subject", "issuer", "names", "not_after", "sha256")
 _FETCHED = 1000  # findings at a time
 
@@ -140,7 +141,7 @@ class Comparison(Struct):
         there, tls, *others = values
         if there is None:
             return None
-        named = zip((*_TEXTS[:5], *self._also), others, strict=True)
+        named = zip((*_ALWAYS, *self._also), others, strict=True)
         return Facts({name: value for name, value in named if value}, {k: v for k, v in (tls or {}).items() if v})
 
 
@@ -158,7 +159,7 @@ def _columns(also: Sequence[str]) -> Iterator[str]:
     for side in ("o", "n"):
         tls = ", ".join(f"{name}: {side}.tls.{name}" for name in _TLS)
         yield from (f"{side}.id", f"CASE WHEN {side}.tls IS NOT NULL THEN {{{tls}}} END")
-        yield from (f"{side}.{name}" for name in (*_TEXTS[:5], *also))
+        yield from (f"{side}.{name}" for name in (*_ALWAYS, *also))
 
 
 def compare(place: Workspace, old: str, new: str, watch: Watch, also: Sequence[str] = ()) -> Comparison:
@@ -177,19 +178,25 @@ def _load(place: Workspace, name: str, path: str, watch: Watch, also: Sequence[s
     damage = _damage(loaded)
     if damage and not loaded.rows:
         raise InputError(path, 0, f"has no row that can be compared ({damage})")
-    texts = ", ".join(f"nullif({text}, '') AS {text}" for text in _TEXTS if text in {*_COLUMNS, *also})
-    texts = texts.replace("nullif(name, '')", "nullif(nullif(name, ''), 'unknown')")
-    others = "".join(f", {field}" for field in also if field not in _TEXTS)
+    fields = ", ".join(map(_field, (*_ALWAYS, *also)))
     execute = place.connection.execute
     execute(f"CREATE TABLE {name}_doubled (id BIGINT)")
     execute(
         f"CREATE VIEW {name}_side AS SELECT rowid AS id, ip, {_ADDRESS} AS address, port, proto, nullif(host, '') AS "
-        f"host, {_STANDING} AS standing, started, tls, {texts}{others} FROM {name}_rows "
+        f"host, {_STANDING} AS standing, started, tls, {fields} FROM {name}_rows "
         f"WHERE rowid NOT IN (SELECT id FROM {name}_doubled)"
     )
     (doubled,) = execute(_DOUBLED.format(name)).fetchone()
     (unreached,) = execute(f"SELECT count(*) FROM {name}_side WHERE standing = 'unreached'").fetchone()
     return Side(path, loaded.rows, doubled, unreached, damage)
+
+
+def _field(name: str) -> str:
+    """A column of a side: what says nothing is null."""
+    if name in _LISTS:
+        return name
+    text = f"nullif({name}, '')"
+    return f"nullif({text}, 'unknown') AS name" if name == "name" else f"{text} AS {name}"
 
 
 _DOUBLED = """
@@ -237,5 +244,3 @@ UPDATE pairs SET kinds = 0 WHERE kinds & {bit} <> 0 AND {there} IN (
     SELECT there.id FROM {there}_side there SEMI JOIN {other}_side other ON lower(there.host) = lower(other.host)
         AND there.port = other.port AND there.proto = other.proto AND other.ip = '' AND other.standing = 'unreached'
 )"""
-
-assert [*_CONDITIONS] == [*KINDS]
