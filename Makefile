@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all image-test bindings check docs site fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-cluster dist clean
+.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-report bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -72,6 +72,10 @@ site: .venv/all  ## build the documentation as a site, to be read from build/sit
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
+man: .venv/dev  ## write the man pages into dist/man
+	@$(PIP) install -c constraints.txt click-man
+	@$(BIN)/python docs/man.py dist/man
+
 fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 	@$(PIP) install atheris
 	@$(BIN)/python tests/fuzz_matcher.py -max_total_time=60
@@ -95,6 +99,12 @@ bench-sinks: .venv/all  ## what sinks cost, alone and beside a scan
 
 bench-plan: .venv/dev  ## whether what `probemill plan` says is so, on loopback farms
 	@$(BIN)/python -m bench.forecast
+
+bench-report: .venv/all  ## what a report of a million rows costs, and how quickly its page searches
+	@$(BIN)/python -m bench.report
+
+screenshots: .venv/all  ## write docs/img from a report of the demonstration network
+	@$(BIN)/python -m bench.screenshots
 
 bench-cluster: .venv/all  ## what a Ray cluster costs, and what its driver holds
 	@$(BIN)/python -m bench.cluster_table

@@ -101,13 +101,22 @@ def test_scan_accepts(folder: Path, arguments: str) -> None:
     assert (folder / "rows").read_text().count("\n") == 1
 
 
-@pytest.mark.parametrize("letter", ["X", "N", "G", "A"])
-def test_nmaps_way_to_name_a_form_makes_no_file_of_that_name(folder: Path, letter: str) -> None:
-    done = run(folder, *SCAN, f"-o{letter}", "out.xml", "127.0.0.1:9")
-    assert done.returncode == 2
-    assert f"-o{letter} is Nmap's" in done.stderr
-    assert not (folder / letter).exists()
-    assert run(folder, *SCAN, "-o", f"./{letter}", "127.0.0.1:9").returncode == 0
+@pytest.mark.parametrize(("letter", "made"), [("X", "out"), ("N", "out"), ("G", "out"), ("A", "out.gnmap")])
+def test_nmaps_way_to_name_a_form_makes_no_file_of_that_name(folder: Path, letter: str, made: str) -> None:
+    """But the one that was named; a file that is called after the letter is still `-o`'s to make."""
+    done = run(folder, *SCAN, f"-o{letter}", "out", "127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (folder / made).exists() and not (folder / letter).exists()
+    assert run(folder, *SCAN, "-o", letter, "127.0.0.1:9").returncode == 0
+    assert (folder / letter).exists()
+
+
+@pytest.mark.parametrize("letter", ["X", "N", "G"])
+def test_what_nmaps_options_name_is_an_output_like_any(folder: Path, letter: str) -> None:
+    """Never an input, nor another output, nor a file in the folder of the run."""
+    for arguments in ("-i targets -oX targets", "-oX rows -o rows", "--state state -oX state/rows"):
+        done = run(folder, *SCAN, "127.0.0.1:9", *arguments.replace("-oX", f"-o{letter}").split())
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), arguments
 
 
 @pytest.mark.parametrize("name", ["journal", "lock", "part-000001.ndjson.zst", "rows"])

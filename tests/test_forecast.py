@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.cli.main import cli
-from engine.cli.plan import plan_command, told
+from engine.cli.plan import plan_command
+from engine.cli.planned import exact, span, told
 from engine.errors import ConfigError, EngineError
 from engine.forecast.constants import KINDS, REFUSED, UNANSWERED, Constants, Kind, Place, read_constants
 from engine.forecast.forecast import Figure, forecast, machines_for
@@ -278,12 +279,46 @@ def test_both_forms_say_the_same() -> None:
     lines = [line.split() for line in text.splitlines()]
     for fields in facts["figures"]:
         figure = Figure(**fields)
-        assert [*figure.name.split(), told(figure), *figure.unit.split()] in lines
-        assert f"  {figure.name} = " in text and f"{figure.formula} [{figure.source}]" in text
+        assert [*figure.name.split(), *told(figure).split()] in lines
+        assert f"  {figure.name} = {exact(figure.value)}" in text and f"{figure.formula} [{figure.source}]" in text
     assert [line[0] for line in lines if line[-1:] == ["decides"]] == [facts["binding"]]
     for limit in facts["bounds"]:
         assert f"  {limit['name']}: {limit['formula']} [{limit['source']}]" in text
     assert all(note in text for note in facts["notes"])
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        (138_000_000, "", "138 million"),
+        (999_999, "", "999,999"),
+        (105_145_000_000, "bytes", "105 GB"),
+        (999, "bytes", "999 bytes"),
+        (401_381_392, "bytes a machine", "401 MB on each machine"),
+        (4.179, "h", "4 h 11 min"),
+        (16.71, "core hours", "16.71 hours of one core"),
+        (9173, "targets/s", "9,173 targets a second"),
+        (0.4179, "", "0.4179"),
+    ],
+)
+def test_units_are_told_in_words(value: float, unit: str, words: str) -> None:
+    assert told(Figure("name", value, unit, "", "")) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.2, "under 1 s"),
+        (12.4, "12 s"),
+        (60, "1 min"),
+        (3599.9, "1 h"),
+        (15_042, "4 h 11 min"),
+        (2e5, "2 d 8 h"),
+    ],
+)
+def test_times_have_two_units_at_most(seconds: float, words: str) -> None:
+    assert span(seconds) == words
 
 
 def test_counts_may_have_suffixes() -> None:

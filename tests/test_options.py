@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from msgspec.structs import asdict
 
-from engine.cli.options import scan_config
 from engine.cli.scan import scan_command
+from engine.cli.settings import scan_config
 from engine.errors import ConfigError
 from engine.model import ScanConfig
 from engine.post import ALL, DEFAULT

@@ -19,6 +19,7 @@ from engine.cli import options as groups
 from engine.cli.help import Group, Section
 from engine.cli.kinds import Count
 from engine.cli.progress import plain
+from engine.cli.settings import source_addresses
 from engine.model import MAX_WORKERS, ScanConfig
 from engine.results.lake.base_place import canonical
 from engine.state.attempt import Staging
@@ -93,9 +94,8 @@ def check_command(**options: object) -> None:
     """Ask every node whether a scan could run there, and say how to mend what is missing.
 
     Give it the options that the scan will be given: a node is looked at with these in mind. It tells, for each fact,
-    what was found on which nodes: versions, processor cores, open files, local ports, clocks, files that the options
-    name, and, with --state or --segments, whether every node can put its rows there. Nothing is scanned, and nothing
-    is left behind.
+    what was found on which nodes: versions, the database, processor cores, open files, local ports, zones, and, with
+    --state or --segments, whether every node can put its rows there. Nothing is scanned, and nothing is left behind.
 
     Exit code 0: nothing is bad; 1: something is.
     """
@@ -138,7 +138,7 @@ def report_table(report: "ClusterReport") -> Table:
 
 def _config(options: groups.Options) -> ScanConfig:
     said = {name: options[name] for name in groups.DEFAULTS if name in options}
-    return ScanConfig(**said | {"workers": options["workers"] or 0, "sources": groups.source_addresses(options)})
+    return ScanConfig(**said | {"workers": options["workers"] or 0, "sources": source_addresses(options)})
 
 
 @contextmanager

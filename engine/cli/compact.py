@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
 
 from engine.cli.help import Command
-from engine.cli.kinds import Bytes
+from engine.cli.kinds import Bytes, folders
 from engine.cli.sets import progress_bar
 from engine.errors import InputError
 from engine.results.compact import opened
@@ -19,7 +19,7 @@ SIZE = Delivery("", "", "").size
 
 
 @click.command("compact", cls=Command)
-@click.argument("path")
+@click.argument("path", shell_complete=folders)
 @click.option("--size", type=Bytes(), default=SIZE, metavar="SIZE", show_default="128M", help="Of the files, about.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")

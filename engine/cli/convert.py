@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 from engine import __version__
 from engine.cli.files import check_place
 from engine.cli.help import Command
+from engine.cli.kinds import files
 from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import progress_bar
 from engine.errors import ConfigError, ReadError
@@ -26,7 +27,7 @@ from engine.results.suffixes import PACKINGS, read_name
 
 
 @click.command("convert", cls=Command)
-@click.argument("paths", nargs=-1, required=True, metavar="IN... OUT")
+@click.argument("paths", nargs=-1, required=True, metavar="IN... OUT", shell_complete=files)
 @click.option(
     "--rows",
     type=click.Choice(["lean", "full"]),

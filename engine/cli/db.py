@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.cli.help import Group
-from engine.cli.sets import progress_bar, ready_matcher
+from engine.cli.kinds import files
+from engine.cli.sets import matcher_option, progress_bar, ready_matcher
 from engine.databases import open_database, open_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.offline.forms.base import Row
@@ -39,7 +40,7 @@ def db_group() -> None:
 
 
 @db_group.command("lint")
-@click.argument("file", required=False)
+@click.argument("file", required=False, shell_complete=files)
 @click.option(
     "--samples",
     multiple=True,
@@ -47,7 +48,7 @@ def db_group() -> None:
     type=click.Path(exists=True, path_type=Path),
     help="Samples to judge by. Repeatable. Default: the folder `samples` beside the database, if there is one.",
 )
-@click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
+@matcher_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("--notes", is_flag=True, help="Print notes, too; otherwise they are only counted.")
 def lint_command(file: str | None, samples: tuple[Path, ...], engine: str, strict: bool, notes: bool) -> None:
@@ -91,10 +92,10 @@ def _lint_code(findings: list[Finding], strict: bool) -> int:
 
 
 @db_group.command("explain")
-@click.argument("file", default="-")
+@click.argument("file", default="-", shell_complete=files)
 @click.option("--probe", "name", metavar="NAME", help="The probe that was answered. Default: NULL, or the row's.")
 @click.option("--proto", type=click.Choice(["tcp", "udp"]), help="Default: tcp, or the row's.")
-@click.option("--probes", multiple=True, metavar="FILE", help=PROBES_HELP)
+@click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
 @click.option("--raw", is_flag=True, help="FILE is a response even if it looks like rows of responses.")
 def explain_command(file: str, name: str | None, proto: str | None, probes: tuple[str, ...], raw: bool) -> None:
     """Show which line wins a response, which other lines fit it, and why fields are missing.
@@ -171,7 +172,7 @@ def _shown(data: bytes) -> str:
 
 
 @db_group.command("stats")
-@click.argument("file", required=False)
+@click.argument("file", required=False, shell_complete=files)
 @click.option("--top", type=click.IntRange(1), default=12, show_default=True, help="Probes to list, by their lines.")
 def stats_command(file: str | None, top: int) -> None:
     """Count what the database FILE (a path, `nmap`, or `builtin`) holds."""
@@ -214,8 +215,8 @@ def _facts(database: ProbeDatabase, backtracking: int) -> list[tuple[str, int | 
 
 
 @db_group.command("compile")
-@click.option("--probes", multiple=True, metavar="FILE", help=PROBES_HELP)
-@click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
+@click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
+@matcher_option
 def compile_command(probes: tuple[str, ...], engine: str) -> None:
     """Build the compiled sets of a database ahead of time, so that the first scan starts at once."""
     console = Console(stderr=True)
@@ -230,7 +231,7 @@ def compile_command(probes: tuple[str, ...], engine: str) -> None:
 
 @db_group.command("capture")
 @click.argument("service", metavar="HOST:PORT[/udp]")
-@click.option("--probes", multiple=True, metavar="FILE", help=PROBES_HELP)
+@click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
 @click.option("--source", default="real: unknown", show_default=True, help="Where the samples come from.")
 @click.option("--tls", is_flag=True, help="Ask inside TLS, whatever the certificate.")
 @click.option("--every", is_flag=True, help="Keep answers that another probe got, too.")
@@ -263,7 +264,7 @@ def capture_command(service: str, probes: tuple[str, ...], source: str, tls: boo
 @db_group.command("new")
 @click.argument("samples", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--service", default="", metavar="NAME", help="The service's name where a sample expects none.")
-@click.option("--probes", multiple=True, metavar="FILE", help=PROBES_HELP)
+@click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
 def new_command(samples: tuple[Path, ...], service: str, probes: tuple[str, ...]) -> None:
     """Propose match lines for the samples in files: literals escaped, what looks like a version captured.
 

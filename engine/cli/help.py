@@ -84,6 +84,12 @@ class Described(click.Command):
     def get_help_option(self, ctx: click.Context) -> click.Option:
         return self._help
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, incomplete)
+        for item in found:
+            item.help = first_sentence(item.help) if item.help else item.help
+        return found
+
     def get_help(self, ctx: click.Context) -> str:
         from engine.cli.rendering import page
 
@@ -113,7 +119,7 @@ class Group(Described, click.Group):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         found = [CompletionItem(name, help=said) for name, said in self.about(ctx) if name.startswith(incomplete)]
-        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]  # click's Group imports every command
 
 
 def sections_of(command: click.Command, ctx: click.Context, *, brief: bool = False) -> Iterator[Section]:

@@ -5,9 +5,11 @@ Each kind says, where a value is none of it, which forms there are.
 
 import ipaddress
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _SPAN = re.compile(r"(?:\d{1,18}(?:\.\d{1,9})?(?:ms|s|m|h|d))+")
@@ -16,10 +18,26 @@ _POWERS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 
 Parameter = click.Parameter | None
 Context = click.Context | None
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 def _seconds(span: str) -> float:
     return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", span))
+
+
+def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For shells: complete names of files."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def folders(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For shells: complete names of folders."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def one_of(words: Iterable[str]) -> Complete:
+    """For shells: complete one of the words."""
+    return lambda _ctx, _param, incomplete: [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 def told_time(seconds: float) -> str:

@@ -27,18 +27,17 @@ COMMANDS = {
         "engine.cli.scan:scan_command", "Identify the services on each TARGET and on the targets of the input files."
     ),
     "plan": Place("engine.cli.plan:plan_command", "Tell what a scan of each TARGET, or of so many targets, will take"),
-    "top": Place(
-        "engine.cli.top.command:top_command",
-        "Watch a running scan: how fast it is, what it finds, what is slow, who does the work, the end of its log.",
-    ),
+    "top": Place("engine.cli.top.command:top_command", "Watch a running scan from another terminal."),
     "match": Place("engine.cli.match:match_command", "Identify stored responses again, without touching a host."),
     "convert": Place("engine.cli.convert:convert_command", "Bring the rows of scans that are done into another form."),
+    "report": Place("engine.cli.report:report_command", "Make a report of what scans found."),
     "diff": Place("engine.cli.diff:diff_command", "Tell how two scans differ, target by target."),
     "compact": Place("engine.cli.compact:compact_command", "Merge the small files that sinks have written."),
     "state": Place("engine.cli.state:state_command", "Print what is done in the state folder DIR, as JSON."),
     "schema": Place("engine.cli.schema:schema_command", "Print the schema of a result row."),
     "db": Place("engine.cli.db:db_group", "Check a probe database, and explain what it says."),
     "cluster": Place("engine.cli.cluster:cluster_group", "Look after the machines of a cluster."),
+    "completion": Place("engine.cli.completion:completion_command", "Print what makes SHELL complete our commands."),
 }
 
 
@@ -93,6 +92,8 @@ def _usage_fault(error: click.ClickException) -> str:
         message = f"{message.rstrip('.')}; did you mean {similar[0]!r}?"
     elif isinstance(error, click.BadParameter):
         message = error.format_message()
+    elif isinstance(error, click.UsageError) and error.ctx is not None and error.ctx.command is cli:
+        message = f"{message.rstrip('.')}; a scan is `{cli.name} scan ...`"
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"\nTry '{context.command_path} -h' for help." if context is not None else ""
     return f"{shown(message[:1].lower() + message[1:])}{hint}"

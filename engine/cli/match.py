@@ -10,8 +10,9 @@ from rich.console import Console
 
 from engine.cli.files import check_outputs
 from engine.cli.help import Command
+from engine.cli.kinds import files
 from engine.cli.reading import COLUMNS, FaultLines
-from engine.cli.sets import progress_bar, ready_matcher
+from engine.cli.sets import matcher_option, progress_bar, ready_matcher
 from engine.databases import database_files
 from engine.errors import InputError, SinkClosed
 from engine.offline.identify import Tally, identify
@@ -20,18 +21,32 @@ from engine.offline.stream import Destination, Source
 
 @click.command("match", cls=Command)
 @click.option(
-    "-i", "--input", "source", default="-", metavar="FILE", help="Rows to identify.", show_default="standard input"
+    "-i",
+    "--input",
+    "source",
+    default="-",
+    metavar="FILE",
+    shell_complete=files,
+    help="Rows to identify.",
+    show_default="standard input",
 )
 @click.option(
     "-o",
     "--output",
     default="-",
     metavar="FILE",
+    shell_complete=files,
     help="Where to write; `.zst` and `.gz` at the end of the name compress.",
     show_default="standard output",
 )
-@click.option("--probes", multiple=True, metavar="FILE", help="Probe database: a file, `nmap`, `builtin`. Repeatable.")
-@click.option("--matcher", "engine", default="auto", show_default=True, help="auto, hyperscan, re2, reference.")
+@click.option(
+    "--probes",
+    multiple=True,
+    metavar="FILE",
+    shell_complete=files,
+    help="Probe database: a file, `nmap`, `builtin`. Repeatable.",
+)
+@matcher_option
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.", show_default="one a core")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
 def match_command(  # noqa: PLR0917 - click passes them by name

@@ -1,43 +1,24 @@
-"""The options of `probemill scan`, in groups, and what becomes of them.
+"""The options of `probemill scan`, in groups; settings.py says what becomes of them.
 
 An option that sets a field of ScanConfig has the field's words, bounds and default (`field`); what only the command
-knows is told here (`option`). docs/options.md is made from the same table. Nmap's names are accepted wherever we have
-the same thing. What cannot be obeyed is a ConfigError naming the option.
+knows is told here (`option`). Help, man pages and docs/options.md are made from this table. Nmap's names are accepted
+wherever we have the same thing; how else Nmap's users write is in habits.py.
 """
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from msgspec.structs import fields
 
 from engine.cli.help import Section
-from engine.cli.kinds import Amount, Bytes, Count, Endpoint, Seconds, told_time
-from engine.errors import ConfigError
+from engine.cli.kinds import Amount, Bytes, Count, Endpoint, Seconds, files, folders, told_time
 from engine.model import ScanConfig, field_choices, field_meta
-from engine.post import module_names
 from engine.results.sinks import SINKS
-from engine.run import Inputs
 from engine.state.delivery import Terms
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE
 from engine.targets import FORMATS
-from engine.targets.selection import of_family, select
-
-if TYPE_CHECKING:  # loaded where it is asked for
-    from engine.cluster import Cluster
 
 Options = dict[str, Any]
-
-# Nmap's timing templates: (conversations at once, seconds between two connections to a host, seconds for a host).
-# Conversations of T3 and faster are our own default: the templates' 20 to 40 are what we are here to get past.
-TEMPLATES = {
-    0: (1, 300.0, 0.0),
-    1: (1, 15.0, 0.0),
-    2: (1, 0.4, 0.0),
-    3: (0, 0.0, 0.0),
-    4: (0, 0.0, 0.0),
-    5: (0, 0.0, 900.0),
-}
 
 
 def field(name: str, *flags: str, metavar: str | None = None, many: bool = False, **other: Any) -> click.Option:
@@ -61,14 +42,22 @@ def field(name: str, *flags: str, metavar: str | None = None, many: bool = False
         facts["default"] = None  # named together, separated by commas
     elif default is None:
         facts |= {"type": int, "metavar": "N"}
-    return click.Option([*flags, name], **facts | other)
+    return click.Option([*flags, name], **_completed(facts | other))
 
 
 def option(*flags: str, **facts: Any) -> click.Option:
     """An option of the command alone."""
     if facts.get("is_flag"):
         return click.Option(flags, **facts)
-    return click.Option(flags, **{"show_default": bool(facts.get("default"))} | facts)
+    return click.Option(flags, **_completed({"show_default": bool(facts.get("default"))} | facts))
+
+
+def _completed(facts: Options) -> Options:
+    """With what a shell can know of the values: names of files and folders."""
+    for word, complete in (("FILE", files), ("DIR", folders)):
+        if (facts.get("metavar") or "").endswith(word):
+            return {"shell_complete": complete} | facts
+    return facts
 
 
 DEFAULTS: Options = {field.name: field.default for field in fields(ScanConfig)}
@@ -146,13 +135,6 @@ GROUPS: tuple[Section, ...] = (
                 "--fingerprints", metavar="FILE", help="Collect the SF-Port fingerprints of unknown services in FILE."
             ),
             option(
-                "--post",
-                metavar="NAME,...",
-                help="More post-processing, which costs further connections: `ssh`, `starttls`, `web`, `smb2`, "
-                "`rpc-unknown`, or `all`; see docs/post.md.",
-            ),
-            option("--no-post", is_flag=True, help="No post-processing and no RPC grinding."),
-            option(
                 "--state",
                 metavar="DIR",
                 help="Write the rows to compressed segments in DIR, which survive any crash; see docs/state.md.",
@@ -219,7 +201,7 @@ GROUPS: tuple[Section, ...] = (
         "probemill scan -i targets.txt -o rows.ndjson.zst -o report.xml",
     ),
     Section(
-        "Questions and answers",
+        "What to ask",
         (
             field("probes", "--probes", metavar="FILE", many=True),
             field("recog", "--recog", metavar="DIR"),
@@ -227,6 +209,13 @@ GROUPS: tuple[Section, ...] = (
             field("intensity", "--intensity", "--version-intensity"),
             option("--light", "--version-light", "light", is_flag=True, help="The same as `--intensity 2`."),
             option("--all", "--version-all", "everything", is_flag=True, help="The same as `--intensity 9`."),
+            option(
+                "--post",
+                metavar="NAME,...",
+                help="More post-processing, which costs further connections: `ssh`, `starttls`, `web`, `smb2`, "
+                "`rpc-unknown`, or `all`; see docs/post.md.",
+            ),
+            option("--no-post", is_flag=True, help="No post-processing and no RPC grinding."),
             field("allports", "--allports"),
             field("spare_fragile", "--spare-fragile"),
             field("timing", "--timing"),
@@ -235,7 +224,7 @@ GROUPS: tuple[Section, ...] = (
         "probemill scan 192.0.2.7:8080 --intensity 9 --version-trace",
     ),
     Section(
-        "Speed and politeness",
+        "How fast",
         (
             field("workers", "--workers", default=None),
             field("max_inflight", "--max-inflight"),
@@ -294,7 +283,7 @@ GROUPS: tuple[Section, ...] = (
         "probemill scan -i targets.txt --state run --runner ray",
     ),
     Section(
-        "Budgets",
+        "How patient",
         (
             field("connect_timeout_s", "--connect-timeout"),
             field("tls_timeout_s", "--tls-timeout"),
@@ -335,72 +324,3 @@ GROUPS: tuple[Section, ...] = (
 # What `-h` shows.
 BRIEF = ("inputs", "ports", "outputs", "state", "rate", "intensity", "timing", "blocklist", "quiet", "dry_run")
 ALL_OPTIONS = [option for group in GROUPS for option in group.options]
-
-
-def scan_config(options: Options) -> ScanConfig:
-    """Everything that concerns the scan itself. Raises ConfigError for options that contradict each other."""
-    if options["light"] and options["everything"]:
-        raise ConfigError("--light and --all exclude each other")
-    inflight, host_delay_s, host_timeout_s = (
-        TEMPLATES[options["template"]] if options["template"] is not None else (0, 0.0, 0.0)
-    )
-    asked = options["max_inflight"] or options["max_parallelism"]
-    if options["min_parallelism"] > asked > 0:
-        raise ConfigError("--min-parallelism is greater than --max-parallelism")
-    ceiling = asked or (max(inflight, options["min_parallelism"]) if inflight else 0)
-    workers = options["workers"]
-    if options["runner"] == "ray":
-        workers = workers or 0  # as many as the cluster has room for
-    elif workers is None:
-        workers = len(os.sched_getaffinity(0))
-    said = {name: options[name] for name in DEFAULTS if name in options}
-    return ScanConfig(
-        **said
-        | {
-            "intensity": 2 if options["light"] else 9 if options["everything"] else options["intensity"],
-            "post": post_modules(options),
-            "workers": min(workers, ceiling) if ceiling else workers,
-            "max_inflight": ceiling,
-            "host_delay_s": options["host_delay_s"] or host_delay_s,
-            "sources": source_addresses(options),
-            "host_timeout_s": options["host_timeout_s"] or host_timeout_s,
-        }
-    )
-
-
-def cluster(options: Options) -> "Cluster | None":
-    """The cluster that was asked for. Raises ConfigError."""
-    if options["runner"] == "ray":
-        if options["trace"]:
-            raise ConfigError("--version-trace: not with --runner ray, whose nodes have no terminal")
-        from engine.cluster import open_cluster
-
-        return open_cluster(options["ray_address"] or "", options["ray_options"] or "")
-    for name in ("ray_address", "ray_options"):
-        if options[name]:
-            raise ConfigError(f"--{name.replace('_', '-')} needs --runner ray")
-    return None
-
-
-def source_addresses(options: Options) -> tuple[str, ...]:
-    return tuple(options["sources"].split(",")) if options["sources"] else ()
-
-
-def post_modules(options: Options) -> tuple[str, ...]:
-    """The default modules, those that were named, or none. Raises ConfigError for a name that no module has."""
-    named = tuple(options["post"].split(",")) if options["post"] else ()
-    if named and options["no_post"]:
-        raise ConfigError("--post and --no-post exclude each other")
-    return () if options["no_post"] else module_names(("default", *named))
-
-
-def inputs(options: Options, config: ScanConfig) -> Inputs:
-    """The targets that were named. Raises ConfigError, InputError for lists that cannot be used."""
-    if not options["targets"] and not options["inputs"]:
-        raise ConfigError("no targets: name some, or give a file with -i (see probemill scan --help)")
-    selection = select(config)
-    if options["ipv4"] or options["ipv6"]:
-        if options["ipv4"] and options["ipv6"]:
-            raise ConfigError("-4 and -6 exclude each other; without them a target may have either")
-        selection = of_family(selection, 4 if options["ipv4"] else 6)
-    return Inputs(options["targets"], options["inputs"], options["input_format"], selection)

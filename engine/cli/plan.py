@@ -8,25 +8,24 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from engine.cli.counted import NOTHING, Counted, counted
 from engine.cli.help import Command, Section
 from engine.cli.kinds import Amount, Bytes, Count, Hours, Parts, Seconds, Share
-from engine.cli.options import ALL_OPTIONS, Options, option, post_modules, source_addresses
+from engine.cli.options import ALL_OPTIONS, Options, option
+from engine.cli.planned import show
+from engine.cli.settings import post_modules, source_addresses
 from engine.conversation.plan import Planner
 from engine.conversation.timing import TIMINGS
 from engine.databases import open_database
 from engine.errors import ConfigError, InputError
 from engine.forecast.constants import KINDS, Constants, read_constants
-from engine.forecast.forecast import Figure, Forecast, forecast, machines_for
+from engine.forecast.forecast import forecast, machines_for
 from engine.forecast.load import ELSE, USUAL, Question, Silence, usual
 from engine.model import MAX_WORKERS, ScanConfig, Tunnel
 
@@ -186,7 +185,7 @@ def plan_command(**options: Any) -> None:
         facts = {**msgspec.to_builtins(answer), "notes": notes, "constants": msgspec.to_builtins(constants.place)}
         click.echo(msgspec.json.format(msgspec.json.encode(facts), indent=2))
     else:
-        _show(answer, notes[0], notes[1:])
+        show(answer, notes[0], notes[1:])
     if errors:
         click.echo(f"probemill: {len(errors):,} input lines skipped; first: {errors[0]}", err=True)
         sys.exit(1)
@@ -293,39 +292,3 @@ def _notes(question: Question, constants: Constants) -> Iterator[str]:
     rtt_ms = question.rtt_s * 1000
     yield f"A round trip is taken for {rtt_ms:g} ms (--rtt); a banner window is {question.banner_window_s:g} s."
     yield f"Constants: {constants.place}."
-
-
-def _show(answer: Forecast, assumed: str, notes: Iterable[str]) -> None:
-    """assumed: what decides more than all else, in front of the figures."""
-    console = Console(highlight=False)
-    say = Console(highlight=False, soft_wrap=True, markup=False).print
-    say(assumed)
-    say("")
-    table = Table(box=None, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column()
-    for figure in answer.figures:
-        table.add_row(figure.name, told(figure), figure.unit)
-    console.print(table)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("bound", "targets/s", "hours alone", ""):
-        table.add_column(name, justify="right" if name in ("targets/s", "hours alone") else "left")
-    for bound in sorted(answer.bounds, key=lambda bound: -bound.seconds):
-        decides = "decides" * (bound.name == answer.binding)
-        table.add_row(bound.name, f"{bound.targets_per_s:,.0f}", f"{bound.seconds / 3600:,.3f}", decides)
-    console.print(table)
-    say("How it was computed:")
-    for figure in answer.figures:
-        say(f"  {figure.name} = {told(figure)} {figure.unit}".rstrip() + f": {figure.formula} [{figure.source}]")
-    for bound in answer.bounds:
-        say(f"  {bound.name}: {bound.formula} [{bound.source}]")
-    say("")
-    for note in notes:
-        say(note)
-
-
-def told(figure: Figure) -> str:
-    """A figure's value for people: whole, or to four digits where it is small."""
-    value = figure.value
-    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:,.4g}"

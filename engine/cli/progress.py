@@ -1,87 +1,94 @@
-"""The live line on a terminal, and its last words: what was found, how fast, what failed; on a cluster, where."""
+"""How a run that goes on is followed, and its last words: what was found, how fast, what failed, and where."""
 
 import asyncio
 import io
 import time
+from collections.abc import Callable
 from functools import partial
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from engine.cli.stderr import Stderr
+from engine.cli.status import Pace, counted, duration, fit, found, left_of, status, text_of
+from engine.cli.stderr import NAME, Stderr
 from engine.run import Run
+from matcher import shown
 
 REFRESH_S = 0.25
-FOUND = ("hardmatched", "softmatched")
+PLAIN_S = 10.0  # from one plain line to the next
 PLAIN_WIDTH = 200  # of a table where there is no terminal
+NAME_WIDTH = 20  # of a service in the summary; longer ones are cut
+SERVICES = 20  # in the summary
 
 
-class LiveLine:
-    """Redraws one line on stderr while the run goes on; on anything but a terminal it is silent."""
-
-    def __init__(self, stderr: Stderr) -> None:
-        self._console = stderr.console
-        self._desk = stderr.desk
-
-    async def follow(self, run: Run) -> None:
-        """Until cancelled."""
-        if not self._console.is_terminal:
-            return
-        with Live(console=self._console, auto_refresh=False, transient=True) as live:
-            seen: list[tuple[float, int]] = []
-            while True:
-                now = time.monotonic()
-                seen = [*seen, (now, run.done)][-20:]
-                if not len(self._desk):  # a terminal that stands still is not filled up
-                    self._desk.post(partial(live.update, Text(status_line(run, rate(seen))), refresh=True))
-                await asyncio.sleep(REFRESH_S)
-
-
-def rate(seen: list[tuple[float, int]]) -> float:
-    """Targets per second between the first and the last observation."""
-    (t0, n0), (t1, n1) = seen[0], seen[-1]
-    return (n1 - n0) / (t1 - t0) if t1 > t0 else 0.0
+async def follow(run: Run, stderr: Stderr) -> None:
+    """Say how it gets on, as the mode of `stderr` is; until cancelled."""
+    if stderr.mode == "none":
+        return
+    pace = Pace()
+    due = time.monotonic() + PLAIN_S
+    try:
+        while True:
+            now = time.monotonic()
+            pace.look(now, run.done, left_of(run))
+            if stderr.mode == "live" and not len(stderr.desk):  # a terminal that stands still is not filled up
+                stderr.desk.post(_line(run, pace, stderr))
+            elif stderr.mode == "plain" and now >= due:
+                due = now + PLAIN_S
+                stderr.say(f"{NAME} {text_of(fit(status(run, pace), PLAIN_WIDTH))}")
+            await asyncio.sleep(REFRESH_S)
+    finally:
+        stderr.desk.post(stderr.terminal.clear)
 
 
-def status_line(run: Run, per_second: float) -> str:
+def _line(run: Run, pace: Pace, stderr: Stderr) -> Callable[[], None]:
+    parts = status(run, pace)
+    return partial(stderr.terminal.show, lambda columns: text_of(fit(parts, columns), stderr.paint))
+
+
+def summarise(run: Run, stderr: Stderr) -> None:
+    """Tables for people at a terminal. A line for whoever follows lines, or a cluster, where silence says nothing."""
+    if stderr.hushed:
+        return
+    if stderr.is_terminal:
+        stderr.print(summary_table(run))
+        if (nodes := nodes_summary(run)) is not None:
+            stderr.print(nodes)
+    elif stderr.mode == "plain" or run.nodes():
+        stderr.say(f"{NAME} {summary_line(run)}")
+
+
+def summary_line(run: Run) -> str:
+    """`17 of 22 targets in 3.2 s, 15 found, 5 cancelled`: the same as the table, for whoever reads lines."""
     tally = run.collector.tally
-    identified = sum(tally["verdict:" + verdict] for verdict in FOUND)
-    failed = sorted((name[7:], count) for name, count in tally.items() if name[:7] == "reason:")
-    left = max(0, run.read - run.done)
-    parts = [
-        f"{run.done:,} done" + (f" of {run.read:,}" if run.input_ended else ""),
-        f"{per_second:,.0f}/s",
-        f"{left:,} in flight",
-        f"{identified:,} identified",
-    ]
-    if nodes := [node for node in run.nodes() if node.actors]:
-        parts.append(f"{_counted(len(nodes), 'node')}, {_counted(sum(node.actors for node in nodes), 'actor')}")
-    parts += [f"{count:,} {reason}" for reason, count in failed]
-    if run.input_ended and not run.in_flight and (behind := max(run.behind().values(), default=0)):
-        parts.append(f"{behind:,} segments left to deliver")
-    elif run.input_ended and per_second > 0:
-        parts.append(f"{left / per_second:,.0f} s left")
-    return "  ".join(parts)
+    failed = sorted(((name[7:], n) for name, n in tally.items() if name[:7] == "reason:"), key=lambda item: -item[1])
+    return ", ".join([_title(run), f"{found(tally):,} found", *(f"{n:,} {shown(reason)}" for reason, n in failed)])
+
+
+def _title(run: Run) -> str:
+    ending = run.ending()
+    of = f"{ending.done:,} of {ending.read:,}" if ending.not_reached else f"{ending.done:,}"
+    elapsed = run.elapsed_s
+    took = f"{elapsed:.1f} s" if elapsed < 60 else duration(elapsed)
+    return f"{of} target{'s' * (ending.read != 1)} in {took}"
 
 
 def summary_table(run: Run) -> Table:
-    """What was found, by service, and how the conversations ended, most first."""
+    """What was found, by service, and how the conversations ended, most first. It fits into 60 columns."""
     tally = run.collector.tally
-    elapsed = time.monotonic() - run.started
-    table = Table(title=f"{run.collector.rows:,} targets in {elapsed:.1f} s", title_justify="left", box=None)
-    table.add_column("outcome")
-    table.add_column("targets", justify="right")
-    table.add_column("service")
-    table.add_column("targets", justify="right")
+    table = Table(title=_title(run), title_justify="left", title_style="bold", box=None)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("targets", justify="right", no_wrap=True)
+    table.add_column("service", style="bold cyan", no_wrap=True, max_width=NAME_WIDTH, overflow="ellipsis")
+    table.add_column("targets", justify="right", no_wrap=True)
     outcomes = _most([(name[8:], n) for name, n in tally.items() if name[:8] == "verdict:"])
     outcomes += _most([(f"  {name[7:]}", n) for name, n in tally.items() if name[:7] == "reason:"])
-    services = _most([(name[8:], n) for name, n in tally.items() if name[:8] == "service:"])[:20]
+    services = _most([(name[8:], n) for name, n in tally.items() if name[:8] == "service:"])[:SERVICES]
     for row in range(max(len(outcomes), len(services))):
         left = outcomes[row] if row < len(outcomes) else ("", "")
         right = services[row] if row < len(services) else ("", "")
-        table.add_row(*map(Text, (*left, *right)))  # names are no markup, whatever brackets they hold
+        table.add_row(*map(Text, map(shown, (*left, *right))))  # no markup, and nothing that a terminal obeys
     return table
 
 
@@ -108,7 +115,7 @@ class NodeTable:
             speed = max(0.0, done / (now - self._seen_at)) if now > self._seen_at else 0.0
             numbers = [f"{n:,}" for n in (node.actors, node.given, node.inflight, node.done)]
             said = (node.node, node.zones, *numbers, f"{speed:,.0f}", f"{node.silent_s:.1f} s", f"{node.lost:,}")
-            table.add_row(*map(Text, said))
+            table.add_row(*map(Text, map(shown, said)))
         self._seen = {node.node: node.done for node in nodes}
         self._seen_at = now
         return table
@@ -119,7 +126,7 @@ def nodes_summary(run: Run) -> Table | None:
     nodes = run.nodes()
     if not nodes:
         return None
-    table = Table(title=_counted(len(nodes), "node"), title_justify="left", box=None)
+    table = Table(title=counted(len(nodes), "node"), title_justify="left", box=None)
     for column in ("node", "zones", "targets", "actors lost"):
         table.add_column(column, justify="left" if column in {"node", "zones"} else "right")
     for node in nodes:
@@ -133,10 +140,6 @@ def plain(table: Table) -> str:
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _most(counts: list[tuple[str, int]]) -> list[tuple[str, str]]:

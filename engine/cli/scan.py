@@ -21,16 +21,17 @@ from engine.cli.habits import nmap_habits
 from engine.cli.help import Command
 from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.outputs import outputs
-from engine.cli.progress import LiveLine, NodeTable, nodes_summary, plain, summary_table
+from engine.cli.progress import NodeTable, follow, plain, summarise
+from engine.cli.settings import scan_cluster, scan_config, scan_inputs
 from engine.cli.start import INTERRUPTED, Interrupted, heard
-from engine.cli.stderr import Stderr
+from engine.cli.stderr import Stderr, open_result
 from engine.conversation.plan import Planner
 from engine.databases import open_database
 from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
 from engine.results.ending import Ending
 from engine.results.lake import check_url
-from engine.results.sinks import OpenOnly, Sink, Summary, open_sink
+from engine.results.sinks import OpenOnly, Sink, Summary
 from engine.results.sinks import Run as RunFacts
 from engine.run import Inputs, Run
 from engine.state.delivery import Deliveries, Terms
@@ -38,7 +39,6 @@ from engine.state.journal import Journal
 from engine.state.notes import lacking
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
-from engine.targets.base_hosts import family_of
 from engine.threads import aside
 from matcher import MatcherError
 
@@ -87,17 +87,17 @@ def scan_command(**options: Any) -> None:
     Scan only hosts that you own or may scan.
     """
     _refuse_empty(click.get_current_context())
-    config = groups.scan_config(options)
-    inputs = groups.inputs(options, config)
+    config = scan_config(options)
+    inputs = scan_inputs(options, config)
     written = outputs(options, config)
-    stderr = Stderr()
+    stderr = Stderr(quiet=options["quiet"])
     click.get_current_context().call_on_close(stderr.settle)
     stderr.take_logs(LEVELS[min(options["verbose"], len(LEVELS) - 1)])
     errors = _InputErrors(stderr)
     if options["dry_run"]:
         asyncio.run(_dry_run(config, inputs, errors))
         return
-    cluster = groups.cluster(options)
+    cluster = scan_cluster(options)
     runner = make_runner(config) if cluster is None else None
     log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
     segments = _open_segments(options, inputs)
@@ -115,7 +115,7 @@ def scan_command(**options: Any) -> None:
             __version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full"
         )
         for output in written:
-            sink = open_sink(output.form, output.path, facts)
+            sink = open_result(output.form, output.path, facts, stderr)
             sinks.append(OpenOnly(sink) if options["open_only"] else sink)
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
         asyncio.run(_follow(run, stderr, options))
@@ -148,11 +148,8 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
         stderr.say(f"probemill: {run.blocked:,} targets left out by lists or shard")
     if stopped := "" if run.unheard else run.ending().words():
         stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
+    summarise(run, stderr)
     stderr.settle()
-    if not options["quiet"] and stderr.console.is_terminal:
-        stderr.console.print(summary_table(run))
-        if (nodes := nodes_summary(run)) is not None:
-            stderr.console.print(nodes)
     if run.interrupted:
         return INTERRUPTED
     if run.cancelled:
@@ -234,9 +231,7 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
     if heard:
         stop()
     loop.add_signal_handler(signal.SIGUSR1, _answer, run, stderr, NodeTable(run))
-    watchers = []
-    if not options["quiet"]:
-        watchers.append(asyncio.create_task(LiveLine(stderr).follow(run)))
+    watchers = [asyncio.create_task(follow(run, stderr))]
     if options["stats_every"]:
         watchers.append(asyncio.create_task(_print_stats(run, stderr, options["stats_every"])))
     server = serve_metrics(run, stderr.tail, *options["metrics"]) if options["metrics"] else None
@@ -282,6 +277,8 @@ async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -
             if isinstance(item, InputError):
                 errors.report(item)
                 continue
+            if isinstance(item, TargetSpec) and not item.is_name and not inputs.selection.has(item.host):
+                continue
             for target, count in _kinds(item, inputs):
                 ports += count
                 connections += count * (planner.most_connections(target.proto, target.port))
@@ -303,8 +300,6 @@ def _kinds(item: Target | TargetSpec, inputs: Inputs) -> Iterable[tuple[Target, 
     """The kinds of targets of an item, and how many of each. Lists apply to single addresses, not inside networks."""
     if isinstance(item, Target):
         return [(item, 1)] if inputs.selection.admit is None or inputs.selection.admit(item) else []
-    if inputs.selection.family not in {0, family_of(item.host)} and not item.is_name:
-        return []
     numbered = (item.ports.at(index) for index in range(len(item.ports)))
     return ((Target(item.ordinal, item.host, port, proto), item.hosts) for port, proto in numbered)
 

@@ -4,13 +4,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
+from engine.cli.kinds import one_of
 from engine.databases import open_matcher
+from engine.model import field_choices
 from matcher import Matcher
 
+ENGINES = field_choices("matcher")
 PATIENCE_S = 1.0  # before people are told what they wait for
+
+matcher_option = click.option(
+    *("--matcher", "engine"),
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=one_of(ENGINES),
+    help=f"What finds the lines: {', '.join(ENGINES)}. All give the same answers.",
+)
 
 
 @contextmanager

@@ -7,13 +7,14 @@ import click
 import msgspec
 
 from engine.cli.help import Command
+from engine.cli.kinds import folders
 from engine.errors import ConfigError
 from engine.state.journal import read_journal
 from engine.state.records import ended, summed
 
 
 @click.command("state", cls=Command)
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", shell_complete=folders)
 def state_command(folder: str) -> None:
     """Print what is done in the state folder DIR, as JSON. A run may be using it."""
     header, records = read_journal(Path(folder))

@@ -42,6 +42,11 @@ def service_column(row: ServiceResult) -> str:
 
 def version_column(row: ServiceResult) -> str:
     """`product version (extrainfo)`, each part cut with `...` where the column ends."""
+    return " ".join(version_parts(row))
+
+
+def version_parts(row: ServiceResult) -> list[str]:
+    """The parts of the version column that are not empty; the one in parentheses comes last."""
     parts: list[str] = []
     left = VERSION_WIDTH
     for value, opening, closing in ((product_column(row), "", ""), (row.version, "", ""), (row.extrainfo, "(", ")")):
@@ -52,7 +57,7 @@ def version_column(row: ServiceResult) -> str:
         text = value if len(value) <= room else value[: room - 3] + "..."
         parts.append(opening + text + closing)
         left = room - len(text)
-    return " ".join(parts)
+    return parts
 
 
 def service_info(rows: Iterable[ServiceResult]) -> str:

@@ -30,6 +30,10 @@ class Selection(Struct, frozen=True):
     seed: int | None = None
     family: Family = 0
 
+    def has(self, address: str) -> bool:
+        """Whether a literal address, network or range is of the family that is wanted."""
+        return self.family in {0, family_of(address)}
+
 
 def select(config: ScanConfig) -> Selection:
     """What `config` says of targets. Raises ConfigError, and InputError for a line of a list that cannot be used."""
@@ -42,12 +46,12 @@ def select(config: ScanConfig) -> Selection:
 
 def of_family(selection: Selection, family: Family) -> Selection:
     """The same, for addresses of IPv4 (4) or IPv6 (6) alone; names are looked up for these."""
-    admit = selection.admit
+    wanted, admit = replace(selection, family=family), selection.admit
 
     def admits(target: Target) -> bool:
-        return (not target.host or family_of(target.host) == family) and (admit is None or admit(target))
+        return (not target.host or wanted.has(target.host)) and (admit is None or admit(target))
 
-    return replace(selection, family=family, admit=admits)
+    return replace(wanted, admit=admits)
 
 
 def admission(config: ScanConfig) -> Callable[[Target], bool] | None:

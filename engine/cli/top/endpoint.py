@@ -27,12 +27,12 @@ from matcher import shown
 LIMIT_S = 5.0
 MAX_BYTES = 2 << 20  # of an answer: some ten thousand numbers
 METRICS = "/metrics"
-NODE_COLUMNS = {
-    "actors": "actors",
-    "outstanding": "given",
+NODE_COLUMNS = {  # as they are to be shown, the most important first
     "inflight": "in flight",
     "done": "done",
     "silent_seconds": "silent s",
+    "actors": "actors",
+    "outstanding": "given",
 }
 TROUBLE = {
     "worker_restarts_total": "worker restarts",
@@ -103,8 +103,8 @@ class Endpoint:
         try:
             with _limited(connection):
                 connection.request("GET", path, headers={"Accept": "text/plain", "Connection": "close"})
-                answer = connection.getresponse()
-                body = answer.read(MAX_BYTES + 1)
+                with connection.getresponse() as answer:
+                    body = answer.read(MAX_BYTES + 1)
         except ConnectionRefusedError:
             raise UnseenError(f"{self.where}: nobody answers there; a scan does with --metrics", gone=True) from None
         except TimeoutError:
@@ -183,13 +183,18 @@ class _Numbers:
 
 @contextmanager
 def _limited(connection: HTTPConnection) -> Iterator[None]:
-    """Nothing inside takes longer, not even with somebody who sends one byte a second. Raises TimeoutError then."""
+    """Nothing inside takes longer, not even with somebody who sends one byte a second. Raises TimeoutError then.
+
+    The connection is there when what is inside begins.
+    """
+    connection.connect()
+    line = connection.sock  # which an answer takes over from its connection
     late = []
 
     def hang_up() -> None:
         late.append(True)
-        with suppress(OSError, AttributeError):  # there is no connection yet, or no more
-            connection.sock.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it is closed already
+            line.shutdown(socket.SHUT_RDWR)
 
     timer = Timer(LIMIT_S, hang_up)
     timer.daemon = True

@@ -22,13 +22,14 @@ from engine.state.elsewhere import Elsewhere
 from engine.state.folder import Folder
 from engine.state.journal import NAME, read_journal
 from engine.state.reading import segment_rows
-from engine.state.records import Header, Record
+from engine.state.records import End, Header, Record, ended
 from matcher import shown
 
 LOOK_S = 0.5
 SLOW = 20  # hosts shown
 RATE_S = 10  # rows come by the segment, so the present rate is taken over more than a moment
-UNKNOWN = "a folder does not tell what is in flight, how many targets there are, how long probes take, or the log"
+UNKNOWN = "a folder does not tell what is in flight, how long probes take, the log"
+UNKNOWN_YET = ", or how many targets there are until the run has ended"
 
 
 class _Evidence(Struct):
@@ -58,6 +59,7 @@ class StateFolder:
         self._journal_was: tuple[int, ...] = ()
         self._header: Header | None = None
         self._records: list[Record] = []
+        self._end: End | None = None
         self._rest: list[Record] = []  # not looked at yet, oldest first
         self._known: set[str] = set()
         self._lost = 0
@@ -75,11 +77,14 @@ class StateFolder:
             raise UnseenError(str(error)) from error
         except OSError as error:
             raise UnseenError(f"{self.where}: {error.strerror}") from error
-        rows = self._rows
+        rows, end = self._rows, self._end
         rates = self._rates()
         return View(
             where=self.where,
             done=sum(record.rows for record in self._records),
+            read=end.read if end is not None else None,
+            input_ended=end is not None,
+            ended=f"{end.at}, {end.words() or 'all was done'}" if end is not None else "",
             rate=sum(rates[-RATE_S:]) / min(RATE_S, len(rates)) if rates else 0.0,
             rates=rates,
             verdicts=rows["verdict"].copy(),
@@ -87,7 +92,7 @@ class StateFolder:
             services=rows["service"].copy(),
             probes={name: Asked(hits=hits) for name, hits in rows["hit"].items()},
             slow=self._slow.longest(SLOW),
-            unknown="; ".join((UNKNOWN, *self._unread())),
+            unknown="; ".join((UNKNOWN + UNKNOWN_YET * (end is None), *self._unread())),
         )
 
     def _read_journal(self) -> None:
@@ -100,7 +105,7 @@ class StateFolder:
         if header is None:
             raise UnseenError(f"{self.where}: holds no run")
         self._header, self._journal_was = header, is_now
-        self._records = [record for record in records if record.name]
+        self._records, self._end = [record for record in records if record.name], ended(records)
         self._rest += [record for record in self._records if record.name not in self._known]
         self._known.update(record.name for record in self._rest)
 

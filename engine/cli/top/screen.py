@@ -14,7 +14,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import ItemGrid, VerticalScroll
-from textual.screen import ModalScreen, Screen
+from textual.screen import ModalScreen
 from textual.widgets import Footer, Sparkline, Static
 
 from engine.cli.top.tables import ORDERS, boards, flowed, status, table_of
@@ -63,6 +63,7 @@ class TopApp(App[None]):
     #state { color: $warning; }
     Static { height: auto; }
     #boards, #log { margin: 0 0 1 0; }
+    #log { text-wrap: nowrap; text-overflow: ellipsis; }
     #unknown { color: $text-muted; }
     .caption { margin: 1 0 0 0; }
     Sparkline { height: 3; margin: 0 0 1 0; }
@@ -82,12 +83,13 @@ class TopApp(App[None]):
     def __init__(self, watch: Watch) -> None:
         super().__init__()
         self._watch = watch
+        self._page = VerticalScroll()
         self._looks = -1  # of the view that is shown
         self._order = 0
         self._held = False
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll():
+        with self._page:
             yield Static(id="where", markup=False)
             yield Static(id="status", markup=False)
             yield Static(id="state", markup=False, classes="absent")
@@ -110,15 +112,13 @@ class TopApp(App[None]):
         self.set_interval(REFRESH_S, self.refresh_view)
 
     def on_resize(self) -> None:
-        self._looks = -1
-        self.call_after_refresh(self.refresh_view)
+        self.call_after_refresh(self.refresh_view, anew=True)
 
     def on_unmount(self) -> None:
         self._watch.close()
 
     def action_hold(self) -> None:
         self._held = not self._held
-        self._looks = -1
         self._show_state()
         self.refresh_view()
 
@@ -129,22 +129,22 @@ class TopApp(App[None]):
     def action_keys(self) -> None:
         self.push_screen(HelpScreen())
 
-    def refresh_view(self) -> None:
-        """Show the latest view, where it is not shown yet."""
-        if self._held:
+    def refresh_view(self, *, anew: bool = False) -> None:
+        """Show the latest view, where it is not shown yet. anew: also where it is."""
+        if self._held or not self._page.query("#state"):  # at the end, what is shown goes before the timer
             return
         self._show_state()
-        if self._looks == self._watch.looks:
+        if self._looks == self._watch.looks and not anew:
             return
         self._looks, view = self._watch.looks, self._watch.latest
         self._put("where", f"{self.TITLE}  {one_line(view.where, LONGEST)}")
-        self._put("status", flowed(status(view), self._page.size.width - 4))
+        self._put("status", flowed(status(view), max(20, self._page.size.width - 4)))
         now = f"{view.rate:,.0f}" if view.rate is not None else "-"
         self._plot("rate", f"targets a second: {now}", view.rates)
         self._plot("open", f"in flight: {view.in_flight:,}" if view.in_flight is not None else "", view.open)
         self._show_boards(view)
         lines = [one_line(line, LONGEST) for line in view.log[-LOG_LINES:]]
-        self._put("log", Text("\n".join(["log", *lines]), no_wrap=True, overflow="ellipsis") if lines else "")
+        self._put("log", Text("\n").join([Text("log", "bold"), *map(Text, lines)]) if lines else "")
         self._put("unknown", f"not known: {one_line(view.unknown, LONGEST)}" if view.unknown else "")
 
     def _show_state(self) -> None:
@@ -154,8 +154,11 @@ class TopApp(App[None]):
 
     def _show_boards(self, view: View) -> None:
         found = {board.name: board for board in boards(view, ORDERS[self._order])}
+        room = max(place.size.width for place in self._page.query(".board"))  # all have the same, once they are shown
         for name in BOARDS:
-            self._put(name, table_of(found[name]) if name in found else "")
+            self._put(name, table_of(found[name], room or self._page.size.width) if name in found else "")
+        if found and not room:
+            self.call_after_refresh(self.refresh_view, anew=True)
 
     def _plot(self, name: str, caption: str, values: list[float]) -> None:
         self._put(f"{name}-caption", caption)
@@ -170,8 +173,3 @@ class TopApp(App[None]):
         place = self._page.query_one(f"#{name}", Static)
         place.set_class(said == "", "absent")
         place.update(said)
-
-    @property
-    def _page(self) -> Screen[object]:
-        """Whatever lies over it."""
-        return self.screen_stack[0]

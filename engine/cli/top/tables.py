@@ -12,13 +12,17 @@ from engine.text import one_line
 
 SHOWN = 20  # rows of a table
 LONGEST = 60  # characters of a name
+GAP = 2  # between columns
 ORDERS = ("most first", "by name")
 
 _Row = tuple[str, ...]
 
 
 class Board(Struct):
-    """A table of a view. name: by which a screen knows it. rows: cells, the first of each a name."""
+    """A table of a view. name: by which a screen knows it. rows: cells, the first of each a name.
+
+    columns: the most important first; where there is no room for all, the last ones are left out.
+    """
 
     name: str
     title: str
@@ -38,7 +42,7 @@ def status(view: View) -> list[str]:
         parts.append(f"{duration(view.left_s)} left")
     if view.elapsed_s is not None:
         parts.append(f"{duration(view.elapsed_s)} so far")
-    parts += [f"{count:,} {what}" for what, count in view.trouble.items()]
+    parts += [f"{what}: {count:,}" for what, count in view.trouble.items()]
     return parts
 
 
@@ -73,16 +77,28 @@ def boards(view: View, order: str = ORDERS[0]) -> list[Board]:
     return [board for board in found if board.rows]
 
 
-def table_of(board: Board) -> Table:
-    """For a console or a screen, as wide as it must be."""
+def table_of(board: Board, width: int) -> Table:
+    """For a console or a screen that has so much room."""
     table = Table(title=board.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for at, column in enumerate(board.columns):
+    count = _fitting(board, width)
+    for at, column in enumerate(board.columns[:count]):
         table.add_column(column, justify="right" if at else "left", no_wrap=True, overflow="ellipsis")
     for row in board.rows[:SHOWN]:
-        table.add_row(*(Text(one_line(cell, LONGEST)) for cell in row))
+        table.add_row(*(Text(one_line(cell, LONGEST)) for cell in row[:count]))
     if (more := len(board.rows) - SHOWN) > 0:
         table.add_row(Text(f"{more:,} more", "dim"))
     return table
+
+
+def _fitting(board: Board, width: int) -> int:
+    """How many columns have room; two at least."""
+    shown = [board.columns, *board.rows[:SHOWN]]
+    left = width + GAP
+    for at in range(len(board.columns)):
+        left -= GAP + max(cell_len(row[at][:LONGEST]) for row in shown)
+        if left < 0:
+            return max(2, at)
+    return len(board.columns)
 
 
 def duration(seconds: float) -> str:
@@ -112,8 +128,8 @@ def _probes(probes: dict[str, Asked], order: str) -> Board:
         mean = duration(asked.ms / 1000 / asked.windows) if asked.ms is not None and asked.windows else "-"
         spent = duration(asked.ms / 1000) if asked.ms is not None else "-"
         times = f"{asked.windows:,}" if asked.windows is not None else "-"
-        rows.append((name, spent, mean, times, f"{asked.hits:,}"))
-    return Board("probes", "slowest probes", ("probe", "time", "mean", "asked", "hits"), rows)
+        rows.append((name, spent, mean, f"{asked.hits:,}", times))
+    return Board("probes", "slowest probes", ("probe", "time", "mean", "hits", "asked"), rows)
 
 
 def _loads(name: str, title: str, column: str, loads: list[Load]) -> Board:

@@ -52,14 +52,14 @@ def open_output(path: str) -> Output:
     return PackedOutput(path, packing) if packing else Output(path)
 
 
-def open_sink(form: str, path: str, run: Run) -> Sink:
-    """The sink of that form on that file (`-` is standard output).
+def open_sink(form: str, path: str, run: Run, output: Output | None = None) -> Sink:
+    """The sink of that form on that file (`-` is standard output). output: where it is open already.
 
     Raises OutputError when it cannot be opened, SinkClosed when nobody reads, ConfigError for Parquet that cannot be.
     """
     if form == "parquet":
         return _open_parquet(path, run)
-    output = open_output(path)
+    output = output or open_output(path)
     try:
         return SINKS[form](output, run)
     except EngineError:

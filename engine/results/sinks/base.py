@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from engine.model import Reason, ServiceResult
 from engine.results.ending import Ending
+from engine.results.paint import Paint, plain
 
 BUFFERED_ROWS = 65_536  # rows that a sink holds back to put hosts together; about 50 MB when all are full
 
@@ -29,6 +30,9 @@ class Run(Struct, frozen=True):
 
     streaming: the input may never end, so people want to see each row as it comes, not tables at the end.
     full: NDJSON rows have every field.
+
+    watched: somebody looks on at a terminal, and wants to see what is found before the tables come.
+    paint: the colours of the text form; `plain` for all but terminals.
     """
 
     version: str
@@ -36,6 +40,8 @@ class Run(Struct, frozen=True):
     started: float
     streaming: bool = False
     full: bool = False
+    watched: bool = False
+    paint: Paint = plain
 
 
 class Summary(Struct, frozen=True):

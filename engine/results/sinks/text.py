@@ -3,13 +3,17 @@
 A host is printed when all is known, so the table waits for `close`. A run of more than `BUFFERED_ROWS` rows, or one
 whose input may never end, is printed as it comes instead, one line a row:
 `address:port/proto [host name] state service version`. Ports that the run did not reach are counted, not listed.
+
+Who looks on at a terminal is shown open ports as they come, in that form, while the tables wait; and colours.
 """
 
 import contextlib
+import time
 from collections.abc import Iterable
 
-from engine.model import ServiceResult
-from engine.results.columns import service_column, service_info, state_column, version_column
+from engine.model import Reason, ServiceResult
+from engine.results.columns import service_column, service_info, state_column, version_parts
+from engine.results.paint import FAILURE, HEADING, MUTED, SERVICE, STATES, Paint, plain
 from engine.results.sinks.base import (
     BUFFERED_ROWS,
     HostBuffer,
@@ -24,37 +28,61 @@ from engine.results.sinks.base import (
 from engine.results.sinks.output import Output
 
 FINGERPRINTS_SHOWN = 9  # per host
+PATIENCE_S = 2.0  # before who looks on is shown rows; a scan that is over by then is told by its tables alone
 NEXT_FINGERPRINT = "NEXT SERVICE FINGERPRINT".center(74, "=")
 
 
 class TextSink:
     def __init__(self, output: Output, run: Run) -> None:
         self._output = output
+        self._run = run
+        self._paint = run.paint
         self._hosts = HostBuffer(self._print_host)
         self._streaming = run.streaming
+        self._untold: list[ServiceResult] = []  # found, and not shown to who looks on
         self._hosts_left_out = self._ports_left_out = 0
 
     def write(self, blob: bytes, rows: int) -> None:
         decoded = decode_rows(blob)
         if not self._streaming and len(self._hosts) + len(decoded) > BUFFERED_ROWS:
             self._streaming = True
-            self._print(map(line, reached(list(self._hosts.take()))))
+            self._give_up_tables()
         if self._streaming:
-            self._print(map(line, reached(decoded)))
-        else:
-            for row in decoded:
-                self._hosts.add(row)
+            self._print_lines(decoded)
+            return
+        for row in decoded:
+            self._hosts.add(row)
+        if self._run.watched:
+            self._untold += filter(_is_news, decoded)
+            if time.time() - self._run.started >= PATIENCE_S:
+                self._tell()
 
     def close(self, summary: Summary) -> None:
         with contextlib.closing(self._output):
             self._hosts.drain()
             self._print(filter(None, [not_reached(self._ports_left_out, self._hosts_left_out)]))
             if summary.trouble:
-                self._print([f"Not the whole scan: {summary.trouble}"])
+                self._print([self._paint(FAILURE, f"Not the whole scan: {summary.trouble}")])
+
+    def _give_up_tables(self) -> None:
+        """What was held back goes out in lines, but for what has been shown already."""
+        held = list(self._hosts.take())
+        if self._run.watched:
+            self._tell()
+            held = [row for row in held if not _is_news(row)]
+        self._print_lines(held)
+
+    def _tell(self) -> None:
+        rows, self._untold = self._untold, []
+        self._print_lines(rows)
+
+    def _print_lines(self, rows: list[ServiceResult]) -> None:
+        self._print(line(row, self._paint) for row in reached(rows))
 
     def _print_host(self, rows: list[ServiceResult]) -> None:
+        paint = self._paint
         if failure := unresolved(rows[0]):
-            self._print([failure, ""])
+            self._print([paint("", failure), ""])
             return
         known = reached(rows)
         missing = len(rows) - len(known)
@@ -62,39 +90,60 @@ class TextSink:
             self._hosts_left_out += 1
             self._ports_left_out += missing
             return
-        told = filter(None, [not_reached(missing), service_info(known)])
-        self._print([*table(known), *fingerprints(known), *told, ""])
+        told = [paint(MUTED, not_reached(missing)), paint("", service_info(known))]
+        self._print([*table(known, paint), *fingerprints(known, paint), *filter(None, told), ""])
 
     def _print(self, lines: Iterable[str]) -> None:
-        self._output.write("".join(f"{text}\n" for text in lines).encode(errors="backslashreplace"))
+        if data := "".join(f"{text}\n" for text in lines).encode(errors="backslashreplace"):
+            self._output.write(data)
 
 
-def line(row: ServiceResult) -> str:
+def _is_news(row: ServiceResult) -> bool:
+    return row.state == "open" and row.reason is not Reason.CANCELLED
+
+
+def line(row: ServiceResult, paint: Paint = plain) -> str:
     """One row as one line."""
     if failure := unresolved(row):
-        return f"{row.host}:{row.port}/{row.proto} {failure}"
+        return paint("", f"{row.host}:{row.port}/{row.proto} {failure}")
     address = f"[{row.ip}]" if ":" in row.ip else row.ip
     name = f" [{row.host}]" if row.host else ""
-    told = f"{state_column(row)} {service_column(row)} {version_column(row)}".rstrip()
-    return f"{address}:{row.port}/{row.proto}{name} {told}"
+    state = state_column(row)
+    where = paint("", f"{address}:{row.port}/{row.proto}{name}")
+    told = f"{paint(STATES.get(state, ''), state)} {paint(SERVICE, service_column(row))} {_version(row, paint)}"
+    return f"{where} {told.rstrip()}"
 
 
-def table(rows: list[ServiceResult]) -> list[str]:
+def table(rows: list[ServiceResult], paint: Paint = plain) -> list[str]:
     """The report line of a host and its port table; every column but the last as wide as its widest cell."""
-    cells = [("PORT", "STATE", "SERVICE", "VERSION")]
-    cells += [(f"{row.port}/{row.proto}", state_column(row), service_column(row), version_column(row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
-    return [
-        f"Scan report for {host_label(rows[0])}",
-        *(" ".join([*map(str.ljust, cell, widths), cell[-1]]).rstrip() for cell in cells),
+    cells = [(f"{row.port}/{row.proto}", state_column(row), service_column(row)) for row in rows]
+    heads = ("PORT", "STATE", "SERVICE")
+    ports, states, services = (max(map(len, column)) for column in zip(heads, *cells, strict=True))
+    lines = [
+        paint(HEADING, f"Scan report for {host_label(rows[0])}"),
+        paint(MUTED, f"{'PORT':<{ports}} {'STATE':<{states}} {'SERVICE':<{services}} VERSION"),
     ]
+    for row, (port, state, service) in zip(rows, cells, strict=True):
+        known = (
+            paint("", f"{port:<{ports}}"),
+            paint(STATES.get(state, ""), f"{state:<{states}}"),
+            paint(SERVICE, f"{service:<{services}}"),
+        )
+        lines.append(" ".join((*known, _version(row, paint))).rstrip())
+    return lines
 
 
-def fingerprints(rows: list[ServiceResult]) -> list[str]:
+def _version(row: ServiceResult, paint: Paint) -> str:
+    """The version column; what the service adds to it stands back."""
+    return " ".join(paint(MUTED if part[0] == "(" else "", part) for part in version_parts(row))
+
+
+def fingerprints(rows: list[ServiceResult], paint: Paint = plain) -> list[str]:
     """The fingerprints of a host, the first nine of them, with a line that says what they are."""
     texts = [row.fingerprint for row in rows if row.fingerprint][:FINGERPRINTS_SHOWN]
     if not texts:
         return []
     separated = texts if len(texts) == 1 else [text for each in texts for text in (NEXT_FINGERPRINT, each)]
     services = "service" if len(texts) == 1 else "services"
-    return [f"{len(texts)} {services} unrecognized despite returning data. What came back:", *separated]
+    lines = [f"{len(texts)} {services} unrecognized despite returning data. What came back:", *separated]
+    return [paint(MUTED, text) for piece in lines for text in piece.split("\n")]
