@@ -7,19 +7,18 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from engine import __version__
 from engine.cli.files import check_place
 from engine.cli.help import Command
 from engine.cli.kinds import files
-from engine.cli.reading import COLUMNS, FaultLines
+from engine.cli.reading import COLUMNS, FaultLines, RowsBar
 from engine.cli.sets import progress_bar
 from engine.errors import ConfigError, ReadError
 from engine.offline.into_file import into_file
 from engine.offline.into_lake import Goal, into_lake, state_into_lake
 from engine.offline.reading import Nothing
-from engine.offline.rows_in import FORMS, Part, is_state, open_inputs
+from engine.offline.rows_in import FORMS, is_state, open_inputs
 from engine.results.lake import LAKES
 from engine.results.sinks import STDOUT, Run, SinkClosed
 from engine.results.suffixes import FORMS as SUFFIXES
@@ -68,7 +67,7 @@ def convert_command(paths: tuple[str, ...], rows: str, scan_name: str, form: str
     code = 0
     count = 0
     with progress_bar(console, console.is_terminal and not quiet, *COLUMNS) as bar:
-        watch = _Watch(bar, faults)
+        watch = RowsBar(bar, faults)
         try:
             if to_lake:
                 count = _into_lake(inputs, form or "", Goal(out, scan_name, rows == "full"), watch)
@@ -88,7 +87,7 @@ def convert_command(paths: tuple[str, ...], rows: str, scan_name: str, form: str
         sys.exit(code or 1)
 
 
-def _into_lake(inputs: list[str], form: str, goal: Goal, watch: "_Watch") -> int:
+def _into_lake(inputs: list[str], form: str, goal: Goal, watch: RowsBar) -> int:
     """State folders by themselves, all other inputs as one."""
     states = [path for path in inputs if form == "state" or (not form and is_state(path))]
     parts = [part for path in inputs if path not in states for part in open_inputs(path, form)]
@@ -115,23 +114,3 @@ def _form(path: str) -> str:
         known = f"known are {', '.join(SUFFIXES)}, with {' or '.join(PACKINGS)} behind them to compress"
         raise ConfigError(f"{path}: its suffix tells no form; {known}; or a sink: {', '.join(LAKES)}")
     return name.form
-
-
-class _Watch:
-    """The bar, and the lines about what could not be used. done: bytes that have been read."""
-
-    def __init__(self, bar: Progress, faults: FaultLines) -> None:
-        self.done = 0
-        self.tell = faults.report_lines
-        self.damage = faults.report
-        self._bar = bar
-        self._task: TaskID = bar.add_task("convert", total=None, rows=0)
-
-    def expect(self, parts: list[Part]) -> None:
-        sizes = [part.size for part in parts]
-        if None not in sizes:
-            self._bar.update(self._task, total=sum(size or 0 for size in sizes))
-
-    def moved(self, done: int, rows: int) -> None:
-        self.done = done
-        self._bar.update(self._task, completed=done, rows=rows)

@@ -15,7 +15,7 @@ from rich.progress import Progress
 from engine.cli.diff_table import table
 from engine.cli.files import check_outputs, check_place
 from engine.cli.help import Command
-from engine.cli.reading import COLUMNS, FaultLines
+from engine.cli.reading import COLUMNS, FaultLines, RowsBar
 from engine.cli.sets import progress_bar
 from engine.errors import ConfigError, OutputError, SinkClosed
 from engine.insight.diff import html, markdown, ndjson
@@ -23,7 +23,7 @@ from engine.insight.diff.compare import Comparison, compare
 from engine.insight.diff.kinds import ALSO, ANY, all_kinds, read_words
 from engine.insight.diff.words import counted, remarks
 from engine.insight.rows import Workspace, in_workspace
-from engine.offline.rows_in import Part, open_inputs
+from engine.offline.rows_in import open_inputs
 from engine.offline.stream import STDIN
 from engine.results.sinks import STDOUT
 from engine.results.staged import staged
@@ -109,7 +109,7 @@ def diff_command(
     with ExitStack() as stack:
         files = [(path, chosen, stack.enter_context(_opened(path))) for path, chosen in targets]
         bar = stack.enter_context(progress_bar(console, console.is_terminal and not quiet, *COLUMNS))
-        watch = _Watch(bar, faults)
+        watch = _BothSides(bar, faults)
         watch.expect([part for path in (old, new) for part in open_inputs(path)])
 
         def job(place: Workspace) -> Comparison:
@@ -191,21 +191,13 @@ def _code(comparison: Comparison, wanted: Collection[str], faults: int) -> int:
     return 1 if faults else 0
 
 
-class _Watch:
-    """The bar, and the lines about what could not be used."""
+class _BothSides(RowsBar):
+    """Of one side, and then of the other: counts that begin anew go on from the last."""
 
     def __init__(self, bar: Progress, faults: FaultLines) -> None:
-        self.tell = faults.report_lines
-        self.damage = faults.report
-        self._bar = bar
-        self._task = bar.add_task("diff", total=None, rows=0)
+        super().__init__(bar, faults)
         self._before = (0, 0)
         self._last = (0, 0)
-
-    def expect(self, parts: Sequence[Part]) -> None:
-        sizes = [part.size for part in parts]
-        if None not in sizes:
-            self._bar.update(self._task, total=sum(size or 0 for size in sizes))
 
     def end(self) -> None:
         """The bar makes room for what is printed."""
@@ -213,8 +205,7 @@ class _Watch:
             self._bar.stop()
 
     def moved(self, done: int, rows: int) -> None:
-        """Of one side, and then of the other: counts that begin anew go on from the last."""
         if done < self._last[0] or rows < self._last[1]:
             self._before = (self._before[0] + self._last[0], self._before[1] + self._last[1])
         self._last = (done, rows)
-        self._bar.update(self._task, completed=self._before[0] + done, rows=self._before[1] + rows)
+        super().moved(self._before[0] + done, self._before[1] + rows)

@@ -1,10 +1,13 @@
 """What is said of inputs while they are read: the bar, and the first of what could not be read, one line each."""
 
+from collections.abc import Sequence
+
 import click
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from engine.errors import InputError
 from engine.offline.faults import KEPT, Faults
+from engine.offline.rows_in import Part
 from matcher import shown
 
 SHOWN_FAULTS = KEPT  # printed one by one; the rest is counted
@@ -37,3 +40,24 @@ class FaultLines:
     def summarise(self, name: str) -> None:
         if self.count > SHOWN_FAULTS:
             click.echo(f"{name}: {self.count - SHOWN_FAULTS:,} more lines could not be read", err=True)
+
+
+class RowsBar:
+    """What reads rows tells it: the bar moves, and what could not be used is a line. done: bytes that have been read."""
+
+    def __init__(self, bar: Progress, faults: FaultLines) -> None:
+        self.done = 0
+        self.tell = faults.report_lines
+        self.damage = faults.report
+        self._bar = bar
+        self._task = bar.add_task("rows", total=None, rows=0)
+
+    def expect(self, parts: Sequence[Part]) -> None:
+        """What will be read; the end is unknown where one of them is a pipe."""
+        sizes = [part.size for part in parts]
+        if None not in sizes:
+            self._bar.update(self._task, total=sum(size or 0 for size in sizes))
+
+    def moved(self, done: int, rows: int) -> None:
+        self.done = done
+        self._bar.update(self._task, completed=done, rows=rows)

@@ -5,11 +5,10 @@ import time
 
 import click
 from rich.console import Console
-from rich.progress import Progress
 
 from engine.cli.files import check_outputs
 from engine.cli.help import Command
-from engine.cli.reading import COLUMNS, FaultLines
+from engine.cli.reading import COLUMNS, FaultLines, RowsBar
 from engine.cli.sets import progress_bar
 from engine.errors import ConfigError
 from engine.insight.report.making import ROWS, form_of, make_report
@@ -62,7 +61,9 @@ def report_command(paths: tuple[str, ...], outputs: tuple[str, ...], rows: int, 
     faults = FaultLines()
     try:
         with progress_bar(console, console.is_terminal and not quiet, *COLUMNS) as bar:
-            report = make_report(paths, outputs, rows, scratch, _Watch(bar, faults, paths))
+            watch = RowsBar(bar, faults)
+            watch.expect([part for path in paths for part in open_inputs(path)])
+            report = make_report(paths, outputs, rows, scratch, watch)
     except Nothing:
         faults.summarise("probemill")
         sys.exit(2)
@@ -72,18 +73,3 @@ def report_command(paths: tuple[str, ...], outputs: tuple[str, ...], rows: int, 
         click.echo(f"probemill: {report.rows:,} rows{told} in {time.monotonic() - began:.1f} s", err=True)
     if faults.count:
         sys.exit(1)
-
-
-class _Watch:
-    """The bar, and the lines about what could not be used."""
-
-    def __init__(self, bar: Progress, faults: FaultLines, paths: tuple[str, ...]) -> None:
-        self.tell = faults.report_lines
-        self.damage = faults.report
-        self._bar = bar
-        sizes = [part.size for path in paths for part in open_inputs(path)]
-        total = None if None in sizes else sum(size or 0 for size in sizes)
-        self._task = bar.add_task("report", total=total, rows=0)
-
-    def moved(self, done: int, rows: int) -> None:
-        self._bar.update(self._task, completed=done, rows=rows)
