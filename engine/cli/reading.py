@@ -43,7 +43,7 @@ class FaultLines:
 
 
 class RowsBar:
-    """What reads rows tells it: the bar moves, and what could not be used is a line. done: bytes that have been read."""
+    """What reads rows tells it: the bar moves, what could not be used is a line. done: bytes that have been read."""
 
     def __init__(self, bar: Progress, faults: FaultLines) -> None:
         self.done = 0
