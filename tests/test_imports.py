@@ -14,7 +14,7 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 GROUND = {
     "errors": "",
     "disk": "",
-    "extras": "errors",
+    "extras": "errors text",
     "text": "",
     "unpack": "",
     "model": "errors",

@@ -11,6 +11,7 @@ import pytest
 import zstandard
 
 from engine.errors import ConfigError, InputError
+from engine.extras import extra
 from engine.insight import rows as insight
 from engine.insight.rows import REQUIRED, Workspace, in_workspace, load_rows
 from engine.offline.faults import Faults
@@ -19,6 +20,9 @@ from tests.test_convert import COUNT, INPUTS, ROOT, ROWS, packed
 
 pytest.importorskip("duckdb", reason="needs probemill[report]")
 pytest.importorskip("pyarrow", reason="needs probemill[report]")
+
+
+ROW = ROWS.splitlines()[0]
 
 
 class Told:
@@ -55,9 +59,9 @@ def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("given", INPUTS)
 def test_the_same_table_of_every_form(tmp_path: Path, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether DuckDB reads a file itself or is handed the rows that `convert` would take."""
+    """However many lines are handed over at once."""
     rows, told, whole = table(INPUTS[given](tmp_path))
-    monkeypatch.setattr(insight, "_is_lines", lambda _: False)
+    monkeypatch.setattr(insight, "SPOOL", 1)
     wanted, _, _ = table(packed(tmp_path / "wanted.ndjson", ROWS))
     assert (len(rows), told, whole) == (COUNT, [], True)
     assert in_order(rows) == in_order(wanted)
@@ -84,9 +88,15 @@ def test_frames_that_follow_one_another(tmp_path: Path) -> None:
     [
         (b"{", "no result row"),
         (b'{"ip":"1.1.1.1"}', "no result row"),
-        (ROWS.splitlines()[0].replace(b'"port":', b'"port":77777'), "`port` is none"),
-        (ROWS.splitlines()[0].replace(b'"ip":"', b'"ip":"x'), "`ip` is no address"),
+        (ROW.replace(b'"port":', b'"port":77777'), "`port` is none"),
+        (ROW.replace(b'"ip":"', b'"ip":"x'), "`ip` is no address"),
         (b'"\xff"', "no result row"),
+        (ROW.replace(b'"port":1', b'"port":22.7'), "no result row"),  # what DuckDB would bend
+        (ROW.replace(b'"port":1', b'"port":true'), "no result row"),
+        (ROW.replace(b'"port":1', b'"port":1,"name":{"a":1}'), "no result row"),
+        (ROW.replace(b'"port":1', b'"port":1,"conf":99999999999'), "a number is too large"),
+        (ROW.replace(b'"2026-11-21T06:38:13.402Z"', b'"infinity"'), "`started` is no time"),
+        (ROW.replace(b'"2026-11-21T06:38:13.402Z"', b'"2026-11-21"'), "`started` is no time"),
     ],
 )
 def test_a_bad_line_is_told_and_costs_itself(tmp_path: Path, bad: bytes, said: str) -> None:
@@ -134,3 +144,9 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_library_that_is_broken_is_told() -> None:
+    """Which is not one that is missing: installing it again under the same name would not help."""
+    with pytest.raises(ConfigError, match=r"report: an extra package is broken: no numpy\.core"), extra("report"):
+        raise ImportError("no numpy.core\nmore")

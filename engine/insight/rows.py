@@ -10,42 +10,39 @@ A table has the columns of `results.table.COLUMNS` that were asked for, REQUIRED
 (`rowid` numbers them), and `source`, the number of the input. Times are TIMESTAMP, in UTC; `post` is JSON text; texts
 that a row leaves out are null.
 
-Files of NDJSON are read by DuckDB itself, ten times as fast as we can look at each row. Where it finds fault with one,
-or a row in it is none, the file is read again as `convert` reads it, which says what is wrong with which line.
+Lines are looked at here, as by `convert`, because DuckDB bends what does not fit (22.7 becomes port 23). It is handed
+many at a time and reads them in a thread, without the interpreter's lock, while the next are looked at.
 """
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from engine.errors import ConfigError, InputError, OutputError
+from engine.errors import ConfigError, OutputError
 from engine.extras import extra
-from engine.model import Verdict
 from engine.offline.reading import Reading, Watch
-from engine.offline.rows_in import Part, is_state, open_inputs
-from engine.offline.stream import MAX_LINE, Source
+from engine.offline.rows_in import is_state, open_inputs
+from engine.offline.stream import MAX_LINE
 from engine.results.dialects import LEFT_OUT, duckdb_type
 from engine.results.rows import Rows
 from engine.results.table import COLUMNS, address_bytes
 from engine.threads import aside
-from matcher import Proto
 
 Result = TypeVar("Result")
 
 REQUIRED = ("ip", "ip_bytes", "port", "proto", "host", "verdict", "started")
-"""Columns that every table has: what a row is known by, and whether it is one."""
+"""Columns that every table has: what a row is known by, and how its target ended."""
 
 MEMORY = 768 << 20  # bytes that DuckDB may take before it spills; Python and the page need theirs
-SPOOL = 64 << 20  # bytes of lines that are handed to DuckDB at once
+SPOOL = 32 << 20  # bytes of lines that are handed to DuckDB at once
 _TYPES = {column.name: duckdb_type(column).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMP") for column in COLUMNS}
 _READ = {column.name: _TYPES[column.name] for column in COLUMNS if not column.derived or column.name in LEFT_OUT}
-_LINES = (b"{", b"\x28\xb5\x2f\xfd", b"\x1f\x8b")  # plain, zstd, gzip
 
 
 class Workspace(Struct):
@@ -114,8 +111,11 @@ def _workspace(scratch: str, memory: int) -> Iterator[Workspace]:
         connection = duckdb.connect(str(folder / "rows.duckdb"), config=limits)
         try:
             yield Workspace(connection, folder)
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            raise OutputError(f"{folder.parent}: {_first(error)}; --scratch names another folder") from error
+        except (duckdb.Error, OSError) as error:
+            if isinstance(error, OSError) and not str(error.filename or folder).startswith(str(folder)):
+                raise  # of an input or an output
+            said = error.strerror if isinstance(error, OSError) else _first(error)
+            raise OutputError(f"{folder.parent}: {said}; --scratch names another folder") from error
         finally:
             with suppress(duckdb.Error):
                 connection.close()
@@ -150,66 +150,34 @@ class _Loading:
     def load(self, path: str, number: int) -> Given:
         source = Given(path, state=is_state(path))
         for part in open_inputs(path):
-            count = None if source.state else self._insert_file(part, number)
-            if count is None:
-                reading = Reading([part], self._watch, before=self._before)
-                count = self._insert_pieces(reading.rows(), number)
-                source.whole = source.whole and not reading.faults
+            reading = Reading([part], self._watch, before=self._before)
+            count = self._insert(reading.rows(), number)
+            source.whole = source.whole and not reading.faults
             source.rows += count
             self._before = (self._before[0] + (part.size or 0), self._before[1] + count)
-            self._watch.moved(*self._before)
         return source
 
-    def _insert_file(self, part: Part, number: int) -> int | None:
-        """A file that holds nothing but rows. -> how many; None for any other, of which nothing is in the table."""
-        import duckdb
-
-        if not _is_lines(part.name):
-            return None
-        self._connection.execute("BEGIN")
-        try:
-            with Source(part.name) as source:
-                count = self._insert_spooled((chunk.data for chunk in source.chunks()), number)
-                wrong = len(source.faults) or self._wrong(number)
-        except duckdb.IOException:
-            raise
-        except (duckdb.Error, InputError):
-            wrong = 1
-        self._connection.execute("ROLLBACK" if wrong else "COMMIT")
-        return None if wrong else count
-
-    def _wrong(self, number: int) -> int:
-        """How many rows of an input are none."""
-        (count,) = self._connection.execute(
-            f"SELECT count(*) FROM {self._table} WHERE source = {number} AND NOT coalesce({_IS_ROW}, false)"
-        ).fetchone()
-        return int(count)
-
-    def _insert_pieces(self, pieces: Iterator[Rows], number: int) -> int:
-        """Tables as they are, and the lines between them."""
-        count = 0
-
-        def lines() -> Iterator[bytes]:
-            nonlocal count
+    def _insert(self, pieces: Iterator[Rows], number: int) -> int:
+        """Rows in their order, tables as they are and lines together. -> how many"""
+        count = size = 0
+        lines: list[bytes] = []
+        with ThreadPoolExecutor(1) as loader:
+            loading = loader.submit(_nothing)
             for rows in pieces:
+                count += rows.count
                 if rows.table is None:
-                    yield rows.lines()
-                else:
+                    lines.append(rows.lines())
+                    size += len(lines[-1])
+                if lines and (rows.table is not None or size >= SPOOL):
+                    loading.result()
+                    loading = loader.submit(self._insert_lines, lines, number)
+                    lines, size = [], 0
+                if rows.table is not None:
+                    loading.result()
                     self._insert_table(rows.table, number)
-                    count += rows.count
-
-        return self._insert_spooled(lines(), number) + count
-
-    def _insert_spooled(self, blocks: Iterable[bytes], number: int) -> int:
-        """Whole lines, handed over by way of a file. -> how many rows"""
-        count = 0
-        with self._spool.open("wb", buffering=0) as spool:
-            for block in chain(blocks, (b"",)):
-                spool.write(block)
-                if spool.tell() >= SPOOL or (not block and spool.tell()):
-                    count += self._insert_lines(number)
-                    spool.seek(0)
-                    spool.truncate()
+            loading.result()
+        if lines:
+            self._insert_lines(lines, number)
         return count
 
     def _insert_table(self, batch: Any, number: int) -> None:
@@ -222,21 +190,19 @@ class _Loading:
         self._connection.execute(f"INSERT INTO {self._table} SELECT {', '.join(self._names)}, {number} FROM batch")
         self._connection.unregister("batch")
 
-    def _insert_lines(self, number: int) -> int:
+    def _insert_lines(self, lines: list[bytes], number: int) -> None:
+        with self._spool.open("wb") as spool:
+            spool.writelines(lines)
         read = ", ".join(f"{name}: '{kind}'" for name, kind in _READ.items())
         values = ", ".join(map(_value, self._names))
-        (count,) = self._connection.execute(
+        self._connection.execute(
             f"INSERT INTO {self._table} SELECT {values}, {number} FROM read_json(?, format = 'newline_delimited', "
             f"compression = 'none', maximum_object_size = {MAX_LINE}, columns = {{{read}}})",
             [str(self._spool)],
-        ).fetchone()
-        return int(count)
+        )
 
 
-_IS_ROW = (
-    f"port BETWEEN 0 AND 65535 AND proto IN {get_args(Proto)} AND started IS NOT NULL "
-    f"AND verdict IN {tuple(verdict.value for verdict in Verdict)} AND (ip = '' OR ip_bytes IS NOT NULL)"
-)
+def _nothing() -> None: ...
 
 
 def _without_zone(kind: Any) -> Any:
@@ -254,17 +220,6 @@ def _value(name: str) -> str:
     if name in LEFT_OUT:
         return f"coalesce({name}, {LEFT_OUT[name]})"
     return name
-
-
-def _is_lines(path: str) -> bool:
-    """Whether it is a regular file that can be read twice, and begins as NDJSON does, or packed."""
-    try:
-        if not Path(path).is_file():
-            return False
-        with Path(path).open("rb") as file:
-            return file.read(4).startswith(_LINES)
-    except OSError:
-        return False
 
 
 def _first(error: Exception) -> str:

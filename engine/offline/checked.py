@@ -5,6 +5,7 @@ Pure: lines in, lines and faults out.
 
 import re
 from datetime import date
+from functools import lru_cache
 
 import msgspec
 
@@ -48,7 +49,7 @@ def checked(text: bytes, before: int) -> tuple[TextRows, Faults]:
 
 
 def _problem(row: ServiceResult) -> str:
-    """Why no table could hold a row; empty where one can."""
+    """Why no table could hold a row; empty where one can. As quick as can be: rows come by the million."""
     if not 0 <= row.port <= 65535:
         return "`port` is none"
     try:
@@ -59,20 +60,25 @@ def _problem(row: ServiceResult) -> str:
         return "`started` is no time in UTC as RFC 3339 has it"
     if row.tls and not all(_is_moment(time) for time in (row.tls.not_before, row.tls.not_after) if time):
         return "a time in `tls` is none in UTC as RFC 3339 has it"
-    small = [row.conf, row.connections]
-    if row.evidence:
-        small.append(row.evidence.line)
-    if row.pseudo:
-        small.append(row.pseudo.ports)
-    fits = all(number in _INT32 for number in small) and row.elapsed_ms in _INT64 and row.bytes in _INT64
+    fits = (
+        row.conf in _INT32
+        and row.connections in _INT32
+        and row.elapsed_ms in _INT64
+        and row.bytes in _INT64
+        and (row.evidence is None or row.evidence.line in _INT32)
+        and (row.pseudo is None or row.pseudo.ports in _INT32)
+    )
     return "" if fits else "a number is too large"
 
 
 def _is_moment(text: str) -> bool:
-    if not _MOMENT.fullmatch(text):
-        return False
+    return _MOMENT.fullmatch(text) is not None and _is_day(text[:10])
+
+
+@lru_cache
+def _is_day(text: str) -> bool:
     try:
-        date.fromisoformat(text[:10])
+        date.fromisoformat(text)
     except ValueError:
         return False
     return True
