@@ -14,8 +14,8 @@ MODULES = sorted(path for package in ("engine", "matcher") for path in (ROOT / p
 GROUND = {
     "errors": "",
     "disk": "",
-    "extras": "errors text",
     "text": "",
+    "extras": "errors text",
     "unpack": "",
     "model": "errors",
     "isolated": "",
