@@ -129,6 +129,16 @@ CASES: dict[str, tuple[ServiceResult | None, ServiceResult | None, tuple[str, ..
         tls(issuer="CN=y,O=A\\, C"),
         ("certificate",),
     ),
+    "a comma that only seems to end something": (
+        but(CERTIFIED, tls=structs.replace(TLS, issuer="CN=x\\,O=A,O=B")),
+        tls(issuer="CN=x\\,O=A,O=C"),
+        ("certificate",),
+    ),
+    "an organisation behind a plus": (
+        but(CERTIFIED, tls=structs.replace(TLS, issuer="CN=R10+O=Let's Encrypt")),
+        tls(issuer="CN=R11+O=Let's Encrypt"),
+        ("renewed",),
+    ),
     "another subject": (CERTIFIED, tls(subject="CN=b.example"), ("certificate",)),
     "other names": (CERTIFIED, tls(names=("a.example",)), ("certificate",)),
     "an earlier end": (CERTIFIED, tls(not_after="2026-03-01T00:00:00Z"), ("certificate",)),
@@ -163,6 +173,21 @@ def test_what_is_counted(tmp_path: Path) -> None:
     comparison, findings = of_rows(tmp_path, [*ports, but(CANCELLED, port=9)], [*cancelled, *ports[2:]])
     assert (comparison.targets, comparison.old.unreached, comparison.new.unreached) == (3, 1, 2)
     assert not findings
+
+
+def test_names_of_an_address_are_compared_with_themselves(tmp_path: Path) -> None:
+    """Each may have its own certificate, in whatever order they come; what has no fellow stands for the rest."""
+    a, b = but(CERTIFIED, host="a.example"), but(tls(subject="CN=b.example"), host="b.example")
+    assert of_rows(tmp_path, [a, b], [b, a])[1] == []
+    comparison, (finding,) = of_rows(tmp_path, [a, b], [but(a, version="2", host="A.example"), b])
+    assert (finding.host, finding.kinds, comparison.new.doubled) == ("A.example", ("version",), 0)
+    assert of_rows(tmp_path, [a], [but(a, host="other.example")])[1] == []
+
+
+def test_a_zone_is_part_of_an_address(tmp_path: Path) -> None:
+    one, other = but(ip="fe80::1%eth0"), but(ip="FE80::1%eth1", version="2")
+    assert of_rows(tmp_path, [one, other], [other, one])[1] == []
+    assert [finding.kinds for finding in of_rows(tmp_path, [one], [other])[1]] == [("gone",), ("new",)]
 
 
 def test_of_several_rows_for_a_target_the_last_counts(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_an_interrupted_run_says_so_everywhere(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130
-        assert said.decode() == f"probemill: {words}; --resume goes on\n"
+        assert said.decode() == f"probemill: {words}; the same command with --resume goes on\n"
         ended = run.state()["ended"]
         assert (ended["words"], ended["read"], ended["done"], ended["not_reached"]) == (words, 22, 17, 5)
         text = (tmp_path / "out.txt").read_text()

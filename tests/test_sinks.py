@@ -239,6 +239,26 @@ def test_text_table(tmp_path: Path) -> None:
     )
 
 
+def test_many_closed_ports_are_a_number(tmp_path: Path) -> None:
+    """As with Nmap, up to 25 of a host are listed; those that answer stand out."""
+    closed = [row(port=port, state="closed", name="", verdict=Verdict.INCOMPLETE) for port in range(100, 125)]
+    few = written("text", tmp_path / "few", [SSH, *closed])
+    assert (few.count(" closed"), "Not shown" in few) == (25, False)
+    another = row(port=9000, state="closed", name="", verdict=Verdict.INCOMPLETE)
+    filtered = [row(port=port, state="filtered", name="", verdict=Verdict.INCOMPLETE) for port in range(2000, 3000)]
+    assert written("text", tmp_path / "many", [SSH, *closed, another, *filtered]) == (
+        "Scan report for 192.0.2.1\n"
+        "Not shown: 26 closed ports, 1,000 filtered ports\n"
+        "PORT   STATE SERVICE VERSION\n"
+        "22/tcp open  ssh     OpenSSH 9.2p1 (protocol 2.0)\n"
+        "Service Info: OS: Linux\n"
+        "\n"
+    )
+    assert written("text", tmp_path / "silent", [*closed, another]) == (
+        "Scan report for 192.0.2.1\nNot shown: 26 closed ports\n\n"
+    )
+
+
 def test_nine_fingerprints_are_enough_to_read(tmp_path: Path) -> None:
     """M-06: of twelve, normal output shows nine, each behind a separating line; XML has all twelve."""
     rows = [row(port=port, **UNKNOWN, fingerprint=f"SF-Port{port};") for port in range(1, 13)]

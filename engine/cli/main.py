@@ -96,6 +96,7 @@ def _usage_fault(error: click.ClickException) -> str:
         message = f"{message.rstrip('.')}; a scan is `{cli.name} scan ...`"
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"\nTry '{context.command_path} -h' for help." if context is not None else ""
+    message = " ".join(message.split())
     return f"{shown(message[:1].lower() + message[1:])}{hint}"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import shlex
 import signal
 import sys
 import time
@@ -146,8 +147,12 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     if run.blocked and not options["quiet"]:
         stderr.say(f"probemill: {run.blocked:,} targets left out by lists, shard, -4 or -6")
     if stopped := "" if run.unheard else run.ending().words():
-        stderr.say(f"probemill: {stopped}{'; --resume goes on' * bool(options['state'])}")
+        resume = "; the same command with --resume goes on" if options["state"] else ""
+        stderr.say(f"probemill: {stopped}{resume}")
     summarise(run, stderr)
+    if stderr.is_terminal and not stderr.hushed and options["state"] and not options["outputs"]:
+        folder = shlex.quote(options["state"])
+        stderr.say(f"probemill: the rows are in {folder}; `probemill convert {folder} rows.ndjson` reads them")
     stderr.settle()
     if run.interrupted:
         return INTERRUPTED

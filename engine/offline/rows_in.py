@@ -45,6 +45,7 @@ FORMS = ("state", "ndjson", "xml", "parquet", "delta")
 SCHEMES = {"delta", "parquet", "ndjson+zstd"}
 PARQUET_MAGIC = b"PAR1"
 _SUFFIXES = re.compile(r".+\.(?:parquet|(?:ndjson|jsonl|xml)(?:\.zst|\.gz)?)", re.IGNORECASE)
+_FOR_PEOPLE = (b"# Nmap", b"# probemill", b"Starting Nmap", b"Nmap scan report", b"Scan report for", b"ip,port,proto")
 _XML_ROWS = 1 << 12  # of a piece
 
 
@@ -276,6 +277,8 @@ def _read_input(opened: Input, form: str) -> Iterator[Piece]:
             yield from _xml_pieces(opened, whole)
         elif text.startswith(PARQUET_MAGIC):
             raise InputError(opened.name, 0, "Parquet cannot be read from a pipe; name the file")
+        elif not form and text.startswith(_FOR_PEOPLE):
+            raise InputError(opened.name, 0, "is a table for people or grepable output; name the scan's NDJSON or XML")
         else:
             yield from _line_pieces(opened, whole)
         yield _last_piece(opened)

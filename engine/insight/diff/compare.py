@@ -6,8 +6,10 @@
 
     in_workspace("", job)
 
-A target is an address, as bytes, with port and protocol; where a row has no address, its host name stands for it. Of
-several rows for a target, the one begun last counts, among equals the last in the input. What a row says of its port:
+A target is an address, as bytes and with its zone, with port and protocol; where a row has no address, its host name
+stands for it. Where an address was scanned under several names, a name that both scans have is a target of its own: it
+may have another certificate. Of several rows for a target, the one begun last counts, among equals the last in the
+input. What a row says of its port:
 
     open        it was reached and answers: verdict and fields count
     silent      it was reached, and is `closed`, `filtered` or `open|filtered`
@@ -43,8 +45,11 @@ _STANDING = f"""CASE
     WHEN verdict = 'incomplete' THEN 'unreached'
     ELSE 'open' END"""
 
-_ADDRESS = "coalesce(ip_bytes, encode(repeat(' ', 17) || lower(coalesce(host, ''))))"  # a name is never 16 bytes
-_ORGANISATION = "nullif(regexp_extract({}.tls.issuer, '(?:^|,)O=((?:[^,\\\\]|\\\\.)+)', 1), '')"
+_ADDRESS = """coalesce(
+    CASE WHEN contains(ip, '%') THEN ip_bytes || encode(regexp_extract(ip, '%.*')) ELSE ip_bytes END,
+    encode(repeat(' ', 17) || lower(coalesce(host, ''))))"""  # a name is never 16 bytes
+_RDN = r"(?:[^,+\\]|\\.)"  # a character of a name's part, escaped or not, as RFC 4514 has it
+_ORGANISATION = f"nullif(regexp_extract({{}}.tls.issuer, '^(?:{_RDN}*[,+])*?O=({_RDN}+)', 1), '')"
 _SAME_NAMES = """o.tls.subject IS NOT DISTINCT FROM n.tls.subject
     AND list_sort(coalesce(o.tls.names, [])) = list_sort(coalesce(n.tls.names, []))"""
 _SAME_ISSUER = f"""(o.tls.issuer IS NOT DISTINCT FROM n.tls.issuer
@@ -150,7 +155,7 @@ SELECT coalesce(n.ip, o.ip), coalesce(n.port, o.port), coalesce(n.proto, o.proto
     {columns}
 FROM pairs LEFT JOIN old_side o ON pairs.old = o.id LEFT JOIN new_side n ON pairs.new = n.id
 WHERE kinds & ? <> 0
-ORDER BY coalesce(n.address, o.address), 2, 3
+ORDER BY coalesce(n.address, o.address), 2, 3, 4
 {limit}
 """
 
@@ -168,27 +173,33 @@ def compare(place: Workspace, old: str, new: str, watch: Watch, also: Sequence[s
     Raises ConfigError, InputError for an input of which nothing can be used, OutputError. What can be read in part is
     told to `watch`, and noted in `damage`.
     """
-    sides = _load(place, "old", old, watch, also), _load(place, "new", new, watch, also)
+    damages = [_load(place, name, path, watch, also) for name, path in (("old", old), ("new", new))]
+    place.connection.execute(_SHARED)
+    sides = _side(place, "old", old, damages[0]), _side(place, "new", new, damages[1])
     return Comparison(*sides, *_pair(place, also), place, tuple(also))
 
 
-def _load(place: Workspace, name: str, path: str, watch: Watch, also: Sequence[str]) -> Side:
-    """A view `{name}_side`, one row a target."""
+def _load(place: Workspace, name: str, path: str, watch: Watch, also: Sequence[str]) -> str:
+    """A view `{name}_all` of all rows. -> why it is not the whole scan"""
     loaded = load_rows(place, f"{name}_rows", [path], watch, (*_COLUMNS, *also))
     damage = _damage(loaded)
     if damage and not loaded.rows:
         raise InputError(path, 0, f"has no row that can be compared ({damage})")
     fields = ", ".join(map(_field, (*_ALWAYS, *also)))
-    execute = place.connection.execute
-    execute(f"CREATE TABLE {name}_doubled (id BIGINT)")
-    execute(
-        f"CREATE VIEW {name}_side AS SELECT rowid AS id, ip, {_ADDRESS} AS address, port, proto, nullif(host, '') AS "
-        f"host, {_STANDING} AS standing, started, tls, {fields} FROM {name}_rows "
-        f"WHERE rowid NOT IN (SELECT id FROM {name}_doubled)"
+    place.connection.execute(
+        f"CREATE VIEW {name}_all AS SELECT rowid AS id, ip, {_ADDRESS} AS address, port, proto, nullif(host, '') AS "
+        f"host, {_STANDING} AS standing, started, tls, {fields} FROM {name}_rows"
     )
+    return damage
+
+
+def _side(place: Workspace, name: str, path: str, damage: str) -> Side:
+    """A view `{name}_side`, one row a target."""
+    execute = place.connection.execute
+    execute(_SIDE.format(name))
     (doubled,) = execute(_DOUBLED.format(name)).fetchone()
-    (unreached,) = execute(f"SELECT count(*) FROM {name}_side WHERE standing = 'unreached'").fetchone()
-    return Side(path, loaded.rows, doubled, unreached, damage)
+    rows, unreached = execute(f"SELECT count(*), count(*) FILTER (standing = 'unreached') FROM {name}_side").fetchone()
+    return Side(path, rows + doubled, doubled, unreached, damage)
 
 
 def _field(name: str) -> str:
@@ -199,12 +210,31 @@ def _field(name: str) -> str:
     return f"nullif({text}, 'unknown') AS name" if name == "name" else f"{text} AS {name}"
 
 
+_SHARED = """
+CREATE TABLE shared AS
+WITH several AS (
+    SELECT address, port, proto FROM old_all GROUP BY ALL HAVING count(*) > 1
+    UNION SELECT address, port, proto FROM new_all GROUP BY ALL HAVING count(*) > 1
+)
+SELECT address, port, proto, lower(host) AS shared_name FROM old_all SEMI JOIN several USING (address, port, proto)
+INTERSECT SELECT address, port, proto, lower(host) FROM new_all SEMI JOIN several USING (address, port, proto)
+"""
+"""Names that both scans have for an address of which one has several rows."""
+
+_SIDE = """
+CREATE TABLE {0}_doubled (id BIGINT);
+CREATE VIEW {0}_side AS SELECT a.*, coalesce(shared_name, '') AS name_of
+FROM {0}_all a LEFT JOIN shared s
+    ON a.address = s.address AND a.port = s.port AND a.proto = s.proto AND lower(a.host) = shared_name
+WHERE id NOT IN (SELECT id FROM {0}_doubled)
+"""
+
 _DOUBLED = """
 INSERT INTO {0}_doubled
 SELECT id FROM {0}_side SEMI JOIN (
-    SELECT address, port, proto FROM {0}_side GROUP BY ALL HAVING count(*) > 1
-) USING (address, port, proto)
-QUALIFY row_number() OVER (PARTITION BY address, port, proto ORDER BY started DESC, id DESC) > 1
+    SELECT address, port, proto, name_of FROM {0}_side GROUP BY ALL HAVING count(*) > 1
+) USING (address, port, proto, name_of)
+QUALIFY row_number() OVER (PARTITION BY address, port, proto, name_of ORDER BY started DESC, id DESC) > 1
 """
 
 
@@ -230,7 +260,8 @@ def _pair(place: Workspace, also: Sequence[str]) -> tuple[int, dict[str, int]]:
     execute(
         f"CREATE TABLE pairs AS SELECT o.id AS old, n.id AS new, {kinds} AS kinds, "
         "o.standing <> 'unreached' AND n.standing <> 'unreached' AS reached "
-        "FROM old_side o FULL JOIN new_side n ON o.address = n.address AND o.port = n.port AND o.proto = n.proto"
+        "FROM old_side o FULL JOIN new_side n ON o.address = n.address AND o.port = n.port AND o.proto = n.proto "
+        "AND o.name_of = n.name_of"
     )
     for kind, there, other in (("new", "new", "old"), ("gone", "old", "new")):
         execute(_UNRESOLVED.format(there=there, other=other, bit=1 << names.index(kind)))

@@ -2,13 +2,15 @@
 
 A host is printed when all is known, so the table waits for `close`. A run of more than `BUFFERED_ROWS` rows, or one
 whose input may never end, is printed as it comes instead, one line a row:
-`address:port/proto [host name] state service version`. Ports that the run did not reach are counted, not listed.
+`address:port/proto [host name] state service version`. Ports that the run did not reach are counted, not listed, and so
+are, in a table, closed or filtered ports of a host where there are many.
 
 Who looks on at a terminal is shown open ports as they come, in that form, while the tables wait; and colours.
 """
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Iterable
 
 from engine.model import Reason, ServiceResult
@@ -28,6 +30,7 @@ from engine.results.sinks.base import (
 from engine.results.sinks.output import Output
 
 FINGERPRINTS_SHOWN = 9  # per host
+SILENT_SHOWN = 25  # closed ports of a host, and filtered ones; of more, the number: as many as Nmap lists
 PATIENCE_S = 2.0  # before who looks on is shown rows; a scan that is over by then is told by its tables alone
 NEXT_FINGERPRINT = "NEXT SERVICE FINGERPRINT".center(74, "=")
 
@@ -116,11 +119,20 @@ def line(row: ServiceResult, paint: Paint = plain) -> str:
 
 def table(rows: list[ServiceResult], paint: Paint = plain) -> list[str]:
     """The report line of a host and its port table; every column but the last as wide as its widest cell."""
+    head = paint(HEADING, f"Scan report for {host_label(rows[0])}")
+    states_of = Counter(row.state for row in rows)
+    many = {state: count for state in ("closed", "filtered") if (count := states_of[state]) > SILENT_SHOWN}
+    rows = [row for row in rows if row.state not in many]
+    left_out = ", ".join(f"{count:,} {state} ports" for state, count in many.items())
+    silent = [paint(MUTED, f"Not shown: {left_out}")] if many else []
+    if not rows:
+        return [head, *silent]
     cells = [(f"{row.port}/{row.proto}", state_column(row), service_column(row)) for row in rows]
     heads = ("PORT", "STATE", "SERVICE")
     ports, states, services = (max(map(len, column)) for column in zip(heads, *cells, strict=True))
     lines = [
-        paint(HEADING, f"Scan report for {host_label(rows[0])}"),
+        head,
+        *silent,
         paint(MUTED, f"{'PORT':<{ports}} {'STATE':<{states}} {'SERVICE':<{services}} VERSION"),
     ]
     for row, (port, state, service) in zip(rows, cells, strict=True):
