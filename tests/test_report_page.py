@@ -297,3 +297,18 @@ def test_texts_that_were_left_out_are_said_to_be(
     page.click("#window [role=row]")
     page.wait_for_selector("dialog[open]")
     assert "left out of the page" in page.inner_text("#details-body")
+
+
+@pytest.mark.parametrize(
+    "long",
+    [{"post": {"t": "P" * 20_000}}, {"tls": {"names": ["a.example"] * 2000}}, {"evidence": {"probe": "P" * 20_000}}],
+)
+def test_a_row_with_long_texts_opens(browser: Any, opened: Open, tmp_path: Path, long: Row) -> None:
+    """And says that something is missing, and of how much."""
+    reported(tmp_path, [row("10.0.0.1", 443, **long)], "r.html")
+    page = opened(tmp_path / "r.html")
+    page.click("#window [role=row]")
+    page.wait_for_selector("dialog[open]")
+    said = page.inner_text("#details-body")
+    assert "(20,000 characters)" in said or "more" in said
+    assert page.evaluate(STICKING_OUT) == []
