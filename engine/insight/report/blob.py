@@ -52,7 +52,7 @@ class Field(Struct, frozen=True):
 _EXPIRES = (
     "CASE WHEN tls.not_after IS NULL THEN '' ELSE strftime(make_timestamp(epoch_us(tls.not_after)), '%Y-%m-%d') END"
 )
-_CERTIFICATE = "trim(coalesce(tls.subject, '') || ' ' || coalesce(array_to_string(tls.names, ' '), ''))"
+_CERTIFICATE = "concat_ws(' ', nullif(tls.subject, ''), nullif(array_to_string(tls.names, ' '), ''))"
 
 
 def _bounded(said: str) -> str:
