@@ -354,3 +354,18 @@ def test_every_link_finds_its_rows(browser: Any, opened: Open, tmp_path: Path) -
     assert page.locator("#tls [data-find]").count() == len(texts)
     for search, count in page.evaluate(FOUND_BY_LINKS):
         assert count == "1" or ("certificate:" in search and count != "0"), search  # certificates by a part of theirs
+
+
+def test_a_long_word_leaves_room_for_the_other_columns(browser: Any, opened: Open, tmp_path: Path) -> None:
+    """In every table, so that none has to be scrolled sideways for one row of a stranger."""
+    word = "a" * 1000
+    names = dict.fromkeys(("name", "product", "version", "ostype", "devicetype"), word)
+    tls = {"subject": word, "protocol": word, "key": word, "not_after": "2026-11-21T00:00:00Z"}
+    long = row("10.0.0.1", 80, **names, tls=tls, database={"name": word, "sha256": word})
+    reported(tmp_path, [long, row("10.0.0.2", 80, name="http", product="nginx", version="1.2")], "r.html")
+    page = opened(tmp_path / "r.html")
+    assert (
+        page.evaluate("""() => [...document.querySelectorAll('.scroller:has(table)')]
+        .filter((place) => place.scrollWidth > place.clientWidth).map((place) => place.innerText.slice(0, 99))""")
+        == []
+    )
