@@ -11,7 +11,7 @@ import pytest
 from bench import report_rows
 from engine.insight.report import blob
 from tests.reports import Row, page_of, reported, row
-from tests.test_report_hostile import hostile_rows
+from tests.test_report_hostile import EVIL, hostile_rows
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs probemill[pagedev]")
 for library in ("duckdb", "altair", "vl_convert"):
@@ -34,6 +34,18 @@ STICKING_OUT = """() => [...document.querySelectorAll('body *')].filter((element
             return false;
     return true;
 }).map((element) => element.outerHTML.slice(0, 120))"""
+
+# Of every link to products, versions and certificates, its search and how many rows it finds.
+FOUND_BY_LINKS = """async () => {
+    const found = [];
+    for (const link of document.querySelectorAll('#products [data-find], #tls [data-find]')) {
+        const before = document.querySelector('#grid').dataset.found;
+        link.click();
+        while (document.querySelector('#grid').dataset.found === before) await new Promise((done) => setTimeout(done));
+        found.push([link.dataset.find, document.querySelector('#told').textContent.split(' ')[0]]);
+    }
+    return found;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -297,3 +309,63 @@ def test_texts_that_were_left_out_are_said_to_be(
     page.click("#window [role=row]")
     page.wait_for_selector("dialog[open]")
     assert "left out of the page" in page.inner_text("#details-body")
+
+
+@pytest.mark.parametrize(
+    "long",
+    [{"post": {"t": "P" * 20_000}}, {"tls": {"names": ["a.example"] * 2000}}, {"evidence": {"probe": "P" * 20_000}}],
+)
+def test_a_row_with_long_texts_opens(browser: Any, opened: Open, tmp_path: Path, long: Row) -> None:
+    """And says that something is missing, and of how much."""
+    reported(tmp_path, [row("10.0.0.1", 443, **long)], "r.html")
+    page = opened(tmp_path / "r.html")
+    page.click("#window [role=row]")
+    page.wait_for_selector("dialog[open]")
+    said = page.inner_text("#details-body")
+    assert "(20,000 characters)" in said or "more" in said
+    assert page.evaluate(STICKING_OUT) == []
+
+
+def test_every_link_finds_its_rows(browser: Any, opened: Open, tmp_path: Path) -> None:
+    """Whatever a text holds: what cannot be seen, quotation marks, ends of lines, however long it is."""
+    unseen = (
+        "a\u00adb",
+        "\ufeffx",
+        "a\u200bb",
+        "a\r\nb",
+        "\x7f\x80",
+        '"',
+        '""',
+        'a "b" c',
+        '"a',
+        " a ",
+        "z" * 1000,
+        "-a:b",
+    )
+    texts = {*EVIL, *unseen}
+    rows = [row("10.0.0.1", at, name="x", product=said, version=said) for at, said in enumerate(texts)]
+    rows += [
+        row("10.0.0.2", at, name="x", tls={"subject": said, "not_after": "2026-11-21T00:00:00Z"})
+        for at, said in enumerate(texts)
+    ]
+    reported(tmp_path, rows, "r.html")
+    page = opened(tmp_path / "r.html")
+    assert page.locator("#products .chips a").count() == len(texts)
+    assert page.locator("#tls [data-find]").count() == len(texts)
+    for search, count in page.evaluate(FOUND_BY_LINKS):
+        assert count == "1" or ("certificate:" in search and count != "0"), search  # certificates by a part of theirs
+
+
+def test_a_long_word_leaves_room_for_the_other_columns(browser: Any, opened: Open, tmp_path: Path) -> None:
+    """In every table, so that none has to be scrolled sideways for one row of a stranger."""
+    word = "a" * 1000
+    names = dict.fromkeys(("name", "product", "version", "ostype", "devicetype"), word)
+    tls = {"subject": word, "protocol": word, "key": word, "not_after": "2026-11-21T00:00:00Z"}
+    long = row("10.0.0.1", 80, **names, tls=tls, database={"name": word, "sha256": word})
+    reported(tmp_path, [long, row("10.0.0.2", 80, name="http", product="nginx", version="1.2")], "r.html")
+    page = opened(tmp_path / "r.html")
+    assert (
+        page.evaluate("""() => [...document.querySelectorAll('.scroller:has(table)')]
+        .filter((place) => place.scrollWidth > place.clientWidth).map((place) => place.innerText.slice(0, 99))""")
+        == []
+    )

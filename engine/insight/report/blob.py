@@ -1,13 +1,14 @@
 """The rows of the page's table, column by column, small enough for one file and quick to search: for page/store.js.
 
-A column of *words* has each distinct text once, in the order in which the column sorts, and a number a row into them:
-a search looks through the texts and then for their numbers, and sorting is counting. A column of *numbers* has a number
-a row, less the least of them. Numbers are little-endian, of as few bytes as they need (8 bytes: a float), and, where
-they never fall, each less the one before it; where all are the same, there are none. Texts are JSON. Both are gzip, in
-base64.
+A column of *words* has each distinct text once, in the order in which the column sorts, an empty one first, and a
+number a row into them: a search looks through the texts and then for their numbers, and sorting is counting. A column
+of *numbers* has a number a row, less the least of them. Numbers are little-endian, of as few bytes as they need (8
+bytes: a float), and, where they never fall, each less the one before it; where all are the same, there are none. Texts
+are JSON. Both are gzip, in base64.
 
 Long texts (fingerprints, certificates, what post-processing found) are told only where they have room: `ROOM`
-characters of distinct texts a column, the most frequent first; the page says that others were left out.
+characters of distinct texts a column, the most frequent first; the page says that others were left out. Of a text that
+is longer than `LONGEST`, the page has the beginning; of one that is JSON, what `shortened` leaves.
 """
 
 import base64
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from engine.insight.report.shortened import shortened
 from engine.insight.report.versions import version_key
 
 if TYPE_CHECKING:
@@ -50,11 +52,16 @@ class Field(Struct, frozen=True):
 _EXPIRES = (
     "CASE WHEN tls.not_after IS NULL THEN '' ELSE strftime(make_timestamp(epoch_us(tls.not_after)), '%Y-%m-%d') END"
 )
-_CERTIFICATE = "trim(coalesce(tls.subject, '') || ' ' || coalesce(array_to_string(tls.names, ' '), ''))"
+_CERTIFICATE = "concat_ws(' ', nullif(tls.subject, ''), nullif(array_to_string(tls.names, ' '), ''))"
+
+
+def _bounded(said: str) -> str:
+    """said: SQL of JSON."""
+    return f"CASE WHEN length({said}) > {LONGEST} THEN shortened({said}) ELSE {said} END"
 
 
 def _json(name: str) -> str:
-    return f"CASE WHEN {name} IS NULL THEN '' ELSE CAST(to_json({name}) AS VARCHAR) END"
+    return _bounded(f"CAST(to_json({name}) AS VARCHAR)")
 
 
 FIELDS = (
@@ -76,7 +83,7 @@ FIELDS = (
     Field("certificate", _CERTIFICATE, "long", searched=True),
     Field("evidence", _json("evidence")),
     Field("tls", _json("tls"), "long"),
-    Field("post", "CAST(post AS VARCHAR)", "long"),
+    Field("post", _bounded("post"), "long"),
     Field("pseudo", _json("pseudo")),
     Field("fingerprint", "fingerprint", "long"),
     Field("given", "host"),
@@ -105,11 +112,13 @@ def blob_of(connection: "DuckDBPyConnection", most: int) -> Blob:
     ((rows,),) = connection.execute("SELECT count(*) FROM judged").fetchall()
     limit = f"ORDER BY verdict = 'incomplete', ip_bytes NULLS FIRST, address, row LIMIT {most}" if rows > most else ""
     columns = ", ".join(f"{field.sql()} AS {field.name}" for field in FIELDS)
+    connection.create_function("shortened", lambda text: shortened(text, LONGEST), ["VARCHAR"], "VARCHAR")
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE told AS SELECT row_number() OVER () AS nth, * FROM (SELECT {columns}, "
         f"ip_bytes AS sort_address, port AS sort_port FROM (FROM judged {limit}) "
         "ORDER BY sort_address NULLS FIRST, address, sort_port, proto, row)"
     )
+    connection.remove_function("shortened")
     told = min(rows, most)
     blob = Blob({"rows": told, "fields": []}, {}, [])
     if told < rows:
@@ -191,10 +200,10 @@ class _Column:
 
 
 def _by_version(texts: list[str], codes: Any) -> tuple[list[str], Any]:
-    """The texts in the order of versions, and the numbers, an Arrow array, into them."""
+    """The texts in the order of versions, none before all, and the numbers, an Arrow array, into them."""
     import pyarrow as pa
 
-    order = sorted(range(len(texts)), key=lambda code: version_key(texts[code]))
+    order = sorted(range(len(texts)), key=lambda code: (texts[code] != "", version_key(texts[code])))
     places = [0] * len(texts)
     for place, code in enumerate(order):
         places[code] = place

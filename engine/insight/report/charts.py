@@ -14,6 +14,7 @@ from matcher import shown
 BARS = 12
 ROW = 34  # pixels of a bar
 LABEL = 170
+SEARCHED = 400  # characters of a text that a search is begun for
 
 Spec = dict[str, Any]
 Datum = dict[str, Any]
@@ -39,10 +40,10 @@ _CONFIG: Spec = {
 
 
 def search_for(field: str, value: str, *, whole: bool = True) -> str:
-    """What the page's search is told to find just this; a part of it where the search has no way to quote it."""
-    if '"' not in value:
-        return f'{field}{"=" if whole else ":"}"{value}"'
-    return f'{field}:"{max(value.split(chr(34)), key=len)}"'
+    """What the page's search is told to find just this; of a long text, all that have its beginning."""
+    sign = "=" if whole and len(value) <= SEARCHED else ":"
+    quoted = value[:SEARCHED].replace('"', '""')
+    return f'{field}{sign}"{quoted}"'
 
 
 def charts(report: Report) -> dict[str, Spec]:

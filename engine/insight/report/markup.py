@@ -52,8 +52,8 @@ def tag(name: str, *inside: object, **attributes: str) -> Html:
 
 
 def found(value: str, search: str) -> Html:
-    """A text that begins a search for it when it is clicked."""
-    return tag("a", value, href="#rows", data_find=search)
+    """A text that begins a search for it when it is clicked. search: kept to the letter, as JSON has it."""
+    return tag("a", value, href="#rows", data_find=json.dumps(search))
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> Html:

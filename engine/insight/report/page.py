@@ -53,7 +53,8 @@ def page(report: Report, blob: Blob) -> Iterator[str]:
             yield piece
         elif piece == "parts":
             for name, data in blob.parts.items():
-                yield tag("script", Html(data), type="text/plain", data_part=name) + "\n"
+                yield tag("script", Html(data), type="text/plain", data_part=name)
+                yield "\n"
         else:
             yield places[piece]
 

@@ -16,6 +16,15 @@ function moment(milliseconds) {
   return isNaN(date) ? "beyond all calendars" : date.toISOString().replace("T", " ").replace("Z", " UTC");
 }
 
+// JSON on several lines; a table of strangers may hold something else, which is told as it is.
+function laidOut(value) {
+  try {
+    return JSON.stringify(JSON.parse(value), null, 2);
+  } catch {
+    return value;
+  }
+}
+
 class Details {
   constructor(layout) {
     this.layout = layout;
@@ -39,7 +48,7 @@ class Details {
         ["Read from", this.layout.sources[known.source]],
       ]),
       this.facts("TLS", this.long(known.tls, (value) => this.object(value))),
-      this.block("Post-processing", this.long(known.post, (value) => JSON.stringify(JSON.parse(value), null, 2))),
+      this.block("Post-processing", this.long(known.post, laidOut)),
       this.block("Fingerprint", this.long(known.fingerprint, (value) => value), true),
     );
     id("details").showModal();

@@ -42,7 +42,7 @@ table.begin().catch((error) => {
 });
 
 function search(words) {
-  id("search").value = words;
+  id("search").value = words.replaceAll(LINE_END, " "); // it holds one line
   id("rows").scrollIntoView();
   id("scroll").focus({ preventScroll: true });
   table.find();
@@ -65,7 +65,7 @@ async function copied(words) {
 
 document.addEventListener("click", async ({ target }) => {
   const link = target.closest("[data-find]");
-  if (link) search(link.dataset.find);
+  if (link) search(JSON.parse(link.dataset.find));
   const button = target.closest("button.copy");
   if (button) {
     const done = await copied(button.closest("section, li").querySelector("pre").textContent);

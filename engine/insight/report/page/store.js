@@ -56,13 +56,14 @@ function valueAt(field, row) {
   return field.words ? field.words[number] : number;
 }
 
-// Terms: word, "some words", field:part, field="whole", and a minus in front of any of them for rows without it.
-const TERM = /(-?)(?:([a-z_]+)(:|=))?(?:"([^"]*)"|(\S+))/gi;
+// Terms: word, "some words", field:part, field="whole", and a minus in front of any of them for rows without it. A
+// quotation mark within quotation marks stands there twice.
+const TERM = /(-?)(?:([a-z_]+)(:|=))?(?:"((?:[^"]|"")*)"|(\S+))/gi;
 
 function terms(text) {
   return [...text.matchAll(TERM)].flatMap(([all, minus, name, sign, quoted, plain]) => {
     const known = name && byName.get(name.toLowerCase());
-    const value = name && !known ? all.slice(minus.length).replaceAll('"', "") : (quoted ?? plain);
+    const value = name && !known ? all.slice(minus.length).replaceAll('"', "") : (quoted?.replaceAll('""', '"') ?? plain);
     const whole = known && sign === "=";
     return value || whole ? [{ without: minus === "-", field: known, whole, value: value.toLowerCase() }] : [];
   });
@@ -71,7 +72,7 @@ function terms(text) {
 // The texts of a field one below the other, in lower case, and where each begins: looked through in one go.
 function searchable(field) {
   if (!field.text) {
-    const lower = field.words.map((word) => word.replaceAll("\n", " ").toLowerCase());
+    const lower = field.words.map((word) => word.replaceAll(/[\r\n]/g, " ").toLowerCase());
     field.text = lower.join("\n");
     field.starts = new Uint32Array(lower.length + 1);
     for (let at = 0, start = 0; at < lower.length; at++) field.starts[at + 1] = start += lower[at].length + 1;

@@ -6,6 +6,7 @@ const MORE = 8; // rows drawn beyond what is in sight
 const PAUSE_MS = 60; // after the last key, before it is searched
 
 const id = (name) => document.getElementById(name);
+const LINE_END = /[\r\n]/g;
 const text = (name) => id(name).textContent;
 const number = new Intl.NumberFormat("en");
 
