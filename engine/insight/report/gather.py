@@ -191,9 +191,9 @@ class _Gathering:
             Certificate(subject, place, rows, end, int(left // 1), own)
             for subject, end, left, rows, place, own in self._all(
                 ends + "SELECT coalesce(nullif(tls.subject, ''), tls.names[1], ''), "
-                f"{as_time('tls.not_after')}, any_value(days), count(*), min_by(place, row), "
+                f"{as_time('tls.not_after')}, min(days), count(*), min_by(place, row), "
                 "bool_or(coalesce(tls.self_signed, false)) FROM ends "
-                f"WHERE days < 90 GROUP BY 1, 2, tls.sha256 ORDER BY 2, 4 DESC, 1 LIMIT {CERTIFICATES}"
+                f"WHERE days < 90 GROUP BY 1, 2, tls.sha256 ORDER BY 2, 4 DESC, 1, tls.sha256 LIMIT {CERTIFICATES}"
             )
         ]
 
