@@ -169,12 +169,15 @@ def test_a_run_that_did_not_end_is_not_the_whole_scan(tmp_path: Path, end: str |
     else:
         sink.close(Summary(0.0, ending=Ending(why=end, read=3, done=1, not_reached=2)))
     old, _ = pair(tmp_path, [ROW, but(port=80)])
-    done = diff(old, tmp_path / "run", "-o", tmp_path / "x.md", "-o", tmp_path / "x.ndjson")
+    outputs = [word for name in ("x.md", "x.html", "x.ndjson") for word in ("-o", tmp_path / name)]
+    done = diff(old, tmp_path / "run", *outputs)
     said = "its run has not ended" if end is None else "interrupted\\x1b[31m **b**: 1 of 3 done, 2 not reached"
     assert f"probemill: NEW is not the whole scan ({said}" in done.stderr.decode()
     (row,) = map(json.loads, (tmp_path / "x.ndjson").read_text().splitlines())
     assert (row["port"], row["changes"], row["doubtful"]) == (80, ["gone"], True)
     assert "is not the whole scan" in (tmp_path / "x.md").read_text()
+    assert "| doubtful |\n" in (tmp_path / "x.md").read_text()
+    assert '">doubtful</span></td></tr>\n' in (tmp_path / "x.html").read_text()
     assert diff(tmp_path / "run", old, "--only", "gone").stdout == b""
 
 
@@ -208,12 +211,13 @@ def test_who_is_asked_to_end_leaves_nothing_behind(tmp_path: Path, number: signa
     assert not [*scratch.iterdir(), *out.iterdir()]
 
 
-def test_a_reader_that_goes(tmp_path: Path) -> None:
-    """As `| head` does: no error."""
+@pytest.mark.parametrize(("given", "code"), [((), 0), (("--fail-on", "any"), 3)])
+def test_a_reader_that_goes(tmp_path: Path, given: tuple[str, ...], code: int) -> None:
+    """As `| head` does: no error; and what was found is found."""
     rows = [but(ip=f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(20000)]
     old, new = pair(tmp_path, [], rows)
     with subprocess.Popen(
-        [sys.executable, "-m", "probemill", "diff", old, new, "-q"],
+        [sys.executable, "-m", "probemill", "diff", old, new, "-q", *given],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -221,4 +225,4 @@ def test_a_reader_that_goes(tmp_path: Path) -> None:
         assert process.stdout and process.stderr
         assert process.stdout.readline() == b"10.0.0.0\n"
         process.stdout.close()
-        assert (process.stderr.read(), process.wait(60)) == (b"", 0)
+        assert (process.stderr.read(), process.wait(60)) == (b"", code)

@@ -180,3 +180,13 @@ def test_colours_only_where_they_are_wanted(tmp_path: Path) -> None:
     assert "\x1b" not in on_a_terminal(*paths, columns=80, NO_COLOR="1")
     assert "\x1b" not in on_a_terminal(*paths, columns=80, TERM="dumb")
     assert b"\x1b" not in diff(*paths).stdout
+
+
+def test_blanks_are_as_many_as_they_are(tmp_path: Path) -> None:
+    """In every form: two versions that differ in them alone do not look the same."""
+    old, new = pair(tmp_path, [but(version="a b")], [but(version="a  b ")])
+    diff(old, new, "-o", tmp_path / "x.md", "-o", tmp_path / "x.html")
+    assert "| `nginx a b` | <code>nginx a &#160;b&#160;</code> |" in (tmp_path / "x.md").read_text()
+    page = (tmp_path / "x.html").read_text()
+    assert "<bdi>nginx a  b </bdi>" in page
+    assert re.search(r"bdi \{[^}]*white-space: pre-wrap", page)

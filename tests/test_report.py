@@ -325,6 +325,7 @@ def test_a_faulty_line_is_told_and_the_rest_reported(tmp_path: Path) -> None:
         (["nowhere.ndjson", "-o", "r.html"], "cannot be read"),
         (["a.ndjson", "-o", "a.ndjson.html", "-o", "a.ndjson.html"], "is the output of -o as well"),
         (["junk.ndjson", "-o", "r.html"], "junk.ndjson:1: "),
+        (["a.ndjson", "state", "-o", "state/r.md"], "lies in "),
         (["-", "-", "-o", "r.html"], "standard input can be only one of them"),
         (["a.ndjson", "-o", "r.html", "--scratch", "nowhere"], "no scratch folder can be made there"),
     ],
@@ -333,7 +334,18 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(tmp_path: Path, giv
     written(tmp_path / "a.ndjson", report_rows.rows(3))
     (tmp_path / "junk.ndjson").write_text("junk\n")
     (tmp_path / "r.html").write_text("before")
-    at = {"a.ndjson", "nowhere.ndjson", "junk.ndjson", "r.html", "r.pdf", "a.ndjson.html", "nowhere"}
+    state(tmp_path / "state")
+    at = {
+        "state",
+        "state/r.md",
+        "a.ndjson",
+        "nowhere.ndjson",
+        "junk.ndjson",
+        "r.html",
+        "r.pdf",
+        "a.ndjson.html",
+        "nowhere",
+    }
     done = command("report", *(str(tmp_path / word) if word in at else word for word in given))
     assert done.returncode == 2
     assert said in done.stderr.decode()

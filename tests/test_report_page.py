@@ -369,3 +369,8 @@ def test_a_long_word_leaves_room_for_the_other_columns(browser: Any, opened: Ope
         .filter((place) => place.scrollWidth > place.clientWidth).map((place) => place.innerText.slice(0, 99))""")
         == []
     )
+
+
+def test_the_counter_tells_of_rows_that_are_not_in_the_page(browser: Any, opened: Open, tmp_path: Path) -> None:
+    reported(tmp_path, [row("10.0.0.1", at) for at in range(1, 1501)], "r.html", most=100)
+    assert opened(tmp_path / "r.html").inner_text("#told") == "100 of 100 rows; 1,400 more are not in the page"

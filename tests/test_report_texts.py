@@ -1,5 +1,6 @@
 """Texts of a report's page that are long, empty, or hold what cannot be seen: they stay whole words for its scripts."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -69,3 +70,35 @@ def test_any_json_is_shortened_to_json(value: dict[str, object], longest: int) -
     said = shortened(json.dumps(value), longest)
     assert len(said) <= longest
     assert isinstance(json.loads(said), dict)
+
+
+def test_a_cell_of_the_csv_fits_a_spreadsheet(tmp_path: Path) -> None:
+    """Even where each character is told by its code."""
+    reported(tmp_path, [row("10.0.0.1", 1, product="p" * 50_000, version="\U000e0001" * 50_000)], "r.csv")
+    (_, line) = csv.reader((tmp_path / "r.csv").read_text().splitlines())
+    assert line[5] == "p" * 1000 + "…"
+    assert all(len(cell) < 32_767 for cell in line)
+
+
+def test_a_table_has_lines(tmp_path: Path) -> None:
+    """Of what no row says, there is no card; nor of TLS that is all unknown an empty section."""
+    only = {"tls": {"subject": "a.example"}}
+    for fields in (only, {"tls": only["tls"] | {"protocol": "TLSv1.3"}}):
+        reported(tmp_path, [row("10.0.0.1", 443, **fields)], "r.html")
+        page = page_of(tmp_path / "r.html")
+        assert all(len(table) > 1 for table in page.tables)
+        assert "1 ports with TLS" in page.text
+    assert "The rows say nothing" not in page.text
+
+
+def test_certificates_that_end_together_have_one_order(tmp_path: Path) -> None:
+    """Whatever the order of their rows: the same rows give the same report."""
+    ends = {"subject": "a.example", "not_after": "2026-11-21T00:00:00Z"}
+    rows = [row(f"10.0.{at % 7}.{at % 251}", at, tls=ends | {"sha256": f"{at:064x}"}) for at in range(1, 300)]
+    told = []
+    for ordered in (rows, rows[::-1]):
+        reported(tmp_path, ordered, "r.html")
+        told.append(
+            page_of(tmp_path / "r.html").table("Certificate", "Seen at", "Ports", "Ends", "Days left", "Self-signed")
+        )
+    assert told[0] == told[1]

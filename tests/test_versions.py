@@ -45,10 +45,18 @@ def test_what_is_no_single_version_is_never_compared(version: str) -> None:
             "9.2p1 Ubuntu 1ubuntu0.1",
             {"9.2p1 Debian 2+deb12u3"},
         ),
+        (["3f2ab1", "9c1b00"], "", set()),
+        (["3f2ab1", "1.0", "1.1"], "1.1", {"1.0"}),
+        (["Debian 12", "Ubuntu 9"], "", set()),
+        (["SwOS 2.1", "RouterOS 7.1", "RouterOS 7.2", "RouterOS 6"], "RouterOS 7.2", {"RouterOS 7.1", "RouterOS 6"}),
+        (["Windows 2008", "10.0"], "", set()),
+        (["2.4.6", "2021-03-01"], "", set()),
+        (["2021-03-01", "2021-04-01", "20220101"], "20220101", {"2021-03-01", "2021-04-01"}),
+        (["0.53", "2020.81", "v2022.83"], "v2022.83", {"0.53", "2020.81"}),
     ],
 )
 def test_only_what_is_certainly_older_is_said_to_be(versions: list[str], newest: str, old: set[str]) -> None:
-    """A distribution's additions tell nothing of those of another, or of none."""
+    """A distribution's additions tell nothing of those of another, or of none; numbers nothing of other things."""
     assert compare(versions) == (newest, old)
 
 

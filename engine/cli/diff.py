@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import BinaryIO
@@ -116,7 +116,8 @@ def diff_command(
             comparison = compare(place, old, new, watch, fields)
             watch.end()
             for path, chosen, file in files:
-                _write(path, _lines(path, chosen, comparison, kinds, limit), file)
+                with suppress(SinkClosed):  # what was found is found, whoever reads it
+                    _write(path, _lines(path, chosen, comparison, kinds, limit), file)
             return comparison
 
         try:

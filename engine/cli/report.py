@@ -6,7 +6,7 @@ import time
 import click
 from rich.console import Console
 
-from engine.cli.files import check_outputs
+from engine.cli.files import check_outputs, check_place
 from engine.cli.help import Command
 from engine.cli.reading import COLUMNS, FaultLines, RowsBar
 from engine.cli.sets import progress_bar
@@ -54,6 +54,8 @@ def report_command(paths: tuple[str, ...], outputs: tuple[str, ...], rows: int, 
     for path in outputs:
         form_of(path)
     check_outputs([("-o", path) for path in outputs], [("FILES", path) for path in paths])
+    for path in outputs:
+        check_place("-o", path, paths)
     if paths.count("-") > 1:
         raise ConfigError("FILES: standard input can be only one of them")
     began = time.monotonic()

@@ -20,7 +20,7 @@ _STYLE = """
 body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, sans-serif }
 h1 { font-size: 1.5rem; margin: 0 0 1rem } h2 { font-size: 1.15rem; margin: 2rem 0 .25rem }
-p { margin: .25rem 0 } .quiet { color: var(--quiet) } bdi { overflow-wrap: anywhere }
+p { margin: .25rem 0 } .quiet { color: var(--quiet) } bdi { overflow-wrap: anywhere; white-space: pre-wrap }
 .warning { border-left: 3px solid var(--gone); padding-left: .6rem }
 nav { display: flex; flex-wrap: wrap; gap: .5rem; margin: 1rem 0 }
 nav a { border: 1px solid var(--line); border-radius: .5rem; background: var(--card); padding: .4rem .8rem;
@@ -73,8 +73,11 @@ def _section(comparison: Comparison, kind: str, limit: int) -> Iterator[str]:
     for finding in comparison.findings([kind], limit):
         (change,) = changes_of(finding)
         port = f"{finding.port}/{finding.proto}"
-        cells = zip(_COLUMNS, (place_of(finding), port, service_of(finding), change.before, change.after), strict=True)
-        yield "<tr>" + "".join(f'<td data-of="{name}">{_isolated(text)}</td>' for name, text in cells) + "</tr>"
+        doubt = '<span class="quiet">doubtful</span>' if finding.doubtful else ""
+        named = map(_isolated, (place_of(finding), port, service_of(finding)))
+        told = (_isolated(text) or doubt for text in (change.before, change.after))
+        cells = zip(_COLUMNS, (*named, *told), strict=True)
+        yield "<tr>" + "".join(f'<td data-of="{name}">{said}</td>' for name, said in cells) + "</tr>"
     yield "</tbody></table>"
     if limit and count > limit:
         yield f'<p class="quiet">{count - limit:,} more are left out (--limit).</p>'

@@ -3,12 +3,14 @@
 Texts of hosts stand in code: nothing in them is markup, a link, or somebody's name that calls him.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 from engine.insight.diff.compare import Comparison
 from engine.insight.diff.kinds import meaning_of
 from engine.insight.diff.words import changes_of, counted, heading, place_of, remarks, service_of
 
+_SPACED = re.compile("^ | $|(?<= ) ")  # blanks that are not drawn as many as they are
 _HARMLESS = frozenset(" .,:;/-+_()=@#*<>&'\"[]{}!?%$~^→…")
 
 
@@ -35,8 +37,9 @@ def _section(comparison: Comparison, kind: str, limit: int) -> Iterator[str]:
     yield from ("", f"## {kind} ({count:,})", "", "| host | port | service | before | after |", "|---|---|---|---|---|")
     for finding in comparison.findings([kind], limit):
         (change,) = changes_of(finding)
-        cells = (place_of(finding), f"{finding.port}/{finding.proto}", service_of(finding), change.before, change.after)
-        yield f"| {' | '.join(map(code, cells))} |"
+        doubt = "doubtful" if finding.doubtful else ""
+        named = (place_of(finding), f"{finding.port}/{finding.proto}", service_of(finding))
+        yield f"| {' | '.join([*map(code, named), *(code(text) or doubt for text in (change.before, change.after))])} |"
     if limit and count > limit:
         yield from ("", f"{count - limit:,} more are left out (`--limit`).")
 
@@ -45,9 +48,9 @@ def code(text: str) -> str:
     """A text as code, in a cell of a table, too."""
     if not text:
         return ""
-    if all(char.isalnum() or char in _HARMLESS for char in text) and text == text.strip():
+    if all(char.isalnum() or char in _HARMLESS for char in text) and not _SPACED.search(text):
         return f"`{text}`"
-    return f"<code>{_encoded(text, ' ')}</code>"
+    return f"<code>{_SPACED.sub('&#160;', _encoded(text, ' '))}</code>"
 
 
 def _encoded(text: str, harmless: str) -> str:

@@ -120,7 +120,7 @@ def blob_of(connection: "DuckDBPyConnection", most: int) -> Blob:
     )
     connection.remove_function("shortened")
     told = min(rows, most)
-    blob = Blob({"rows": told, "fields": []}, {}, [])
+    blob = Blob({"rows": told, "all": rows, "fields": []}, {}, [])
     if told < rows:
         blob.notes.append(f"The table holds {told:,} of {rows:,} rows, those that were answered first.")
     for field in FIELDS:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from engine.insight.report.told import Certificate, Count, Product, Report, Source, Unknown, Version
-from engine.insight.report.versions import compare, is_exact, version_key
+from engine.insight.report.versions import comparable, compare, version_key
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -149,7 +149,7 @@ class _Gathering:
             if newest and newest not in most:
                 most[-1] = newest
             lines = [Version(version, versions[version], version in old) for version in sorted(most, key=version_key)]
-            current = sum(versions[version] for version in versions if is_exact(version) and version not in old)
+            current = sum(versions[version] for version in comparable(versions) - old)
             left = len(versions) - len(most)
             report.products.append(Product(product, service or "", rows, hosts, newest, behind, current, lines, left))
 
@@ -191,9 +191,9 @@ class _Gathering:
             Certificate(subject, place, rows, end, int(left // 1), own)
             for subject, end, left, rows, place, own in self._all(
                 ends + "SELECT coalesce(nullif(tls.subject, ''), tls.names[1], ''), "
-                f"{as_time('tls.not_after')}, any_value(days), count(*), min_by(place, row), "
+                f"{as_time('tls.not_after')}, min(days), count(*), min_by(place, row), "
                 "bool_or(coalesce(tls.self_signed, false)) FROM ends "
-                f"WHERE days < 90 GROUP BY 1, 2, tls.sha256 ORDER BY 2, 4 DESC, 1 LIMIT {CERTIFICATES}"
+                f"WHERE days < 90 GROUP BY 1, 2, tls.sha256 ORDER BY 2, 4 DESC, 1, tls.sha256 LIMIT {CERTIFICATES}"
             )
         ]
 

@@ -175,12 +175,15 @@ def _tls(report: Report) -> Section:
         f"{tls.rows:,} ports with TLS, {tls.certificates:,} different certificates, self-signed on {tls.self_signed:,} "
         f"ports. Days are counted from the newest row, {report.last}, and not from today."
     )
-    expiry = table(["Ends", "#Ports", "#Hosts"], ((count.name, count.rows, count.hosts) for count in tls.expiry))
     cards = [
-        _card("Until the certificate ends", expiry),
-        _card("Protocols", _counts("Protocol", "", tls.protocols)),
-        _card("Keys", _counts("Key", "", tls.keys)),
-    ]
+        _card(title, _counts(head, "", counts))
+        for title, head, counts in (
+            ("Until the certificate ends", "Ends", tls.expiry),
+            ("Protocols", "Protocol", tls.protocols),
+            ("Keys", "Key", tls.keys),
+        )
+        if counts
+    ] or [_card("", tag("p", "The rows say nothing of ends, protocols and keys.", class_="muted"))]
     heads = ["Certificate", "Seen at", "#Ports", "Ends", "#Days left", "Self-signed"]
     below = [_card("Expired, or within 90 days", _folded(heads, ending))] if ending else []
     return Section("tls", "TLS", "expiry", lead, cards, below)

@@ -1,7 +1,7 @@
 """A report as CSV, for tickets and spreadsheets: a line for each port that was open, and what is to be said of it.
 
-RFC 4180 in UTF-8. A text that a spreadsheet would take for a formula has an apostrophe in front; controls and marks
-that hide or reorder text are shown as their code.
+RFC 4180 in UTF-8. Texts are cut at `LONGEST` characters, which a spreadsheet has room for. A text that it would take
+for a formula has an apostrophe in front; controls and marks that hide or reorder text are shown as their code.
 """
 
 import csv
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 HEADS = ("host", "ip", "port", "proto", "service", "product", "version", "newest_seen", "tls_expires", "note")
+LONGEST = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _STEP = 10_000  # rows fetched at once
 
@@ -37,13 +38,13 @@ def tickets(connection: "DuckDBPyConnection", file: TextIO) -> None:
     write = csv.writer(file, lineterminator="\r\n").writerow
     write(HEADS)
     for row in _rows(connection):
-        write([guarded(value) if isinstance(value, str) else value for value in row])
+        write([guarded(value[: LONGEST + 1]) if isinstance(value, str) else value for value in row])
 
 
 @lru_cache(1 << 16)
 def guarded(value: str) -> str:
     """A text of strangers as a cell."""
-    said = shown(value)
+    said = shown(value if len(value) <= LONGEST else value[:LONGEST] + "…")
     return f"'{said}" if value.startswith(_FORMULA) or said.startswith(_FORMULA) else said
 
 

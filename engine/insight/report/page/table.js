@@ -158,7 +158,9 @@ class Table {
     this.count = count;
     this.active = 0;
     this.top = 0;
-    id("told").textContent = `${number.format(count)} of ${number.format(this.layout.rows)} rows`;
+    const { rows, all } = this.layout;
+    const beyond = all > rows ? `; ${number.format(all - rows)} more are not in the page` : "";
+    id("told").textContent = `${number.format(count)} of ${number.format(rows)} rows${beyond}`;
     id("told").title = `${ms.toFixed(1)} ms`;
     id("grid").setAttribute("aria-rowcount", count + 1);
     for (const head of id("head").children) {
