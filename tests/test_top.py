@@ -321,6 +321,11 @@ def test_the_status_fits() -> None:
     assert flowed(status(view), 24) == "50 done of 100  5/s\n7 in flight  10 s left\n1.5 min so far"
 
 
+def test_a_folder_without_a_journal_is_there_and_holds_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UnseenError, match="holds no run"):
+        StateFolder(str(tmp_path)).look()
+
+
 def test_a_run_that_has_ended_has_no_pace() -> None:
     """Neither a rate nor a time left, nor conversations: not where its journal says so, nor where nobody answers."""
     loads = [Load("0", {"in flight": "7", "done": "50"})]

@@ -98,7 +98,10 @@ class StateFolder:
 
     def _read_journal(self) -> None:
         """Raises EngineError, OSError, UnseenError where there is none."""
-        facts = (self._path / NAME).stat()
+        try:
+            facts = (self._path / NAME).stat()
+        except FileNotFoundError:
+            raise UnseenError(f"{self.where}: holds no run of a scan with --state") from None
         is_now = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
         if is_now == self._journal_was:
             return
