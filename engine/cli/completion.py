@@ -2,8 +2,8 @@
 
 The shell asks the command itself: `_PROBEMILL_COMPLETE=bash_complete probemill`. Of the commands, only the one whose
 options are wanted is imported then. click's scripts know values behind a blank only; what is here adds
-`--option=value`: bash hands over the `=` as a word of its own, zsh and fish as part of the value, which has to keep what
-stands before it.
+`--option=value`: bash hands over the `=` as a word of its own, zsh and fish as part of the value, which has to keep
+what stands before it.
 """
 
 import click
