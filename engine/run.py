@@ -17,7 +17,7 @@ from engine.model import Batch, Reason, ScanConfig, Target
 from engine.pool.cluster.words import Outcome
 from engine.pool.runners import NodeStatus, Runner, deadline
 from engine.results.collector import Collector
-from engine.results.ending import Ending
+from engine.results.ending import CUT, Ending
 from engine.results.sinks import Sink, SinkClosed, Summary
 from engine.state.delivery import Deliveries
 from engine.state.digest import InputDigest
@@ -178,13 +178,20 @@ class Run:
         unread = source is None or not source.ended
         names = source.names - source.looked_up if source is not None else 0
         missing = self.read - self.collector.rows + self.collector.tally["reason:" + Reason.CANCELLED.value]
+        cut = 0 if self.interrupted else self.collector.tally[CUT]
         why = ""
         if self.interrupted:
             why = "interrupted"
-        elif missing or names or unread:
+        elif missing or cut or names or unread:
             why = "the deadline has passed" if self.cancelled else UNHEARD if self.unheard else "a fault of ours"
         return Ending(
-            why=why, read=self.read, done=self.read - missing, not_reached=missing, names=names, unread=unread
+            why=why,
+            read=self.read,
+            done=self.read - missing,
+            not_reached=missing,
+            cut=cut,
+            names=names,
+            unread=unread,
         )
 
     async def run(self) -> None:

@@ -20,6 +20,8 @@ CASES = [
     ("probemill db comp", "probemill db compile"),
     ("probemill scan --blockl", "probemill scan --blocklist"),
     ("probemill scan --timing adap", "probemill scan --timing adaptive"),
+    ("probemill scan --timing=adap", "probemill scan --timing=adaptive"),
+    ("probemill scan --input=target-li", "probemill scan --input=target-list.txt"),
     ("probemill match --matcher hyper", "probemill match --matcher hyperscan"),
     ("probemill scan -i target-li", "probemill scan -i target-list.txt"),
     ("probemill convert target-li", "probemill convert target-list.txt"),

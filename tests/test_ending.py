@@ -34,6 +34,10 @@ START = "import sys; sys.argv[0] = 'probemill'; from engine.cli.start import mai
             "interrupted: 1,000 of 2,000 done, 1,000 not reached; 1 host name was not looked up; "
             "the input was not read to its end",
         ),
+        (
+            Ending(why="the deadline has passed", read=22, done=22, cut=5),
+            "the deadline has passed: it cut 5 of 22 short",
+        ),
         (Ending(why="the deadline has passed", names=2), "the deadline has passed: 2 host names were not looked up"),
     ],
 )
@@ -97,6 +101,34 @@ def test_an_interrupted_run_says_so_everywhere(tmp_path: Path) -> None:
         assert process.returncode == 0
         ended = run.state()["ended"]
         assert (ended["words"], ended["read"], ended["done"], ended["not_reached"]) == ("done", 22, 22, 0)
+
+
+def test_a_deadline_that_cuts_targets_short_is_told_everywhere(tmp_path: Path) -> None:
+    """They have rows, so there is nothing to go on with; the exit code is 1."""
+    words = "the deadline has passed: it cut 5 of 22 short"
+    with Farm(greeting_after(0.0)) as quick, Farm(greeting_after(90.0)) as tarpit:
+        run = Run(tmp_path, quick, tarpit)
+        process = run.start("--deadline", "4s")
+        _, said = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 1
+        assert said.decode() == f"probemill: {words}\n"
+        ended = run.state()["ended"]
+        assert (ended["words"], ended["done"], ended["not_reached"], ended["cut"]) == (words, 22, 0, 5)
+        assert (tmp_path / "out.txt").read_text().endswith(f"\nNot the whole scan: {words}\n")
+        finished = ET.parse(tmp_path / "out.xml").find("runstats/finished")
+        assert finished is not None
+        assert (finished.get("exit"), finished.get("errormsg")) == ("error", words)
+        assert (tmp_path / "out.gnmap").read_text().endswith(f"({words})\n")
+
+
+def test_a_budget_of_a_service_is_not_the_deadline_of_the_run(tmp_path: Path) -> None:
+    """Its rows say `budget`, too, and the run was whole."""
+    with Farm(greeting_after(0.0)) as quick, Farm(greeting_after(90.0)) as tarpit:
+        run = Run(tmp_path, quick, tarpit)
+        process = run.start("--deadline", "50s", "--service-timeout", "1s")
+        _, said = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, said.decode()) == (0, "")
+        assert (run.state()["ended"]["words"], run.state()["ended"]["cut"]) == ("done", 0)
 
 
 def test_a_killed_run_has_not_ended(tmp_path: Path) -> None:

@@ -59,6 +59,18 @@ def test_a_row_that_cannot_be_written_takes_no_other_with_it() -> None:
     assert tally == {"verdict:hardmatched": 2, "verdict:incomplete": 2, "reason:crashed": 2}
 
 
+def test_services_are_those_of_targets_that_are_done() -> None:
+    """What a conversation had found when the run was ended is in its row, but the target counts as not reached."""
+    post = Post(batch_rows=3)
+    soft = replace(ROW, verdict=Verdict.INCOMPLETE, name="ssh", evidence=Evidence("NULL", 7))
+    post.put(0, result=replace(ROW, evidence=Evidence("NULL", 7)))
+    post.put(1, result=replace(soft, reason=Reason.CANCELLED))
+    post.put(2, result=replace(soft, reason=Reason.BUDGET))
+    (batch,) = post.batches
+    services = {name: count for name, count in batch.tally.items() if name.startswith("service:")}
+    assert services == {"service:http": 1, "service:ssh": 1}
+
+
 # --- alarm ----------------------------------------------------------------------------------------------------------
 
 

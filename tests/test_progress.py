@@ -222,6 +222,22 @@ def test_the_time_left_follows_a_rate_that_changes() -> None:
     assert made.left_s == pytest.approx(2500, rel=0.1)
 
 
+def test_open_conversations_that_none_ends_have_no_time_left() -> None:
+    """A rate from before says nothing of them; where targets wait to be begun, or one ends, it does."""
+    made, waiting = Pace(), Pace()
+    for quarter in range(40):
+        made.look(quarter / 4, 12 * quarter, 568 - 12 * quarter, 100)
+        waiting.look(quarter / 4, 12 * quarter, 568 - 12 * quarter, 99)
+    assert made.left_s is not None
+    for quarter in range(40, 120):
+        made.look(quarter / 4, 468, 100, 100)
+        waiting.look(quarter / 4, 468, 100, 99)
+        assert made.left_s is None or quarter < 48
+        assert waiting.left_s is not None
+    made.look(30.25, 469, 99, 99)
+    assert made.left_s is not None
+
+
 def test_a_clock_that_stands_still_and_work_that_is_lost() -> None:
     """An actor that dies takes back what it had done: the rate is no less than nothing."""
     made = looked((0, 100, 50), (0, 100, 50), (5, 20, 130))

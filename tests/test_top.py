@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 from loopback import Farm, database_file, greeting_after
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from test_metrics import COUNTS, collector, run
 from watched import Told, endpoint, free_port, text
@@ -22,8 +23,8 @@ from engine.cli.top.command import text_of
 from engine.cli.top.endpoint import Endpoint, place_of
 from engine.cli.top.folder import StateFolder
 from engine.cli.top.tables import ORDERS, SHOWN, boards, flowed, status, table_of
-from engine.cli.top.view import Asked, History, Load, UnseenError, View
-from engine.cli.top.watch import Watch
+from engine.cli.top.view import Asked, History, Load, UnseenError, View, closed
+from engine.cli.top.watch import GONE, Watch
 from engine.errors import ConfigError
 
 HOSTILE = "\x1b[31m[red]<b>\u202e\r\nx" + "y" * 500
@@ -185,7 +186,7 @@ def test_a_watch_keeps_the_last_numbers() -> None:
         states.append(watch.state())
         time.sleep(0.001)
     watch.close()
-    assert watch.latest is second
+    assert watch.latest == closed(second, GONE)
     assert watch.state() == "the run has ended: nobody answers any more"
     assert (
         Watch(source, View(where="here", done=1, ended="interrupted"), 1.0).state() == "the run has ended: interrupted"
@@ -234,6 +235,7 @@ def test_a_state_folder(tmp_path: Path) -> None:
         assert view.services == {"hello": 20}
         assert view.probes == {"NULL": Asked(hits=20)}
         assert view.in_flight is view.elapsed_s is None
+        assert (view.rate, view.left_s) == (None, None)
         assert (view.read, view.ended[20:]) == (20, ", all was done")
         assert "in flight" in view.unknown
     assert "how many targets" not in view.unknown
@@ -317,6 +319,29 @@ def test_the_status_fits() -> None:
     view = View(where="here", done=50, read=100, input_ended=True, in_flight=7, elapsed_s=90.0, rate=5.0)
     assert status(view) == ["50 done of 100", "5/s", "7 in flight", "10 s left", "1.5 min so far"]
     assert flowed(status(view), 24) == "50 done of 100  5/s\n7 in flight  10 s left\n1.5 min so far"
+
+
+def test_a_folder_without_a_journal_is_there_and_holds_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UnseenError, match="holds no run"):
+        StateFolder(str(tmp_path)).look()
+
+
+def test_a_run_that_has_ended_has_no_pace() -> None:
+    """Neither a rate nor a time left, nor conversations: not where its journal says so, nor where nobody answers."""
+    loads = [Load("0", {"in flight": "7", "done": "50"})]
+    view = View(
+        where="here", done=50, read=100, input_ended=True, in_flight=7, elapsed_s=90.0, rate=5.0, workers=loads,
+        nodes=loads,
+    )  # fmt: skip
+    assert replace(view, ended="interrupted").left_s is None
+    watch = Watch(Told(UnseenError("refused", gone=True)), view, 0.01)
+    watch.start()
+    while not watch.looks:
+        time.sleep(0.001)
+    watch.close()
+    assert status(watch.latest) == ["50 done of 100", "1.5 min so far"]
+    assert watch.latest.workers == [] and [node.numbers for node in watch.latest.nodes] == [{"done": "50"}]
+    assert watch.state() == "the run has ended: nobody answers any more"
 
 
 def test_the_command_without_a_terminal() -> None:

@@ -14,7 +14,7 @@ from engine.errors import ConfigError
 TEMPLATES = ("paranoid", "sneaky", "polite", "normal", "aggressive", "insane")
 
 # Done anyway: services are asked, hosts are never pinged, addresses have no names looked up, ports have an order.
-GRANTED = frozenset({"-sV", "-sR", "-Pn", "-P0", "-PN", "-PD", "-n", "-r"})
+GRANTED = frozenset({"-sV", "-sR", "-Pn", "-P0", "-PN", "-PD", "-n", "-r", "-v0", "-d0", "--noninteractive"})
 
 # With a value of its own, which is the next argument.
 VALUED: dict[str, Callable[[str], list[str]]] = {
@@ -54,6 +54,22 @@ HINTS = (
     (r"-R|--system-dns|--dns-servers", "addresses have no names looked up; names use the system's resolver"),
     (r"-F|--top-ports|--port-ratio", "name the ports, as -p 22,80,443 or -p 1-1000; -p- is all of them"),
     (r"--(max|min)-rate", "write --rate N: connections per second"),
+    (r"--m(ax|in)-retries", "there are no retries to set; --connect-timeout and --service-timeout bound a target"),
+    (r"--m(ax|in)-hostgroup", "leave it out: targets are read as a stream; --max-inflight bounds the conversations"),
+    (r"--(min-|max-|initial-)rtt-timeout", "write --connect-timeout TIME; --timing adaptive follows each host"),
+    (r"--defeat-(rst|icmp)-ratelimit|--nsock-engine", "leave it out: connections are the system's own"),
+    (r"--exclude-ports", "name the ports that are to be asked with -p; without -p, targets bring theirs"),
+    (r"-V|--version", "write probemill --version"),
+    (r"--iflist", "ip address and ip route list them; --source chooses an address"),
+    (r"--(un)?privileged|--send-(eth|ip)", "leave it out: connections are the system's own, and need no rights"),
+    (r"--no-stylesheet|--stylesheet|--webxml", "leave it out: -oX names no stylesheet; probemill report makes a page"),
+    (r"--datadir|--servicedb|--versiondb", "write --probes FILE: the probe database"),
+    (r"--randomize-hosts", "write --seed N: the order of the targets of a network"),
+    (r"--release-memory", "leave it out: memory is always given back"),
+    (r"--log-errors", "leave it out: faults are on standard error"),
+    (r"--discovery-ignore-rst|--disable-arp-ping", _NO_PING),
+    (r"--resolve-all|--unique", "leave it out: a name is asked at one address; name the others as targets"),
+    (r"--prox(y|ies)", "there are no proxies; scan from where the targets are reached"),
     (r"--max-scan-delay", "write --host-delay TIME: from one connection to a host to the next"),
     (r"-iR", "random targets are not made; name networks, or a file with -i"),
     (r"-oJ", "write -o FILE.ndjson: a JSON line for each port"),
@@ -61,7 +77,10 @@ HINTS = (
     (r"--append-output", "files are written anew; name another one"),
     (r"-S|-e", "write --source ADDR: a local address to connect from"),
     (r"-g|--source-port", "the source port is the system's choice; --source chooses the address"),
-    (r"-f|-D|--mtu|--data(-length|-string)?|--ttl|--spoof-mac|--badsum|--decoy", "packets are the system's own"),
+    (
+        r"-f|-D|--mtu|--data(-length|-string)?|--ttl|--spoof-mac|--badsum|--adler32|--scanflags|--ip-options|--decoy",
+        "packets are the system's own",
+    ),
     (r"--packet-trace", "write --version-trace: every step of every conversation"),
     (r"--reason", "leave it out: rows say the reason where there is one"),
 )
@@ -89,9 +108,21 @@ def _translated(args: Iterator[str], valued: Mapping[str, int]) -> Iterator[str]
             following = next(args, None)
             if following is None:
                 raise ConfigError(f"{word} needs a value behind it")
-            yield from VALUED[word](following)
+            yield from _with_value(word, following)
+        elif word.startswith("--") and "=" in word and word.partition("=")[0] in VALUED:
+            name, _, value = word.partition("=")
+            yield from _with_value(name, value)
         elif word not in GRANTED:
             yield from _single(word)
+
+
+def _with_value(name: str, value: str) -> list[str]:
+    """Raises ConfigError for what is no name of a file, as Nmap does."""
+    if not value:
+        raise ConfigError(f"{name}: its value is empty; give one, or leave the option out")
+    if name.startswith("-o") and value.startswith("-") and (value != "-" or name == "-oA"):
+        raise ConfigError(f"{name} {value}: names no file; write {name} ./{value}, if that is the file's name")
+    return VALUED[name](value)
 
 
 def _single(word: str) -> list[str]:
@@ -99,7 +130,7 @@ def _single(word: str) -> list[str]:
     if found := _ATTACHED.fullmatch(word):
         name, equals, value = found.groups()
         if equals and name in VALUED:
-            return VALUED[name](value)
+            return _with_value(name, value)
         raise ConfigError(f"{word}: write {name} {value}; or -{name[1]} {name[2]}{value}, if that is the file's name")
     if re.fullmatch(r"-s[A-Za-z]+", word):
         return _scan_types(word)

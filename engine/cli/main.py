@@ -55,6 +55,10 @@ def main() -> NoReturn:
     try:
         _open_standard_streams()
         cli.commands.get("".join(sys.argv[1:2]))  # until it is imported there is nothing to put in order
+        if "_PROBEMILL_COMPLETE" in os.environ:
+            from engine.cli.completion import register
+
+            register()
         listen(interrupt)
         cli.main(prog_name="probemill", standalone_mode=False)
     except (click.exceptions.Abort, Interrupted):

@@ -31,7 +31,7 @@ async def follow(run: Run, stderr: Stderr) -> None:
     try:
         while True:
             now = time.monotonic()
-            pace.look(now, run.done, left_of(run))
+            pace.look(now, run.done, left_of(run), sum(run.conversations()))
             if stderr.mode == "live" and not len(stderr.desk):  # a terminal that stands still is not filled up
                 stderr.desk.post(_line(run, pace, stderr))
             elif stderr.mode == "plain" and now >= due:

@@ -146,8 +146,10 @@ def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: group
     """What is to be said of a run that has ended, and the exit code. Raises InputError where there was no target."""
     if run.blocked and not options["quiet"]:
         stderr.say(f"probemill: {run.blocked:,} targets left out by lists, shard, -4 or -6")
-    if stopped := "" if run.unheard else run.ending().words():
-        resume = "; the same command with --resume goes on" if options["state"] else ""
+    ending = run.ending()
+    if stopped := "" if run.unheard else ending.words():
+        goes_on = options["state"] and (run.interrupted or ending.is_resumable())
+        resume = "; the same command with --resume goes on" if goes_on else ""
         stderr.say(f"probemill: {stopped}{resume}")
     summarise(run, stderr)
     if stderr.is_terminal and not stderr.hushed and options["state"] and not options["outputs"]:

@@ -17,6 +17,7 @@ FOUND = ("hardmatched", "softmatched")
 GAP = "  "
 MEMORY_S = 10.0  # how far back the rate looks
 SETTLE_S = 5.0  # in which the time left follows a rate that has changed
+QUIET_S = 2.0  # without a row, after which a rate says nothing of conversations that are open
 KNOWN_S = 3.0  # of looking on, before there is a rate to rely on
 ALWAYS = 9
 
@@ -41,24 +42,31 @@ class Pace:
         self.left_s: float | None = None
         self._at: float | None = None
         self._since = 0.0
+        self._row_at = 0.0
         self._done = 0
         self._count = 0.0  # targets, and the seconds they took, both fading
         self._seconds = 0.0
 
-    def look(self, now: float, done: int, left: int | None) -> None:
-        """done: targets so far. left: those that are not; None while more may come."""
+    def look(self, now: float, done: int, left: int | None, under_way: int = 0) -> None:
+        """done: targets so far. left: those that are not; None while more may come. under_way: conversations.
+
+        Where nothing but conversations is left, and none ends, how long they wait is theirs: nobody can know.
+        """
         if self._at is None:
-            self._at, self._since, self._done = now, now, done
+            self._at, self._since, self._row_at, self._done = now, now, now, done
             return
         passed = now - self._at
         if passed <= 0:
             return
         kept = math.exp(-passed / MEMORY_S)
+        if done > self._done:
+            self._row_at = now
         self._count = self._count * kept + max(0, done - self._done)
         self._seconds = self._seconds * kept + passed
         self._at, self._done = now, done
         self.rate = self._count / self._seconds
-        if left is None or now - self._since < KNOWN_S or self._count < 0.5:
+        waits = left is not None and left <= under_way and now - self._row_at >= QUIET_S
+        if left is None or waits or now - self._since < KNOWN_S or self._count < 0.5:
             self.left_s = None
             return
         estimate = left / self.rate

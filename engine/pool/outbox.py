@@ -85,7 +85,8 @@ class Outbox:
         if result.reason is not None:
             tally["reason:" + result.reason.value] += 1
         if result.evidence is not None and result.evidence.line:
-            tally["service:" + result.name] += 1
+            if result.reason is not Reason.CANCELLED:  # which counts as not reached
+                tally["service:" + result.name] += 1
             tally["hit:" + (result.evidence.sent or result.evidence.probe)] += 1
         self._rows.append(result)
         self._done.append(ordinal)

@@ -34,6 +34,7 @@ from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
 from engine.post import PostProcessing
 from engine.post.second_opinion import open_opinion
+from engine.results.ending import CUT
 from engine.transports.base import Transport
 from engine.transports.certificates import tls_facts
 from engine.transports.crashes import report
@@ -105,6 +106,7 @@ class Worker:
             self._enriched,
         )
         self._outbox = outbox
+        self._expired = False  # the deadline of the run has passed
         self._waiting: deque[Target] = deque()
         self._inflight: set[Driver] = set()
         self._alarm = Alarm(loop.call_later, self._pump)
@@ -138,6 +140,7 @@ class Worker:
         """Finish what is in flight with `reason`, forget what has not begun."""
         self._waiting.clear()
         self._gate.clear()
+        self._expired = reason is Reason.BUDGET
         now = time.monotonic()
         for driver in tuple(self._inflight):
             driver.abort(reason, now)
@@ -273,4 +276,6 @@ class Worker:
         """The target is done, this is its row."""
         self._gate.release(target)
         self._budgets.leave(target.host)
+        if self._expired and result.reason is Reason.BUDGET:  # not that of the service or its host
+            self._outbox.tally[CUT] += 1
         self._outbox.put(target.ordinal, result)

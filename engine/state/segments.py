@@ -203,6 +203,7 @@ class SegmentSink:
             read=read,
             done=done,
             not_reached=read - done,
+            cut=ending.cut,
             names=ending.names,
             unread=ending.unread,
             at=at,

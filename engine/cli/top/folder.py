@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from engine.cli.top.view import KEPT, Asked, UnseenError, View
 from engine.errors import EngineError
+from engine.model import Reason
 from engine.results.slow_hosts import SLOW_MS, SlowHosts
 from engine.state.elsewhere import Elsewhere
 from engine.state.folder import Folder
@@ -85,7 +86,7 @@ class StateFolder:
             read=end.read if end is not None else None,
             input_ended=end is not None,
             ended=f"{end.at}, {end.words() or 'all was done'}" if end is not None else "",
-            rate=sum(rates[-RATE_S:]) / min(RATE_S, len(rates)) if rates else 0.0,
+            rate=None if end is not None else sum(rates[-RATE_S:]) / min(RATE_S, len(rates)) if rates else 0.0,
             rates=rates,
             verdicts=rows["verdict"].copy(),
             reasons=rows["reason"].copy(),
@@ -97,7 +98,10 @@ class StateFolder:
 
     def _read_journal(self) -> None:
         """Raises EngineError, OSError, UnseenError where there is none."""
-        facts = (self._path / NAME).stat()
+        try:
+            facts = (self._path / NAME).stat()
+        except FileNotFoundError:
+            raise UnseenError(f"{self.where}: holds no run of a scan with --state") from None
         is_now = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
         if is_now == self._journal_was:
             return
@@ -133,7 +137,8 @@ class StateFolder:
             if row.reason:
                 rows["reason"][row.reason] += 1
             if row.evidence is not None and row.evidence.line:
-                rows["service"][row.name] += 1
+                if row.reason != Reason.CANCELLED.value:  # which counts as not reached
+                    rows["service"][row.name] += 1
                 rows["hit"][row.evidence.sent or row.evidence.probe] += 1
             if row.elapsed_ms >= SLOW_MS and row.ip:
                 self._slow.add(row.ip, row.elapsed_ms)

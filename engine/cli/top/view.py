@@ -6,11 +6,13 @@ from math import inf
 from typing import Protocol
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from engine.errors import EngineError
 
 KEPT = 600  # moments
 RATE_S = 5.0  # over which the present rate is taken
+PRESENT = frozenset({"in flight", "given", "silent s"})  # columns of a Load that are of the moment
 
 
 class Asked(Struct):
@@ -63,9 +65,15 @@ class View(Struct, kw_only=True):
     @property
     def left_s(self) -> float | None:
         """Until the last target is done, at the present rate; None where that cannot be said."""
-        if self.read is None or not self.input_ended or not self.rate:
+        if self.read is None or not self.input_ended or not self.rate or self.ended:
             return None
         return max(0, self.read - self.done) / self.rate
+
+
+def closed(view: View, why: str) -> View:
+    """The last look at a run that has ended since: what it found stays, what went on at that moment does not."""
+    nodes = [replace(node, numbers={k: n for k, n in node.numbers.items() if k not in PRESENT}) for node in view.nodes]
+    return replace(view, ended=why, rate=None, in_flight=None, workers=[], nodes=nodes)
 
 
 class UnseenError(EngineError):

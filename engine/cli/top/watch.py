@@ -6,8 +6,9 @@ The thread is a daemon: neither the end of the screen nor that of the process wa
 import time
 from threading import Event, Thread
 
-from engine.cli.top.view import Source, UnseenError, View
+from engine.cli.top.view import Source, UnseenError, View, closed
 
+GONE = "nobody answers any more"
 OLD_S = 3.0  # beyond the usual, before numbers are said to be old
 
 
@@ -35,11 +36,7 @@ class Watch:
         old_s = time.monotonic() - self._seen_at
         unseen = self._unseen
         if unseen is not None:
-            return (
-                "the run has ended: nobody answers any more"
-                if unseen.gone
-                else f"{unseen}; the numbers are {old_s:.0f} s old"
-            )
+            return f"the run has ended: {GONE}" if unseen.gone else f"{unseen}; the numbers are {old_s:.0f} s old"
         if self.latest.ended:
             return f"the run has ended: {self.latest.ended}"
         if old_s > self._every_s + OLD_S:
@@ -52,6 +49,8 @@ class Watch:
                 view = self._source.look()
             except UnseenError as unseen:
                 self._unseen = unseen
+                if unseen.gone:
+                    self.latest = closed(self.latest, GONE)
             except Exception as error:  # a fault of ours is shown, and the next look may be better
                 self._unseen = UnseenError(f"{self._source.where}: {type(error).__name__}")
             else:
