@@ -325,6 +325,19 @@ def test_a_terminal_that_stands_still_does_not_stop_the_scan(slow: str, tmp_path
     assert len(out.read_bytes().splitlines()) == 200
 
 
+def test_a_terminal_that_stands_still_does_not_stop_the_deadline(slow: str) -> None:
+    """Neither the rows that it does not take, nor what is to be said of that, is waited for without end."""
+    master, slave = pty.openpty()
+    with Farm(greeting_after(0.0)) as farm:
+        command = [sys.executable, "-c", START, "scan", "--probes", slow, "--format", "ndjson", "--deadline", "3s"]
+        process = subprocess.Popen(
+            [*command, *farm.targets(*addresses(200))], stdout=slave, stderr=slave, env=environment()
+        )
+        assert process.wait(PATIENCE_S) == 1
+    os.close(slave)
+    os.close(master)
+
+
 def test_ctrl_c_on_a_terminal(slow: str) -> None:
     """The words of the ending, once each: in the table, in the message, in the summary."""
     screen = Screen()

@@ -7,7 +7,8 @@ output that failed, a deadline); 2 nothing could be done (an option, a database 
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import click
@@ -19,6 +20,7 @@ from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
 from engine.errors import ConfigError, EngineError, InputError, SinkClosed
 from matcher import MatcherError, shown
 
+LAST_S = 1.0  # for the last words
 STREAMS = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
 
 # Each command: where it stands, and what it does, as the first sentence of its help.
@@ -62,14 +64,13 @@ def main() -> NoReturn:
         listen(interrupt)
         cli.main(prog_name="probemill", standalone_mode=False)
     except (click.exceptions.Abort, Interrupted):
-        os.write(2, LINE)
+        _spoken(partial(os.write, 2, LINE))
         _leave_at_once(INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as help_wanted:
         help_wanted.show()
         _leave(help_wanted.exit_code)
     except click.ClickException as error:
-        _say(_usage_fault(error))
-        _leave(error.exit_code)
+        _fail(_usage_fault(error), error.exit_code)
     except click.exceptions.Exit as done:
         _leave(done.exit_code)
     except SystemExit as done:
@@ -79,13 +80,10 @@ def main() -> NoReturn:
     except (BrokenPipeError, SinkClosed):
         _silence_stdout()
     except (EngineError, MatcherError) as error:
-        _say(shown(str(error)))
-        _leave(2 if isinstance(error, ConfigError | InputError | MatcherError) else 1)
+        _fail(shown(str(error)), 2 if isinstance(error, ConfigError | InputError | MatcherError) else 1)
     except OSError as error:  # of the process itself: descriptors, memory, a full disk behind standard output
-        with suppress(OSError):
-            _say(shown(f"{error.filename or 'system'}: {error.strerror or error}"))
         _silence_stdout()
-        _leave(1)
+        _fail(shown(f"{error.filename or 'system'}: {error.strerror or error}"), 1)
     _leave(0)
 
 
@@ -104,9 +102,21 @@ def _usage_fault(error: click.ClickException) -> str:
     return f"{shown(message[:1].lower() + message[1:])}{hint}"
 
 
-def _say(line: str) -> None:
+def _fail(line: str, code: int) -> NoReturn:
+    """Say what is wrong, and leave."""
     name = click.style("probemill:", fg="red", bold=True) if coloured(sys.stderr) else "probemill:"
-    click.echo(f"{name} {line}", err=True, color=True)
+    if not _spoken(partial(click.echo, f"{name} {line}", err=True, color=True)):
+        os._exit(code)  # streams that take nothing are not flushed
+    _leave(code)
+
+
+def _spoken(words: Callable[[], object]) -> bool:
+    """Whether that was written: a terminal that stands still keeps nobody from leaving."""
+    from engine.threads import Desk  # and asyncio, which a plain start does without
+
+    desk = Desk()
+    desk.post(words)
+    return desk.settle(LAST_S)
 
 
 def _leave(code: int) -> NoReturn:
@@ -120,8 +130,8 @@ def _leave(code: int) -> NoReturn:
 def _leave_at_once(code: int) -> NoReturn:
     """Threads that still compile or write are not waited for."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+        if not _spoken(stream.flush):
+            break
     os._exit(code)
 
 
