@@ -252,3 +252,11 @@ def test_a_time_is_told_as_one_would_write_it(text: str) -> None:
 def test_options_of_scan_stand_in_one_section_each() -> None:
     assert len({option.name for option in ALL_OPTIONS}) == len(ALL_OPTIONS)
     assert isinstance(cli, Group)
+
+
+@pytest.mark.parametrize("name", ["COLUMNS", "FORCE_COLOR"])
+def test_a_zero_in_the_environment_is_nothing(name: str) -> None:
+    """As containers and CI set it: the help is there, and without colours where nobody sees them."""
+    code = "import sys; sys.argv = ['probemill', 'scan', '-h']; from engine.cli.start import main; main()"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ | {name: "0"})
+    assert b"--ports" in said.stdout and b"\x1b" not in said.stdout

@@ -468,11 +468,13 @@ def test_asked_before_the_workers_are_up(database: str) -> None:
 
 
 def test_deadline_after_the_input_has_ended(tmp_path: Path) -> None:
+    """What it cuts short has not been done: that is said, and the exit code."""
     slow = database_file(tmp_path, DATABASE.replace(b"totalwaitms 400", b"totalwaitms 60000"))
     with Farm(silent) as farm, command(slow, "--deadline", "2s", *farm.targets(*addresses(3))) as process:
-        rows, _ = finish(process)
-    assert process.returncode == 0
-    assert {row["reason"] for row in rows} <= {"budget"}
+        rows, said = finish(process)
+    assert process.returncode == 1
+    assert "the deadline has passed: it cut 3 of 3 short" in said
+    assert {row["reason"] for row in rows} == {"budget"}
 
 
 # -- pipes and files

@@ -56,6 +56,7 @@ def main() -> NoReturn:
     """Run the command line and exit; errors that we know become one line and an exit code."""
     try:
         _open_standard_streams()
+        _forget_what_means_nothing()
         cli.commands.get("".join(sys.argv[1:2]))  # until it is imported there is nothing to put in order
         if "_PROBEMILL_COMPLETE" in os.environ:
             from engine.cli.completion import register
@@ -145,6 +146,13 @@ def _open_standard_streams() -> None:
                 os.close(null)
             os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _forget_what_means_nothing() -> None:
+    """Variables that containers and CI set to 0, where libraries take that for a width, and for a wish."""
+    for name in ("COLUMNS", "FORCE_COLOR"):
+        if os.environ.get(name) == "0":
+            del os.environ[name]
 
 
 def _silence_stdout() -> None:

@@ -51,7 +51,7 @@ def summarise(run: Run, stderr: Stderr) -> None:
     """Tables for people at a terminal. A line for whoever follows lines, or a cluster, where silence says nothing."""
     if stderr.hushed:
         return
-    if stderr.is_terminal:
+    if stderr.is_terminal and stderr.mode != "plain":
         stderr.print(summary_table(run))
         if (nodes := nodes_summary(run)) is not None:
             stderr.print(nodes)

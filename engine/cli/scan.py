@@ -25,6 +25,7 @@ from engine.cli.outputs import outputs
 from engine.cli.progress import NodeTable, follow, plain, summarise
 from engine.cli.settings import scan_cluster, scan_config, scan_inputs
 from engine.cli.start import INTERRUPTED, Interrupted, heard
+from engine.cli.status import counted
 from engine.cli.stderr import Stderr, open_result
 from engine.conversation.plan import Planner
 from engine.databases import open_database
@@ -145,7 +146,7 @@ def _refuse_empty(context: click.Context) -> None:
 def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: groups.Options) -> int:
     """What is to be said of a run that has ended, and the exit code. Raises InputError where there was no target."""
     if run.blocked and not options["quiet"]:
-        stderr.say(f"probemill: {run.blocked:,} targets left out by lists, shard, -4 or -6")
+        stderr.say(f"probemill: {counted(run.blocked, 'target')} left out by lists, shard, -4 or -6")
     ending = run.ending()
     if stopped := "" if run.unheard else ending.words():
         goes_on = options["state"] and (run.interrupted or ending.is_resumable())
@@ -187,7 +188,7 @@ def _open_segments(options: groups.Options, inputs: Inputs) -> SegmentSink | Non
     plan = {**inputs.plan(), "shard": options["shard"] or None}
     journal = Journal.open(folder, plan, resume=options["resume"], segments=options["segments"] or "")
     if options["resume"] and not options["quiet"]:
-        done, segments = f"{len(journal.committed):,} targets are done", f"{len(journal.records):,} segments"
+        done, segments = f"{counted(len(journal.committed), 'target')} done", counted(len(journal.records), "segment")
         begun = (
             f"{done}, {journal.rows:,} rows in {segments}" if journal.committed else "nothing is done yet: a new run"
         )
