@@ -15,6 +15,11 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+def counted(number: int, what: str) -> str:
+    """`1 row`, `1,204 rows`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def one_line(text: str, limit: int) -> str:
     """At most `limit` characters of the text, all of them printable in Unicode's sense."""
     folded = _BLANKS.sub(" ", text[: 4 * limit]).strip()[:limit]

@@ -11,10 +11,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError
 from engine.insight.report.making import ROWS, make_report
 from engine.insight.report.told import Report
-from engine.offline.faults import Faults
+from tests.told import Told
 
 Row = dict[str, Any]
 
@@ -29,21 +28,6 @@ LEAST: Row = {
     "bytes": 9,
 }
 _WIDTHS = {1: "B", 2: "H", 4: "I", 8: "d"}
-
-
-class Told:
-    """Who watches the reading."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def moved(self, done: int, rows: int) -> None: ...
-
-    def tell(self, name: str, faults: Faults) -> None:
-        self.lines += [f"{name}:{line}: {reason}" for line, reason in faults.first]
-
-    def damage(self, error: InputError) -> None:
-        self.lines.append(str(error))
 
 
 def row(ip: str, port: int, **fields: Any) -> Row:

@@ -10,14 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from engine.errors import InputError
 from engine.insight.diff.compare import Comparison, Finding, compare
 from engine.insight.diff.kinds import ALSO, KINDS, all_kinds
 from engine.insight.rows import Workspace, in_workspace
 from engine.model import DatabaseRef, Reason, ServiceResult, TlsFacts, Tunnel, Verdict
-from engine.offline.faults import Faults
 from engine.results.table import full_rows
 from tests.test_convert import packed, state, written
+from tests.told import Told
 
 pytest.importorskip("duckdb", reason="needs probemill[report]")
 pytest.importorskip("pyarrow", reason="needs probemill[report]")
@@ -57,19 +56,6 @@ def tls(**changes: Any) -> ServiceResult:
 
 def lines(rows: Iterable[ServiceResult]) -> bytes:
     return b"".join(row.to_json().encode() + b"\n" for row in rows)
-
-
-class Told:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def moved(self, done: int, rows: int) -> None: ...
-
-    def tell(self, name: str, faults: Faults) -> None:
-        self.lines += [f"{name}:{line}: {reason}" for line, reason in faults.first]
-
-    def damage(self, error: InputError) -> None:
-        self.lines.append(str(error))
 
 
 def difference(old: Path, new: Path, also: tuple[str, ...] = ()) -> tuple[Comparison, list[Finding]]:

@@ -10,32 +10,19 @@ from typing import Any
 import pytest
 import zstandard
 
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError
 from engine.extras import extra
 from engine.insight import rows as insight
 from engine.insight.rows import REQUIRED, Workspace, in_workspace, load_rows
-from engine.offline.faults import Faults
 from engine.results.table import COLUMNS, address_bytes
 from tests.test_convert import COUNT, INPUTS, ROOT, ROWS, packed
+from tests.told import Told
 
 pytest.importorskip("duckdb", reason="needs probemill[report]")
 pytest.importorskip("pyarrow", reason="needs probemill[report]")
 
 
 ROW = ROWS.splitlines()[0]
-
-
-class Told:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def moved(self, done: int, rows: int) -> None: ...
-
-    def tell(self, name: str, faults: Faults) -> None:
-        self.lines += [f"{name}:{line}: {reason}" for line, reason in faults.first]
-
-    def damage(self, error: InputError) -> None:
-        self.lines.append(str(error))
 
 
 def table(*paths: Path, columns: tuple[str, ...] | None = None) -> tuple[list[dict[str, Any]], list[str], bool]:

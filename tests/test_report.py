@@ -20,8 +20,9 @@ from engine.insight.report.versions import compare
 from engine.results.sinks import Run, Summary, open_sink
 from engine.state.journal import Journal
 from engine.state.records import End
-from tests.reports import Row, Told, page_of, reported, row, written
+from tests.reports import Row, page_of, reported, row, written
 from tests.test_convert import command, state
+from tests.told import Told
 
 pytest.importorskip("duckdb", reason="needs probemill[report]")
 pytest.importorskip("altair", reason="needs probemill[report]")

@@ -81,8 +81,7 @@ def convert_command(paths: tuple[str, ...], rows: str, scan_name: str, form: str
             code = 2
     faults.summarise("probemill")
     if not quiet and not code:
-        told = f", {faults.count:,} line{'s' * (faults.count != 1)} skipped" if faults.count else ""
-        click.echo(f"probemill: {count:,} rows{told} in {time.monotonic() - began:.1f} s", err=True)
+        click.echo(f"probemill: {count:,} rows{faults.skipped()} in {time.monotonic() - began:.1f} s", err=True)
     if faults.count or code:
         sys.exit(code or 1)
 

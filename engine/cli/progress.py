@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.cli.status import Pace, counted, duration, fit, found, left_of, status, text_of
+from engine.cli.status import Pace, duration, fit, found, left_of, status, text_of
 from engine.cli.stderr import NAME, Stderr
 from engine.run import Run
+from engine.text import counted
 from matcher import shown
 
 REFRESH_S = 0.25

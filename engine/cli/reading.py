@@ -8,6 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from engine.errors import InputError
 from engine.offline.faults import KEPT, Faults
 from engine.offline.rows_in import Part
+from engine.text import counted
 from matcher import shown
 
 SHOWN_FAULTS = KEPT  # printed one by one; the rest is counted
@@ -36,6 +37,10 @@ class FaultLines:
         for number, reason in faults.first:
             self.report(InputError(name, number, reason))
         self.count += faults.count - len(faults.first)
+
+    def skipped(self) -> str:
+        """What a summary adds: `, 3 lines skipped`; empty for none."""
+        return f", {counted(self.count, 'line')} skipped" if self.count else ""
 
     def summarise(self, name: str) -> None:
         if self.count > SHOWN_FAULTS:

@@ -71,7 +71,6 @@ def report_command(paths: tuple[str, ...], outputs: tuple[str, ...], rows: int, 
         sys.exit(2)
     faults.summarise("probemill")
     if not quiet:
-        told = f", {faults.count:,} line{'s' * (faults.count != 1)} skipped" if faults.count else ""
-        click.echo(f"probemill: {report.rows:,} rows{told} in {time.monotonic() - began:.1f} s", err=True)
+        click.echo(f"probemill: {report.rows:,} rows{faults.skipped()} in {time.monotonic() - began:.1f} s", err=True)
     if faults.count:
         sys.exit(1)

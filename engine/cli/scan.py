@@ -25,7 +25,6 @@ from engine.cli.outputs import outputs
 from engine.cli.progress import NodeTable, follow, plain, summarise
 from engine.cli.settings import scan_cluster, scan_config, scan_inputs
 from engine.cli.start import INTERRUPTED, Interrupted, heard
-from engine.cli.status import counted
 from engine.cli.stderr import Stderr, open_result
 from engine.conversation.plan import Planner
 from engine.databases import open_database
@@ -41,6 +40,7 @@ from engine.state.journal import Journal
 from engine.state.notes import lacking
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
+from engine.text import counted
 from engine.threads import aside
 from matcher import MatcherError
 

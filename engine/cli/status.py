@@ -12,6 +12,7 @@ from rich.cells import cell_len, set_cell_size
 
 from engine.results import paint
 from engine.run import Run
+from engine.text import counted
 
 FOUND = ("hardmatched", "softmatched")
 GAP = "  "
@@ -147,7 +148,3 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     return f"{hours // 24} d {hours % 24} h"
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"

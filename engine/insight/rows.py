@@ -32,6 +32,7 @@ from engine.offline.stream import MAX_LINE
 from engine.results.dialects import LEFT_OUT, duckdb_type
 from engine.results.rows import Rows
 from engine.results.table import COLUMNS, address_bytes
+from engine.text import first_line
 from engine.threads import aside
 
 Result = TypeVar("Result")
@@ -114,7 +115,7 @@ def _workspace(scratch: str, memory: int) -> Iterator[Workspace]:
         except (duckdb.Error, OSError) as error:
             if isinstance(error, OSError) and not str(error.filename or folder).startswith(str(folder)):
                 raise  # of an input or an output
-            said = error.strerror if isinstance(error, OSError) else _first(error)
+            said = error.strerror if isinstance(error, OSError) else first_line(error)
             raise OutputError(f"{folder.parent}: {said}; --scratch names another folder") from error
         finally:
             with suppress(duckdb.Error):
@@ -220,7 +221,3 @@ def _value(name: str) -> str:
     if name in LEFT_OUT:
         return f"coalesce({name}, {LEFT_OUT[name]})"
     return name
-
-
-def _first(error: Exception) -> str:
-    return str(error).partition("\n")[0]

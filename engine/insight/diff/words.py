@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from engine.insight.diff.compare import Comparison, Facts, Finding, Side
 from engine.insight.diff.kinds import sign_of
+from engine.text import counted as number_of
 from matcher import shown
 
 WIDTH = 160  # characters of a text
@@ -62,7 +63,7 @@ def service_of(finding: Finding) -> str:
 def counted(comparison: Comparison, kinds: tuple[str, ...]) -> str:
     """`2 new, 1 version; 1,000 targets compared`."""
     found = [f"{comparison.counts[kind]:,} {kind}" for kind in kinds if comparison.counts[kind]]
-    return f"{', '.join(found) or 'no difference'}; {_counted(comparison.targets, 'target')} compared"
+    return f"{', '.join(found) or 'no difference'}; {number_of(comparison.targets, 'target')} compared"
 
 
 def remarks(comparison: Comparison) -> Iterator[Remark]:
@@ -73,9 +74,9 @@ def remarks(comparison: Comparison) -> Iterator[Remark]:
             doubt = f": what is told as {kind} may only be missing there" if comparison.counts[kind] else ""
             yield Remark(told + doubt, True)
         if side.unreached:
-            yield Remark(f"{name}: {_counted(side.unreached, 'target')} not reached, and so not compared")
+            yield Remark(f"{name}: {number_of(side.unreached, 'target')} not reached, and so not compared")
         if side.doubled:
-            rows = _counted(side.doubled, "further row")
+            rows = number_of(side.doubled, "further row")
             yield Remark(f"{name}: {rows} for targets that have one; of these, the one begun last counts")
 
 
@@ -147,7 +148,3 @@ def _day(tls: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return " ".join(value) if isinstance(value, list) else str(value or "")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
