@@ -261,6 +261,21 @@ def test_a_state_folder_whose_run_goes_on(tmp_path: Path) -> None:
     assert (view.services, view.read, view.ended[20:]) == ({"hello": 2}, 2, ", all was done")
 
 
+def test_a_segment_on_the_way_to_its_name(tmp_path: Path) -> None:
+    """The journal names it a moment before the folder does: it is counted at a later look."""
+    folder = tmp_path / "state"
+    scanned(folder, tmp_path, 3)
+    [part] = folder.glob("part-*")
+    part.rename(tmp_path / "staged")
+    source = StateFolder(str(folder))
+    for _ in range(2):
+        assert "1 segments could not be read" in source.look().unknown
+    (tmp_path / "staged").rename(part)
+    view = source.look()
+    assert view.services == {"hello": 3}
+    assert "could not be read" not in view.unknown
+
+
 def test_a_state_folder_that_lacks_segments(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     scanned(folder, tmp_path, 3)

@@ -63,6 +63,7 @@ class StateFolder:
         self._end: End | None = None
         self._rest: list[Record] = []  # not looked at yet, oldest first
         self._known: set[str] = set()
+        self._unopened: list[Record] = []  # taken away, or only just on the way to their names: asked for at each look
         self._lost = 0
         self._rows: dict[str, Counter[str]] = {kind: Counter() for kind in ("verdict", "reason", "service", "hit")}
         self._slow = SlowHosts()
@@ -114,6 +115,7 @@ class StateFolder:
         self._known.update(record.name for record in self._rest)
 
     def _read_segments(self) -> None:
+        self._rest[:0], self._unopened = self._unopened, []
         if not self._rest or self._header is None:
             return
         until = time.monotonic() + LOOK_S
@@ -121,12 +123,16 @@ class StateFolder:
         folder = Folder.open(self._path)
         try:
             while self._rest and time.monotonic() < until:
-                record = self._rest.pop()
+                record, counted = self._rest.pop(), False
                 try:
                     for block in segment_rows(folder, record, elsewhere):
                         self._count(block)
-                except EngineError:  # taken away, or renamed just now
-                    self._lost += 1
+                        counted = True
+                except EngineError:
+                    if counted:  # a second reading would count its first rows twice
+                        self._lost += 1
+                    else:
+                        self._unopened.append(record)
         finally:
             folder.close()
 
@@ -161,5 +167,5 @@ class StateFolder:
     def _unread(self) -> Iterator[str]:
         if self._rest:
             yield f"{len(self._rest):,} of {len(self._known):,} segments are still to be read"
-        if self._lost:
-            yield f"{self._lost:,} segments could not be read"
+        if lost := self._lost + len(self._unopened):
+            yield f"{lost:,} segments could not be read"
