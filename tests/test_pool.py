@@ -123,7 +123,7 @@ def test_a_worker_is_killed(database: str, caplog: pytest.LogCaptureFixture) -> 
 def test_workers_that_die_at_once(database: str, main: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are replaced a few times, then the run gives up with a word of why."""
     child = [sys.executable, "-c", main]
-    monkeypatch.setattr("engine.pool.process.command", lambda function, descriptor: child)
+    monkeypatch.setattr("engine.ahead.command", lambda function, descriptor: child)
     with pytest.raises(EngineError, match=r"worker \d dies again and again"):
         scan(["127.4.0.1:9"], config(database, workers=2))
 

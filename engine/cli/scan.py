@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from engine import __version__
+from engine.ahead import dismiss
 from engine.api import make_runner
 from engine.cli import options as groups
 from engine.cli.habits import nmap_habits
@@ -89,6 +90,8 @@ def scan_command(**options: Any) -> None:
     """
     _refuse_empty(click.get_current_context())
     config = scan_config(options)
+    if options["runner"] == "ray" or not config.workers:
+        dismiss()
     inputs = scan_inputs(options, config)
     written = outputs(options, config)
     stderr = Stderr(quiet=options["quiet"], traced=options["trace"])

@@ -1,6 +1,7 @@
 """The command's first instructions: from here on Ctrl-C ends it in one line, while the rest is still being imported.
 
-This file imports next to nothing, because only what comes after it is safe, and `main` ends the process.
+This file imports next to nothing, because only what comes after it is safe, and `main` ends the process. For a scan it
+starts the first worker ahead, which is imported at the same time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # the exit code: 128 and the number of SIGINT
 LINE = b"probemill: interrupted\n"
+UNSCANNED = {"-h", "--help", "--dry-run"}  # what asks `scan` for something else
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -27,6 +29,10 @@ class Interrupted(BaseException):
 def main() -> NoReturn:
     """Run the command line and exit."""
     listen(_leave)
+    if sys.argv[1:2] == ["scan"] and not UNSCANNED.intersection(sys.argv) and sys.stdin and sys.stdout and sys.stderr:
+        from engine.ahead import start_ahead  # it imports while we do
+
+        start_ahead()
     try:
         from engine.cli.main import main as run
     except Exception as error:

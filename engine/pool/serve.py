@@ -79,5 +79,7 @@ async def _serve(link: socket.socket) -> None:
 
 def serve(descriptor: int) -> None:
     """The main function of a worker process, which inherits its link."""
-    have_process()
-    uvloop.run(_serve(socket.socket(fileno=descriptor)))
+    link = socket.socket(fileno=descriptor)
+    if link.recv(1, socket.MSG_PEEK):  # else it was started ahead, and nobody has wanted it
+        have_process()
+        uvloop.run(_serve(link))
