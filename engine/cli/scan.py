@@ -21,7 +21,6 @@ from engine.api import make_runner
 from engine.cli import options as groups
 from engine.cli.habits import nmap_habits
 from engine.cli.help import Command
-from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.outputs import outputs
 from engine.cli.progress import NodeTable, follow, plain, summarise
 from engine.cli.settings import scan_cluster, scan_config, scan_inputs
@@ -244,7 +243,11 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
     watchers = [asyncio.create_task(follow(run, stderr))]
     if options["stats_every"]:
         watchers.append(asyncio.create_task(_print_stats(run, stderr, options["stats_every"])))
-    server = serve_metrics(run, stderr.tail, *options["metrics"]) if options["metrics"] else None
+    server = None
+    if options["metrics"]:
+        from engine.cli.metrics import serve_metrics  # and an HTTP server, which a plain scan does without
+
+        server = serve_metrics(run, stderr.tail, *options["metrics"])
     try:
         await running
     except asyncio.CancelledError:
@@ -267,6 +270,8 @@ async def _print_stats(run: Run, stderr: Stderr, every_s: float) -> None:
 
 
 def _print_snapshot(run: Run, stderr: Stderr) -> None:
+    from engine.cli.metrics import snapshot
+
     stderr.say(json.dumps(snapshot(run)))
 
 

@@ -22,6 +22,9 @@ log = logging.getLogger("probemill.worker")
 Progress = Callable[[int, int], None]
 """(probes whose sets are ready, probes in all)"""
 
+MakeContext = Callable[[ScanConfig, Progress], ScanContext]
+"""What a runner calls, in a thread, to be ready."""
+
 MatchFunction = Callable[[Probe, bytes], Match | None]
 
 REMEMBERED = 4096  # responses whose match is kept

@@ -36,7 +36,6 @@ from engine.post import PostProcessing
 from engine.post.second_opinion import open_opinion
 from engine.results.ending import CUT
 from engine.transports.base import Transport
-from engine.transports.certificates import tls_facts
 from engine.transports.crashes import report
 from engine.transports.reactor import Reactor
 from engine.transports.tls import TlsTransport
@@ -178,6 +177,8 @@ class Worker:
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
         self._handshakes.leave(driver)
         if isinstance(transport, TlsTransport) and driver.scan.tls is None:
+            from engine.transports.certificates import tls_facts  # and what reads certificates, a tenth of a start
+
             driver.scan.tls = tls_facts(transport.session)
 
     def sent(self, probe: str) -> None:

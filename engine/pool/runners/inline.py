@@ -1,10 +1,9 @@
 """The runner without processes: one worker on the caller's own event loop."""
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 
-from engine.conversation.context import Progress, scan_context
+from engine.conversation.context import MakeContext, scan_context
 from engine.conversation.scan import ScanContext
 from engine.errors import EngineError
 from engine.model import Batch, Reason, ScanConfig
@@ -15,9 +14,6 @@ from engine.pool.worker import Worker, in_batches
 from engine.threads import in_thread
 
 QUEUED_BATCHES = 64  # beyond it no new target is begun
-
-
-MakeContext = Callable[[ScanConfig, Progress], ScanContext]
 
 
 class InlineRunner:
