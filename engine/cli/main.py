@@ -16,7 +16,7 @@ import click
 from engine import __version__
 from engine.cli.help import Group, coloured
 from engine.cli.lazy import Commands, Place
-from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
+from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, leave_nothing_behind, listen
 from engine.errors import ConfigError, EngineError, InputError, SinkClosed
 from matcher import MatcherError, shown
 
@@ -122,6 +122,7 @@ def _spoken(words: Callable[[], object]) -> bool:
 
 def _leave(code: int) -> NoReturn:
     """Of a cluster that was lost, and so never left, Ray has threads that crash an interpreter which ends."""
+    leave_nothing_behind()
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         _leave_at_once(code)
@@ -129,7 +130,8 @@ def _leave(code: int) -> NoReturn:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """Threads that still compile or write are not waited for."""
+    """Threads that still prepare or write are not waited for."""
+    leave_nothing_behind()
     for stream in (sys.stdout, sys.stderr):
         if not _spoken(stream.flush):
             break

@@ -63,4 +63,12 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     os.write(2, LINE)
+    leave_nothing_behind()
     os._exit(INTERRUPTED)
+
+
+def leave_nothing_behind() -> None:
+    """End the worker that was started ahead, if there is one and nobody has taken it."""
+    ahead = sys.modules.get("engine.ahead")
+    if ahead is not None and hasattr(ahead, "dismiss"):  # else it is only being imported
+        ahead.dismiss()
