@@ -61,11 +61,10 @@ def until_visited(farm: Farm, count: int) -> None:
 
 
 def finish(process: "subprocess.Popen[bytes]") -> tuple[list[dict[str, object]], str]:
-    """Wait for its end. -> rows, stderr without the word that a busy machine's slow start may draw"""
+    """Wait for its end. -> rows, stderr"""
     output, said = process.communicate(timeout=PATIENCE_S)
     rows = [json.loads(line) for line in (output or b"").splitlines()]
-    lines = said.decode().splitlines(keepends=True)
-    return rows, "".join(line for line in lines if "preparing the database" not in line)
+    return rows, said.decode()
 
 
 # -- what workers tell

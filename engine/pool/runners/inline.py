@@ -23,6 +23,7 @@ class InlineRunner:
 
     def __init__(self, config: ScanConfig, context: MakeContext = scan_context) -> None:
         self.restarts = 0
+        self.ready = False
         self._config = config
         self._context = context
         self._worker: Worker | None = None
@@ -53,6 +54,7 @@ class InlineRunner:
     async def run(self, source: Source, deliver: Deliver) -> None:
         batches: asyncio.Queue[Batch | None] = asyncio.Queue()
         context = await in_thread(partial(self._context, self._config))
+        self.ready = True
         outbox = in_batches(self._config, context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES)
         worker = self._worker = Worker(self._config, context, outbox)
         feeder = self._feeder = asyncio.create_task(self._feed(source, worker))

@@ -78,6 +78,7 @@ class ProcessRunner:
         self._cancelled: Reason | None = None
         self._database = DatabaseRef("", "")
         self.restarts = 0
+        self.ready = False
 
     @property
     def pids(self) -> list[int]:
@@ -205,7 +206,7 @@ class ProcessRunner:
                 (slot.conversations,) = OPEN.unpack(body)
             elif kind is Kind.READY:
                 self._database = msgspec.msgpack.decode(body, type=DatabaseRef)
-                slot.ready = True
+                slot.ready = self.ready = True
             elif kind is Kind.FAULT:
                 fault, text = msgspec.msgpack.decode(body, type=tuple[str, str])
                 raise (MatcherError if fault == MatcherError.__name__ else ConfigError)(text)
