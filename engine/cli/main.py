@@ -6,6 +6,7 @@ output that failed, a deadline); 2 nothing could be done (an option, a database 
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -64,7 +65,7 @@ def main() -> NoReturn:
             register()
         listen(interrupt)
         cli.main(prog_name="probemill", standalone_mode=False)
-    except (click.exceptions.Abort, Interrupted):
+    except (click.exceptions.Abort, Interrupted, KeyboardInterrupt):
         _spoken(partial(os.write, 2, LINE))
         _leave_at_once(INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as help_wanted:
@@ -123,6 +124,7 @@ def _spoken(words: Callable[[], object]) -> bool:
 def _leave(code: int) -> NoReturn:
     """Of a cluster that was lost, and so never left, Ray has threads that crash an interpreter which ends."""
     leave_nothing_behind()
+    listen(signal.SIG_IGN)  # all is said and done
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         _leave_at_once(code)

@@ -24,7 +24,7 @@ from engine.cli.help import Command
 from engine.cli.outputs import outputs
 from engine.cli.progress import NodeTable, follow, plain, summarise
 from engine.cli.settings import scan_cluster, scan_config, scan_inputs
-from engine.cli.start import INTERRUPTED, Interrupted, heard
+from engine.cli.start import INTERRUPTED, Interrupted, heard, interrupt, listen
 from engine.cli.stderr import Stderr, open_result
 from engine.conversation.plan import Planner
 from engine.databases import open_database
@@ -121,7 +121,10 @@ def scan_command(**options: Any) -> None:
             sink = open_result(output.form, output.path, facts, stderr)
             sinks.append(OpenOnly(sink) if options["open_only"] else sink)
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
-        asyncio.run(_follow(run, stderr, options))
+        try:
+            asyncio.run(_follow(run, stderr, options))
+        finally:
+            listen(interrupt)  # a loop that closes takes its handlers along, and those before them
     except (Interrupted, EngineError, MatcherError) as error:
         if run is None or isinstance(error, Interrupted):  # nothing was begun
             summary = Summary(time.time(), ending=Ending(why="ended before anything was scanned"))

@@ -45,7 +45,7 @@ def main() -> NoReturn:
     run()
 
 
-def listen(handler: Callable[[int, FrameType | None], None]) -> None:
+def listen(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
     """Let `handler` hear the signals that end a command, but for those that the caller wants ignored (nohup)."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
