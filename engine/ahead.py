@@ -6,6 +6,7 @@ command is still being imported is as good as any other, and is ready sooner: th
 This file imports next to nothing, because whoever starts a process ahead has imported nothing else yet.
 """
 
+import gc
 import signal
 import socket
 import subprocess
@@ -55,8 +56,10 @@ def _start() -> Process:
 
 def serve(descriptor: int) -> None:
     """The main function of the process, which inherits its link."""
+    gc.disable()  # what is imported is no garbage
     try:
         module = import_module("engine.pool.serve")
     except Exception:  # the command imports the same, and says what is wrong with it
         sys.exit(1)
+    gc.enable()
     module.serve(descriptor)

@@ -5,6 +5,7 @@ output that failed, a deadline); 2 nothing could be done (an option, a database 
 130 somebody ended it.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -59,6 +60,8 @@ def main() -> NoReturn:
         _open_standard_streams()
         _forget_what_means_nothing()
         cli.commands.get("".join(sys.argv[1:2]))  # until it is imported there is nothing to put in order
+        gc.enable()
+        gc.freeze()
         if "_PROBEMILL_COMPLETE" in os.environ:
             from engine.cli.completion import register
 
