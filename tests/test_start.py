@@ -1,6 +1,7 @@
 """How a scan begins: what it imports, the worker that is started ahead, the others; how soon a start can be ended."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 from installed import greeter
 from loopback import Farm, collect, config, database_file, greeting_after
+from rich.console import Console
 
 from engine import ahead
 from engine.api import scan
+from engine.cli import sets
 from engine.model import ScanConfig
 from engine.pool.runners.processes import ProcessRunner
 
@@ -167,6 +170,20 @@ def test_a_cold_start_ends_when_it_is_asked_to(tmp_path: Path, name: str) -> Non
             assert process.returncode == 130, said
             assert said.startswith(b"probemill: interrupted"), said
             assert said.count(b"\n") == 1, said
+
+
+@pytest.mark.parametrize(
+    ("lasts_s", "quiet", "said"), [(0.3, False, f"{sets.WAITING}\n"), (0.3, True, ""), (0.0, False, "")]
+)
+def test_a_command_that_prepares_says_so(
+    lasts_s: float, quiet: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it lasts, and once; nothing of it where it is quick, or where nobody wants to know."""
+    monkeypatch.setattr(sets, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(sets, "open_matcher", lambda *_: time.sleep(lasts_s))
+    page = io.StringIO()
+    sets.ready_matcher((), "auto", Console(file=page), quiet)
+    assert page.getvalue() == said
 
 
 @pytest.mark.parametrize("workers", [0, 2])
