@@ -59,7 +59,9 @@ def serve(descriptor: int) -> None:
     gc.disable()  # what is imported is no garbage
     try:
         module = import_module("engine.pool.serve")
-    except Exception:  # the command imports the same, and says what is wrong with it
-        sys.exit(1)
+    except Exception:
+        if socket.socket(fileno=descriptor).recv(1):
+            raise
+        sys.exit(1)  # the command could not import it either, and has said what is wrong
     gc.enable()
     module.serve(descriptor)

@@ -33,7 +33,7 @@ log = logging.getLogger("probemill.pool")
 MAX_BARREN_DEATHS = 4  # of one slot in a row without a row and without a target to blame; then the run gives up
 MAX_CULPRITS = 20  # of one slot in a row without a row in between; then it is not the targets
 LOOK_S = 1.0  # from one look at the workers' signs of life to the next
-START_S = 600.0  # for a worker to be ready; compiling a large database on a slow machine takes minutes
+START_S = 600.0  # for a worker to be ready; a slow machine may read a large database for long
 HANG_S = 20.0  # without a sign of life; a worker that was stopped for less goes on as if nothing had been
 ENDING_S = 5.0  # for workers to hand over what they have when the run is to end early
 
@@ -183,7 +183,7 @@ class ProcessRunner:
     async def _attend(self, slot: _Slot, deliver: Deliver) -> None:
         """Start a worker when it is wanted, take in what it sends until it says goodbye; replace it when it dies."""
         await slot.wanted.wait()
-        if self._fed and not slot.owed:
+        if not self._needs(slot):
             return
         await self._launch(slot)
         while True:
@@ -214,6 +214,10 @@ class ProcessRunner:
                 slot.done = True  # it has nothing more to say, and that is no silence
                 slot.conversations = 0
                 return
+
+    def _needs(self, slot: _Slot) -> bool:
+        """Whether a process is to be started there, or all is over before there was one."""
+        return self._cancelled is None and (bool(slot.owed) or not self._fed)
 
     @staticmethod
     async def _deliver(slot: _Slot, batch: Batch, deliver: Deliver) -> None:
