@@ -55,10 +55,10 @@ def open_sink(form: str, path: str, run: Run, output: Output | None = None) -> S
     """
     if form == "parquet":
         return _open_parquet(path, run)
+    module, _, name = SINKS[form].partition(":")
+    made: Callable[[Output, Run], Sink] = getattr(import_module(f"{__name__}.{module}"), name)
     output = output or open_output(path)
     try:
-        module, _, name = SINKS[form].partition(":")
-        made: Callable[[Output, Run], Sink] = getattr(import_module(f"{__name__}.{module}"), name)
         return made(output, run)
     except EngineError:
         output.close()
