@@ -61,7 +61,8 @@ async def _serve(link: socket.socket) -> None:
         text = str(error).encode(errors="backslashreplace").decode()
         writer.write(frame(Kind.FAULT, encode((family.__name__, text))))
         with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
-            await writer.drain()
+            writer.close()
+            await writer.wait_closed()  # the process ends at once, with what is not written
         return
     decode = msgspec.msgpack.Decoder(list[Target]).decode
     writer.write(frame(Kind.READY, encode(context.reference)))
