@@ -5,7 +5,6 @@ by BYE when all is done. The process ends when the collector closes the link, an
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 import sys
@@ -60,9 +59,8 @@ async def _serve(link: socket.socket) -> None:
         family = MatcherError if isinstance(error, MatcherError) else EngineError
         text = str(error).encode(errors="backslashreplace").decode()
         writer.write(frame(Kind.FAULT, encode((family.__name__, text))))
-        with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
-            writer.close()
-            await writer.wait_closed()  # the process ends at once, with what is not written
+        while await receive(reader) is not None:  # a link that closes with something unread takes our words along
+            pass
         return
     decode = msgspec.msgpack.Decoder(list[Target]).decode
     writer.write(frame(Kind.READY, encode(context.reference)))
