@@ -228,6 +228,7 @@ class Worker:
     def _pump(self) -> None:
         """After each turn: let the next targets and the queued TLS connections begin."""
         now = time.monotonic()
+        self._connections.after_turn()
         self._shaken.read(now)
         while (driver := self._handshakes.call()) is not None:
             driver.reopen(now)
