@@ -21,6 +21,7 @@ NO_HELLO = b"\x16\x03\x01\x00\x28\x01\x00\x00\x24" + bytes(36)  # what only look
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 
 Talk = Generator[socket.socket | None, None, None]  # yields a socket that is new, or None to wait for what it waits for
+Kind = Callable[[ssl.SSLContext, tuple[str, int]], Talk]
 
 
 def handshake(context: ssl.SSLContext, address: tuple[str, int]) -> Talk:
@@ -54,9 +55,7 @@ def conversation(context: ssl.SSLContext, address: tuple[str, int]) -> Talk:
     sock.close()
 
 
-def cpu_s(
-    kind: Callable[[ssl.SSLContext, tuple[str, int]], Talk], context: ssl.SSLContext, hosts: Iterable[str], port: int
-) -> float:
+def cpu_s(kind: Kind, context: ssl.SSLContext, hosts: Iterable[str], port: int) -> float:
     """CPU seconds of one conversation with each host, `INFLIGHT` at a time. Raises TimeoutError."""
     waiting = iter(hosts)
     epoll = select.epoll()
