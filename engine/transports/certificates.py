@@ -8,6 +8,7 @@ import hashlib
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from engine.text import one_line
 
 LARGEST = 1 << 14  # bytes of a certificate that is looked into: 200 names fit, and reading it takes 25 ms at worst
 NAME = 1024  # characters of a subject or issuer
+REMEMBERED = 256  # certificates; many hosts show the same one. 6 MB at worst
 ALTERNATIVE = 256  # characters of one alternative name
 ALTERNATIVES = 1 << 13  # characters of all of them
 
@@ -40,12 +42,18 @@ def tls_facts(session: ssl.SSLObject) -> TlsFacts:
 
 def certificate_facts(der: bytes, facts: TlsFacts) -> TlsFacts:
     """`facts` with what stands in a certificate."""
+    known = _read(der) if len(der) <= LARGEST else {"sha256": hashlib.sha256(der).hexdigest()}
+    return TlsFacts(protocol=facts.protocol, cipher=facts.cipher, alpn=facts.alpn, **known)  # type: ignore[arg-type]
+
+
+@lru_cache(REMEMBERED)
+def _read(der: bytes) -> Mapping[str, object]:
     known: dict[str, object] = {"sha256": hashlib.sha256(der).hexdigest()}
-    if len(der) <= LARGEST and (certificate := _attempt(x509.load_der_x509_certificate, der)) is not None:
+    if (certificate := _attempt(x509.load_der_x509_certificate, der)) is not None:
         for field, read in _READ.items():
             if (value := _attempt(read, certificate)) is not None:
                 known[field] = value
-    return TlsFacts(protocol=facts.protocol, cipher=facts.cipher, alpn=facts.alpn, **known)  # type: ignore[arg-type]
+    return known
 
 
 def _attempt(read: Callable[[_Given], _Read], given: _Given) -> _Read | None:
