@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from engine.model import ServiceResult, Tunnel
 from engine.post.base import noted, text
+from engine.transports.certificates import tls_facts
 from engine.transports.dial import DialError, Dialler, Stream
 
 LINE = 2048  # bytes
@@ -119,6 +120,4 @@ class StartTls:
             except DialError as error:
                 return noted(result, self.name, {"offered": True, "error": text(str(error).encode())})
             assert stream.session is not None
-            from engine.transports.certificates import tls_facts  # and what reads certificates
-
             return replace(noted(result, self.name, {"offered": True}), tls=tls_facts(stream.session))
