@@ -124,10 +124,12 @@ class Matcher:
                 self._progress(ready, len(self._sets))
 
     def preload(self) -> Thread:
-        """Begin to make every set ready beside whatever else is done, the NULL probe's first.
+        """Make the NULL probe's set ready, which every conversation begins with; begin with the others beside all else.
 
         A set that is asked for meanwhile is made, or waited for, by who asks.
         """
+        if (null := self.database.null_index) is not None:
+            self._load(null)
         thread = Thread(target=self._preload, name="preload", daemon=True)
         thread.start()
         return thread

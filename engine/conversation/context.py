@@ -1,7 +1,7 @@
 """A ScanConfig made ready to scan with: the database read, the matcher opened, the options in the core's own terms.
 
 Takes less than a tenth of a second when the cache is warm; every worker does it once, before its first target. The
-matcher's sets are made ready in a thread while the first connections are under way.
+matcher's sets are made ready in a thread while the first connections are under way, but for that of the NULL probe.
 """
 
 import logging
