@@ -29,6 +29,7 @@ from bench.figures import Figure, tell
 BANNER = b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u7\r\n"
 FOUND = ("ssh", "OpenSSH")
 WARM, COLD, INTERRUPTED = 11, 5, 20
+EARLIEST_S = 0.05  # of an interruption: before, it is Python itself that starts, and that hears it
 LONGEST_S = 60.0  # of one command; then something is wrong
 LINE = b"probemill: interrupted"
 
@@ -96,10 +97,7 @@ class Bench:
             taken = time.monotonic() - asked
         if process.returncode == 0:  # it was done before
             return 0.0
-        # Before our first instruction it is Python's own affair.
         if process.returncode != 130 or not said.startswith(LINE) or said.count(b"\n") != 1:
-            if after_s < EARLIEST_S:
-                return 0.0
             raise SystemExit(f"interrupted after {after_s:.2f} s: exit code {process.returncode}, {said!r}")
         return taken
 
@@ -116,9 +114,6 @@ class Bench:
                 yield process
             finally:
                 process.kill()
-
-
-EARLIEST_S = 0.05  # Python itself is up by then, and we are asked
 
 
 def command_s(command: Sequence[str], count: int) -> float:
