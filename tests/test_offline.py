@@ -90,7 +90,7 @@ def test_a_line_is_a_row(line: str, said: tuple[str, tuple[str, ...], bytes]) ->
     rows, faults = read(line)
     assert not faults
     assert [(row.proto, row.probes, row.data) for row in rows] == [said]
-    kept = json.loads(rows[0].head + b"}")
+    kept = json.loads(bytes(rows[0].head) + b"}")
     assert kept == json.loads(line.strip().rstrip(","))
 
 
@@ -197,7 +197,7 @@ def test_fingerprints_are_read_as_they_are_written(seed: int) -> None:
 
 def test_a_fingerprint_row_says_what_the_fingerprint_says() -> None:
     rows, _ = read('SF-Port993-TCP:V=7.93%T=SSL%I=7%r(NULL,3E8,"ab\\0\\x001");')
-    assert json.loads(rows[0].head + b"}") == {
+    assert json.loads(bytes(rows[0].head) + b"}") == {
         "proto": "tcp", "port": 993, "tunnel": "ssl", "probe": "NULL", "data": b64(b"ab\0\x001"), "size": 1000,
     }  # fmt: skip
 

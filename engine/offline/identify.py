@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import cast
@@ -76,11 +77,8 @@ class Identifier:
     def answer(self, chunk: Chunk) -> Answer:
         reader = LineReader(chunk.line)
         tally = Tally()
-        pieces: list[bytes] = []
-        for line in chunk.data.split(b"\n"):
-            for row in reader.read(line):
-                pieces += (row.head, self._end(row, tally))
-        for row in reader.close():
+        pieces: list[bytes | memoryview] = []
+        for row in chain(reader.read_lines(chunk.data), reader.close()):
             pieces += (row.head, self._end(row, tally))
         tally.silent, tally.derived = reader.silent, reader.derived
         return Answer(b"".join(pieces), tally, reader.faults, reader.texts, reader.form, chunk.position)
