@@ -13,7 +13,7 @@ import pytest
 from engine.conversation.fingerprint import Fingerprint, unwrap
 from engine.databases import open_matcher
 from engine.errors import EngineError
-from engine.offline import answers
+from engine.offline import answers, workers
 from engine.offline import identify as offline
 from engine.offline.faults import KEPT, RECORDS, REPORT, Faults, Texts
 from engine.offline.forms.base import Row
@@ -308,7 +308,7 @@ def test_no_more_is_read_than_is_in_flight(tmp_path: Path) -> None:
             yield chunk
 
     for written, _ in enumerate(identify(counted(), open_matcher([str(path)], "reference"), [str(path)], 2)):
-        assert given - written <= 2 * offline.CHUNKS_PER_WORKER + 2
+        assert given - written <= 2 * workers.CHUNKS_PER_WORKER + 2
 
 
 @pytest.mark.slow

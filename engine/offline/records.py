@@ -80,7 +80,7 @@ class LineReader:
         self._began = 0
 
     def read_lines(self, text: bytes) -> Iterator[Row]:
-        """The rows that these whole lines complete. Nothing of a plain record is copied: its head is a view of the text."""
+        """The rows that these whole lines complete. Of a plain record nothing is copied."""
         source = memoryview(text) if text.isascii() else text
         at, size = 0, len(text)
         while at < size:
