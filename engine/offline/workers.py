@@ -5,10 +5,11 @@
 
 Contract: memory is flat: a bounded number of tasks, and of bytes, is on its way at any time. A worker always has its
 next task while it is at one, so it never waits for a parent that reads or writes. It is an isolated process that holds
-one link to its parent and ends when that closes. Texts go through memory files that both sides hold, because a link
-copies them twice as often and holds only so much; a link never blocks, since what else goes through it is short.
+one link to its parent and ends when that closes. Texts go through memory that both sides have, because a link is four
+times as slow and holds only so much; a link never blocks, since what else goes through it is short.
 """
 
+import mmap
 import os
 import selectors
 import signal
@@ -32,16 +33,46 @@ Task: TypeAlias = tuple[bytes, bytes]  # (note, text); notes are short
 AHEAD = 2  # tasks of a worker: the one it is at, and the next
 CHUNKS_PER_WORKER = 4  # read but not yet written; a slow chunk holds up the others no sooner than that
 HELD_BYTES = 64 << 20  # of texts and answers; beyond it only one task more is on its way
-KEPT_BYTES = 1 << 20  # of a memory file that is not in use
+AREA_BYTES = 1 << 20  # of a worker's memory for one text; what longer ones need beyond it is given back
 
-_HEAD = Layout("=BQ")  # number of a memory file, bytes of the text in it; the note follows
+_HEAD = Layout("=BQ")  # number of an area, bytes of the text in it; the note follows
+
+
+class _Area:
+    """Memory for one text, of two processes that take turns."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        os.ftruncate(file, AREA_BYTES)
+        self._map = mmap.mmap(file, AREA_BYTES)
+
+    def put(self, text: bytes) -> None:
+        if len(text) > AREA_BYTES:
+            self._resize(len(text))
+        self._map[: len(text)] = text
+
+    def get(self, size: int) -> bytes:
+        if size > len(self._map):
+            self._resize(size)
+        return self._map[:size]
+
+    def give_back(self) -> None:
+        """Only between two texts, and only by one of the two, whose counterpart asks again for what is missing."""
+        if len(self._map) > AREA_BYTES:
+            self._resize(AREA_BYTES)
+
+    def _resize(self, size: int) -> None:
+        self._map.close()
+        os.ftruncate(self._file, size)
+        self._map = mmap.mmap(self._file, size)
 
 
 class _Worker:
-    """The parent's side of one. free: numbers of the memory files not in use; tasks: numbers of those it has."""
+    """The parent's side of one. free: numbers of the areas not in use; tasks: numbers of those it has."""
 
     def __init__(self, function: str) -> None:
         self.files = [os.memfd_create("probemill") for _ in range(AHEAD)]
+        self._areas = [_Area(file) for file in self.files]
         self.free = deque(range(AHEAD))
         self.tasks: deque[int] = deque()
         self.ready = False
@@ -57,19 +88,18 @@ class _Worker:
 
     def give(self, number: int, task: Task) -> None:
         note, text = task
-        file = self.free.popleft()
-        _put(self.files[file], text)
+        area = self.free.popleft()
+        self._areas[area].put(text)
         self.tasks.append(number)
-        self.send(_HEAD.pack(file, len(text)) + note)
+        self.send(_HEAD.pack(area, len(text)) + note)
 
     def take(self) -> tuple[int, Task]:
         """The answer to its first task, and the number of that."""
         message = self.receive()
-        file, size = _HEAD.unpack_from(message)
-        text = os.pread(self.files[file], size, 0)
-        if size > KEPT_BYTES:
-            os.ftruncate(self.files[file], 0)
-        self.free.append(file)
+        area, size = _HEAD.unpack_from(message)
+        text = self._areas[area].get(size)
+        self._areas[area].give_back()
+        self.free.append(area)
         return self.tasks.popleft(), (message[_HEAD.size :], text)
 
     def send(self, message: bytes) -> None:
@@ -95,6 +125,7 @@ class Crew:
 
     def __init__(self, function: str, setup: bytes, workers: int) -> None:
         """function: as `engine.isolated` names it, of the workers' side. setup: what they are told first."""
+        _keep_memory()
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         try:
@@ -103,8 +134,10 @@ class Crew:
                 self._workers.append(worker)
                 self._selector.register(worker.link.fileno(), selectors.EVENT_READ, worker)
                 worker.send(msgspec.msgpack.encode((worker.files, setup)))
-        except BaseException:
+        except BaseException as reason:
             self.close()
+            if isinstance(reason, OSError):
+                raise EngineError(f"workers cannot be started: {reason.strerror}") from reason
             raise
 
     def close(self) -> None:
@@ -163,17 +196,22 @@ def serve(descriptor: int, opened: Callable[[bytes], Callable[[bytes, bytes], Ta
     """The whole life of a worker. opened: makes of the setup what answers a note and its text."""
     with Connection(descriptor) as link, suppress(EOFError, BrokenPipeError, ConnectionResetError):
         files, setup = msgspec.msgpack.decode(link.recv_bytes(), type=tuple[Sequence[int], bytes])
+        _keep_memory()
+        areas = [_Area(file) for file in files]
         answer = opened(setup)
         link.send_bytes(b"")  # ready
         while True:
             message = link.recv_bytes()
-            file, size = _HEAD.unpack_from(message)
-            note, text = answer(message[_HEAD.size :], os.pread(files[file], size, 0))
-            _put(files[file], text)
-            link.send_bytes(_HEAD.pack(file, len(text)) + note)
+            area, size = _HEAD.unpack_from(message)
+            note, text = answer(message[_HEAD.size :], areas[area].get(size))
+            areas[area].put(text)
+            link.send_bytes(_HEAD.pack(area, len(text)) + note)
 
 
-def _put(file: int, text: bytes) -> None:
-    view, at = memoryview(text), 0
-    while at < len(view):
-        at += os.pwrite(file, view[at:], at)
+def _keep_memory() -> None:
+    """Let glibc keep up to 16 MiB of what was freed for what comes next.
+
+    It gives back what exceeds twice the largest block it has seen come and go by itself; with no larger one than a
+    chunk that is about a chunk, and each one costs a fault a page again.
+    """
+    bytes(8 << 20)
