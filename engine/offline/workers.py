@@ -141,9 +141,11 @@ class Crew:
             raise
 
     def close(self) -> None:
-        """Returns when every worker has ended."""
+        """Returns when every worker has ended: at once, or when it is done with what it is at."""
         self._selector.close()
         for worker in self._workers:
+            if not worker.ready:
+                worker.process.terminate()  # it opens its database, and would not look at its link before
             worker.link.close()
             for file in worker.files:
                 os.close(file)
