@@ -101,8 +101,10 @@ def identify(
     texts = Texts()
     position = 0
     damage = None
+    answers = _answers(iter(chunks), matcher, probes, workers)
+    del matcher  # the workers have their own
     try:
-        for answer in _answers(iter(chunks), matcher, probes, workers):
+        for answer in answers:
             faults, meaningless = texts.judge(answer.form, answer.texts)
             answer.faults.extend(faults)
             answer.tally.text += meaningless
@@ -142,8 +144,7 @@ def _answers(source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], w
 
 def _tasks(source: Iterator[Chunk]) -> Iterator[tuple[bytes, bytes]]:
     for chunk in source:
-        text, chunk.data = chunk.data, b""
-        yield _write(chunk), text
+        yield _write(Chunk(b"", chunk.line, chunk.position)), chunk.data
 
 
 def work(descriptor: int) -> None:
