@@ -109,17 +109,21 @@ def two_workers(folder: Path, rows: int) -> None:
     with large.open("wb") as file:
         for _ in range(TIMES):
             file.write(small.read_bytes())
-    seconds: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    costs: dict[int, list[tuple[Cost, Cost]]] = {1: [], 2: []}
     for _ in range(ROUNDS):
-        for workers, found in seconds.items():
-            walls = (run(small, output, "auto", workers).wall, run(large, output, "auto", workers).wall)
-            found.append(walls)
-    rates = {
-        workers: rows * (TIMES - 1) / (min(wall for _, wall in found) - min(wall for wall, _ in found))
-        for workers, found in seconds.items()
-    }
-    corpus = "GetRequest 1-10 kB, never seen"
-    tell(Figure("match.command.two_workers", rates[2], "rows/s", "more", rates[1], 1.9, corpus))
+        for workers, found in costs.items():
+            found.append((run(small, output, "auto", workers), run(large, output, "auto", workers)))
+    more = rows * (TIMES - 1)
+    walls = {workers: _between([(low.wall, high.wall) for low, high in found]) for workers, found in costs.items()}
+    cpus = {workers: _between([(low.cpu, high.cpu) for low, high in found]) for workers, found in costs.items()}
+    name, corpus = "match.command.two_workers", "GetRequest 1-10 kB, never seen"
+    tell(Figure(name, more / walls[2], "rows/s", "more", more / walls[1], 1.9, corpus))
+    tell(Figure(f"{name}.cpu", cpus[2] / more * 1e6, "us/row", "less", cpus[1] / more * 1e6, corpus=corpus))
+
+
+def _between(seconds: list[tuple[float, float]]) -> float:
+    """What the large input takes longer than the small one, the best of each."""
+    return min(high for _, high in seconds) - min(low for low, _ in seconds)
 
 
 def main() -> None:

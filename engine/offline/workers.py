@@ -4,7 +4,7 @@
     for note, text in crew.run(tasks): ...
 
 Contract: memory is flat: a bounded number of tasks, and of bytes, is on its way at any time. A worker always has its
-next task while it is at one, so it never waits for a parent that reads or writes. It is an isolated process that holds
+next tasks while it is at one, so it never waits for a parent that reads or writes. It is an isolated process that holds
 one link to its parent and ends when that closes. Texts go through memory that both sides have, because a link is four
 times as slow and holds only so much; a link never blocks, since what else goes through it is short.
 """
@@ -30,8 +30,8 @@ from engine.signals import held_back
 
 Task: TypeAlias = tuple[bytes, bytes]  # (note, text); notes are short
 
-AHEAD = 2  # tasks of a worker: the one it is at, and the next
-CHUNKS_PER_WORKER = 4  # read but not yet written; a slow chunk holds up the others no sooner than that
+AHEAD = 4  # tasks of a worker: the one it is at, and what it does while the parent waits for a core, too
+CHUNKS_PER_WORKER = 8  # read but not yet written; a slow chunk holds up the others no sooner than that
 HELD_BYTES = 64 << 20  # of texts and answers; beyond it only one task more is on its way
 AREA_BYTES = 1 << 20  # of a worker's memory for one text; what longer ones need beyond it is given back
 
