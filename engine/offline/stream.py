@@ -20,7 +20,7 @@ from engine.offline.forms.fingerprints import unfinished
 from engine.results.sinks import open_output
 from engine.unpack import Damaged, unpacked
 
-READ_SIZE = 1 << 18  # bytes asked of a file at once
+READ_SIZE = 1 << 19  # bytes asked of a file at once
 MAX_LINE = 16 << 20  # bytes; longer is passed over
 LINES = 1 << 14  # of a chunk
 FEW = 1 << 8  # lines in a block where they are long

@@ -43,7 +43,8 @@ class _Area:
 
     def __init__(self, file: int) -> None:
         self._file = file
-        os.ftruncate(file, AREA_BYTES)
+        if os.fstat(file).st_size < AREA_BYTES:
+            os.ftruncate(file, AREA_BYTES)
         self._map = mmap.mmap(file, AREA_BYTES)
 
     def put(self, text: bytes) -> None:
