@@ -45,7 +45,7 @@ from msgspec.structs import replace
 
 from engine.conversation.fingerprint import Fingerprint
 from engine.conversation.plan import Plan, Planner
-from engine.conversation.timing import NmapTiming, Timing
+from engine.conversation.timing import NmapTiming, Pace, Timing, door
 from engine.errors import ScanStateError
 from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
 from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
@@ -148,6 +148,7 @@ class ServiceScan:
     """
 
     __slots__ = (
+        "_again_s",
         "_answer",
         "_buffer",
         "_bytes",
@@ -161,10 +162,11 @@ class ServiceScan:
         "_idle_s",
         "_info",
         "_name",
+        "_pace",
         "_plan",
         "_probe",
         "_probes_left",
-        "_rtt_s",
+        "_shared_since",
         "_soft",
         "_started",
         "_state",
@@ -192,7 +194,9 @@ class ServiceScan:
         self._window = 0.0  # when the present window ends
         self._idle_s = 0.0
         self._heard = False  # a byte has arrived in the present window
-        self._rtt_s = 0.0
+        self._shared_since: float | None = None  # the connect, while the connection is the one with the NULL probe
+        self._again_s = 0.0  # what the NULL probe gets in a second look; 0 before there is one
+        self._pace = Pace()
         self._name: str | None = None
         self._soft = False
         self._info = _NO_INFO
@@ -243,11 +247,14 @@ class ServiceScan:
         if self._tunnel is Tunnel.NONE and self.target.proto == "tcp":
             self._state = "open"
             self._connections += 1
-            self._rtt_s = now - self._t0
-        probe = self._probe
-        assert probe is not None
+            self._pace.rtt_s = now - self._t0
+        elif self._tunnel is Tunnel.SSL:
+            self._pace.rtt_s = max(self._pace.rtt_s, (now - self._t0) / 2)
+        probe = self._first_said(now)
         deadline = self._open_window(probe, now)
-        return Send(probe.payload, deadline) if probe.payload else Listen(deadline)
+        if probe.payload:
+            return Send(probe.payload, deadline)
+        return Listen(min(self._window, max(deadline, now + self._again_s)))
 
     def received(self, data: bytes, now: float) -> Action:
         """At least one byte arrived."""
@@ -258,8 +265,7 @@ class ServiceScan:
         probe = self._probe
         assert probe is not None
         if not self._heard:
-            self._heard = True
-            self._context.timing.heard(probe, now - self._t0)
+            self._note_heard(probe, now - self._t0)
         buffer = self._buffer = self._buffer + data if self._buffer else data
         match = self._context.match(probe, buffer)
         if match is not None and self._take(match, probe):
@@ -280,6 +286,8 @@ class ServiceScan:
             return self.failed(Reason.TIMEOUT, now)
         self._expect(Stage.LISTENING, "timed out")
         self._wrap_ok = False
+        if self._probe is not None and self._probe.payload:
+            self._pace.expired += 1
         self._keep_fingerprint(now)
         return self._advance(now, restart=False)
 
@@ -323,6 +331,8 @@ class ServiceScan:
         """We have not run for so long: what is being measured began later, and ends later, by that much."""
         self._t0 += pause_s
         self._window += pause_s
+        if self._shared_since is not None:
+            self._shared_since += pause_s
 
     def crashed(self, now: float) -> ServiceResult:
         """The least there is to say, where the state of the conversation can no longer be trusted."""
@@ -362,7 +372,9 @@ class ServiceScan:
         while cursor < len(queue):
             probe, listed = queue[cursor]
             cursor += 1
-            if context.planner.allows(probe, listed, soft):
+            if not context.planner.allows(probe, listed, soft):
+                continue
+            if listed or soft or self._tunnel is Tunnel.NONE or context.timing.useful(probe, self._pace):
                 self._cursor = cursor
                 return probe
         self._cursor = cursor
@@ -370,11 +382,16 @@ class ServiceScan:
 
     def _connect_next(self, now: float) -> Action:
         """A new connection, an empty buffer, the next probe."""
+        self._pace.over(self._buffer, self._answer)
         if self._buffer:
             self._answer, self._buffer = self._buffer, b""
+        self._shared_since = None
         self._probe = self._next_probe()
         if self._probe is None:
             return self._exhausted(now)
+        return self._connect(now)
+
+    def _connect(self, now: float) -> Connect:
         self.stage = Stage.CONNECTING
         self._contacted = True
         self._t0 = now
@@ -399,8 +416,32 @@ class ServiceScan:
         self._t0 = now
         self._heard = False
         self._window = now + probe.totalwait_s
-        self._idle_s = timing.idle_s(probe, self._rtt_s)
-        return min(self._window, now + timing.silence_s(probe, self._rtt_s))
+        self._idle_s = timing.idle_s(probe, self._pace)
+        return min(self._window, now + timing.silence_s(probe, self._pace))
+
+    def _first_said(self, now: float) -> Probe:
+        """The probe of a new connection: for the NULL probe, where nobody greets, the one that would follow it."""
+        probe = self._probe
+        assert probe is not None
+        if not probe.is_null:
+            return probe
+        self._shared_since = now
+        target, context = self.target, self._context
+        if self._again_s or self._probes_left <= 0 or not context.timing.hurries(door(target.port, self._tunnel)):
+            return probe
+        queue = context.planner.plan(target.proto, self._tunnel, target.port).queue
+        if queue and queue[0][1] and (asked := self._next_probe()) is not None:
+            self._probe = probe = asked
+        return probe
+
+    def _note_heard(self, probe: Probe, after_s: float) -> None:
+        """The first byte of a window, for the timing."""
+        self._heard = True
+        self._pace.heard(probe, after_s)
+        timing = self._context.timing
+        timing.heard(probe, after_s)
+        if self._shared_since is not None:
+            timing.greeted(door(self.target.port, self._tunnel), probe.is_null)
 
     def _exhausted(self, now: float) -> Finish:
         return self._finish(Verdict.SOFTMATCHED if self._soft else Verdict.NOMATCH, now)
@@ -411,15 +452,28 @@ class ServiceScan:
         assert probe is not None
         if reset and self._wrap_ok and probe.is_null and now - self._t0 < probe.tcpwrapped_s:
             return self._finish(Verdict.TCPWRAPPED, now)
+        null_probe = self._context.database.null_probe
+        if (since := self._shared_since) is not None and not self._bytes and not self._again_s and not probe.is_null:
+            assert null_probe is not None
+            after_s = now - since
+            if after_s < min(null_probe.totalwait_s, null_probe.tcpwrapped_s):
+                self._again_s = self._context.timing.second_look_s(after_s)
+            if self._again_s:
+                self._wrap_ok = True
+                self._probe = null_probe
+                return self._connect(now)
         return self._advance(now, restart=True)
 
     def _take(self, match: Match, sent: Probe) -> bool:
         """Note what a line said. True: it was a hard match."""
         signature = match.signature
+        if match.probe.is_null and not sent.is_null and self._shared_since is not None:
+            self._context.timing.greeted(door(self.target.port, self._tunnel), True)
         if signature.soft and self._name is not None:
             return False
         self._name = signature.service
         self._soft = signature.soft
+        self._pace.expired = 0  # what is asked from now on is meant for this service
         if self._info is _NO_INFO:
             self._info = match.info
         else:
@@ -451,6 +505,7 @@ class ServiceScan:
         self._fingerprint = None
         self._plan = None
         self._cursor = -1
+        self._pace = Pace(self._pace.rtt_s)
         return True
 
     def _keep_fingerprint(self, now: float) -> None:
