@@ -98,6 +98,8 @@ class _Streams:
         try:
             await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait((there, back), timeout=None if back.done() else LINGER_S)
+        except asyncio.CancelledError:
+            pass  # the block is over; asyncio's streams would report it as an error
         finally:
             there.cancel()
             back.cancel()

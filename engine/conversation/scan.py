@@ -244,12 +244,11 @@ class ServiceScan:
         """The connection stands, with TLS inside where a tunnel was asked for."""
         self._expect(Stage.CONNECTING, "connected")
         self.stage = Stage.LISTENING
-        if self._tunnel is Tunnel.NONE and self.target.proto == "tcp":
-            self._state = "open"
-            self._connections += 1
-            self._pace.rtt_s = now - self._t0
-        elif self._tunnel is Tunnel.SSL:
-            self._pace.rtt_s = max(self._pace.rtt_s, (now - self._t0) / 2)
+        if self.target.proto == "tcp":
+            self._pace.connected(now - self._t0, self._tunnel)
+            if self._tunnel is Tunnel.NONE:
+                self._state = "open"
+                self._connections += 1
         probe = self._first_said(now)
         deadline = self._open_window(probe, now)
         if probe.payload:
@@ -505,7 +504,7 @@ class ServiceScan:
         self._fingerprint = None
         self._plan = None
         self._cursor = -1
-        self._pace = Pace(self._pace.rtt_s)
+        self._pace = Pace()
         return True
 
     def _keep_fingerprint(self, now: float) -> None:

@@ -24,7 +24,7 @@ ROUND_TRIPS = 4  # a window is never shorter than so many measured round trips
 SLOWNESS = 2  # rule `learned`: nor than so many times what LEARNED of this probe's answers have taken so far
 LEARNED = 0.99
 STEP_S = 0.05  # how far one answer moves what is learned
-PATIENT_WINDOWS = 3  # rule `quiet`: after so many windows of a port ran out, its others are short
+PATIENT_WINDOWS = 2  # rule `quiet`: after so many windows of a port ran out, its others are short
 QUIET_FLOOR_S = 0.3
 QUIET_UDP_S = 0.6  # where no connection has measured a round trip
 QUIET_ROUND_TRIPS = 2
@@ -43,9 +43,10 @@ def door(port: int, tunnel: Tunnel) -> Door:
 class Pace(Struct):
     """What a port has shown of itself in its conversation, outside a tunnel or inside.
 
-    rtt_s: from SYN to connection; inside TLS half of what connection and handshake took, where that is more; 0 where
+    rtt_s: the quickest way from SYN to connection, inside TLS half of the quickest way through the handshake; 0 where
     unknown. answer_s: the quickest answer to a probe, 0 before one. expired: windows that ran out, the NULL probe's
-    apart. unanswered, repeated: the last connections in a row that brought nothing, or what the one before brought.
+    apart. unanswered: the last connections in a row that brought nothing. repeated: the last answers in a row that were
+    just what the one before was.
     """
 
     rtt_s: float = 0.0
@@ -54,6 +55,10 @@ class Pace(Struct):
     unanswered: int = 0
     repeated: int = 0
 
+    def connected(self, after_s: float, tunnel: Tunnel) -> None:
+        rtt_s = after_s if tunnel is Tunnel.NONE else after_s / 2  # a handshake takes at least one more
+        self.rtt_s = min(self.rtt_s or rtt_s, rtt_s)
+
     def heard(self, probe: Probe, after_s: float) -> None:
         """The first byte came so long after the probe's window began."""
         if probe.payload:
@@ -61,8 +66,11 @@ class Pace(Struct):
 
     def over(self, response: bytes, previous: bytes) -> None:
         """A connection has brought `response`, the last one that brought anything `previous`."""
-        self.unanswered = 0 if response else self.unanswered + 1
-        self.repeated = self.repeated + 1 if response and response == previous else 0
+        if response:
+            self.unanswered = 0
+            self.repeated = self.repeated + 1 if response == previous else 0
+        else:
+            self.unanswered += 1
 
 
 class Timing(Protocol):
@@ -181,7 +189,9 @@ def _quiet_s(probe: Probe, pace: Pace) -> float:
 
 def _tracked(quantile_s: float, seen_s: float, share: float) -> float:
     """A running estimate of a quantile, moved by one more value."""
-    return max(0.0, quantile_s + STEP_S * (share if seen_s > quantile_s else share - 1))
+    if seen_s > quantile_s:
+        return min(seen_s, quantile_s + STEP_S * share)
+    return max(0.0, quantile_s - STEP_S * (1 - share))
 
 
 TIMINGS: Mapping[str, Callable[[], Timing]] = MappingProxyType({"nmap": NmapTiming, "adaptive": AdaptiveTiming})
