@@ -44,12 +44,13 @@ class Pace(Struct):
     """What a port has shown of itself in its conversation, outside a tunnel or inside.
 
     rtt_s: the quickest way from SYN to connection, inside TLS half of the quickest way through the handshake; 0 where
-    unknown. answer_s: the quickest answer to a probe, 0 before one. expired: windows that ran out, the NULL probe's
-    apart. unanswered: the last connections in a row that brought nothing. repeated: the last answers in a row that were
-    just what the one before was.
+    unknown. answers, answer_s: how many probes were answered, and the quickest answer. expired: windows that ran out,
+    the NULL probe's apart. unanswered: the last connections in a row that brought nothing. repeated: the last answers
+    in a row that were just what the one before was.
     """
 
     rtt_s: float = 0.0
+    answers: int = 0
     answer_s: float = 0.0
     expired: int = 0
     unanswered: int = 0
@@ -62,7 +63,8 @@ class Pace(Struct):
     def heard(self, probe: Probe, after_s: float) -> None:
         """The first byte came so long after the probe's window began."""
         if probe.payload:
-            self.answer_s = min(self.answer_s or after_s, after_s)
+            self.answer_s = min(self.answer_s, after_s) if self.answers else after_s
+            self.answers += 1
 
     def over(self, response: bytes, previous: bytes) -> None:
         """A connection has brought `response`, the last one that brought anything `previous`."""
@@ -184,7 +186,8 @@ class AdaptiveTiming:
 def _quiet_s(probe: Probe, pace: Pace) -> float:
     """What a port that has let windows run out is waited for, as far as it has itself shown what it needs."""
     floor_s = QUIET_FLOOR_S if probe.proto == "tcp" else QUIET_UDP_S
-    return max(floor_s, pace.rtt_s * QUIET_ROUND_TRIPS, pace.answer_s * QUIET_ROUND_TRIPS)
+    answer_s = pace.answer_s if pace.answers > 1 else 0.0  # a single one may have been held up
+    return max(floor_s, pace.rtt_s * QUIET_ROUND_TRIPS, answer_s * QUIET_ROUND_TRIPS)
 
 
 def _tracked(quantile_s: float, seen_s: float, share: float) -> float:
