@@ -11,8 +11,11 @@ PIECES pieces a direction, and ends with the block.
 
 import asyncio
 import random
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import count
 from typing import Literal, NamedTuple
@@ -21,6 +24,8 @@ NETWORK = "127.0.11"
 DELAY_S = 0.1  # each way
 STALLED, STALL_S = 0.02, 1.0
 PIECES, PIECE_BYTES = 64, 1 << 16
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER 1,0
+TURNS_S = 0.02  # enough for the loop to finish what it has begun
 LINGER_S = 5.0  # how long a server may go on once its client has left
 
 
@@ -66,7 +71,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line
             due, data = await pieces.get()
             await asyncio.sleep(due - loop.time())
             if data is None:
-                writer.transport.abort()
+                _reset(writer)
             elif data:
                 writer.write(data)
                 await writer.drain()
@@ -78,6 +83,11 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line
         reading.cancel()
 
 
+def _reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+    writer.transport.abort()
+
+
 class _Streams:
     """The door of a TCP server."""
 
@@ -87,24 +97,24 @@ class _Streams:
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until both sides have ended."""
+        name = f"{self._name} {next(self._connections)}"
         try:
             far_reader, far_writer = await asyncio.open_connection(self._server.host, self._server.port)
+            try:
+                there = asyncio.create_task(_pump(reader, far_writer, Line(f"{name} there")))
+                back = asyncio.create_task(_pump(far_reader, writer, Line(f"{name} back")))
+                await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((there, back), timeout=None if back.done() else LINGER_S)
+                there.cancel()
+                back.cancel()
+            finally:
+                far_writer.close()
         except OSError:
-            writer.transport.abort()
-            return
-        name = f"{self._name} {next(self._connections)}"
-        there = asyncio.create_task(_pump(reader, far_writer, Line(f"{name} there")))
-        back = asyncio.create_task(_pump(far_reader, writer, Line(f"{name} back")))
-        try:
-            await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait((there, back), timeout=None if back.done() else LINGER_S)
+            _reset(writer)
         except asyncio.CancelledError:
             pass  # the block is over; asyncio's streams would report it as an error
         finally:
-            there.cancel()
-            back.cancel()
-            (writer.close if back.done() else writer.transport.abort)()
-            far_writer.close()
+            writer.close()
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -122,6 +132,10 @@ class _Datagrams(asyncio.DatagramProtocol):
         if address not in self._clients:
             self._clients[address] = asyncio.ensure_future(self._dial(address))
         self._clients[address].add_done_callback(lambda dialled: _later(self._there, dialled.result().sendto, data))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for client in self._clients.values():
+            client.add_done_callback(lambda dialled: dialled.cancelled() or dialled.result().close())
 
     async def _dial(self, client: tuple[str, int]) -> asyncio.DatagramTransport:
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -144,23 +158,32 @@ def _later(line: Line, send: Callable[..., object], *what: object) -> None:
     loop.call_at(line.due(loop.time()), send, *what)
 
 
-async def _open(doors: dict[Address, Address], seed: int) -> None:
-    for server, door in doors.items():
-        name = f"{seed} {server}"
-        if server.proto == "tcp":
-            await asyncio.start_server(_Streams(server, name).carry, door.host, door.port, backlog=512)
-        else:
-            await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda server=server, name=name: _Datagrams(server, name),  # type: ignore[misc]
-                local_addr=(door.host, door.port),
-            )
+async def _open(server: Address, door: Address, name: str) -> asyncio.Server | asyncio.DatagramTransport:
+    if server.proto == "tcp":
+        return await asyncio.start_server(_Streams(server, name).carry, door.host, door.port, backlog=512)
+    where = (door.host, door.port)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(server, name), local_addr=where)
+    return transport
 
 
-async def _leave() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _relay(doors: dict[Address, Address], seed: int, opened: Future[None], leave: asyncio.Event) -> None:
+    listening = []
+    try:
+        for server, door in doors.items():
+            listening.append(await _open(server, door, f"{seed} {server}"))
+        opened.set_result(None)
+        await leave.wait()
+    except OSError as error:
+        opened.set_exception(error)
+    for each in listening:
+        each.close()
+    await asyncio.sleep(TURNS_S)  # whoever has been let in is served
+    while carrying := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in carrying:
+            task.cancel()
+        await asyncio.gather(*carrying, return_exceptions=True)
+    await asyncio.sleep(TURNS_S)  # what has been closed leaves
 
 
 @contextmanager
@@ -169,14 +192,13 @@ def relayed(servers: Iterable[Address], seed: int = 1) -> Iterator[dict[Address,
     servers = tuple(servers)
     hosts = {host: f"{NETWORK}.{last}" for last, host in enumerate(dict.fromkeys(at.host for at in servers), 1)}
     doors = {server: server._replace(host=hosts[server.host]) for server in servers}
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="relay", daemon=True)
+    loop, leave, opened = asyncio.new_event_loop(), asyncio.Event(), Future[None]()
+    thread = threading.Thread(target=loop.run_until_complete, args=[_relay(doors, seed, opened, leave)], daemon=True)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(_open(doors, seed), loop).result()
+        opened.result()
         yield doors
     finally:
-        asyncio.run_coroutine_threadsafe(_leave(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(leave.set)
         thread.join()
         loop.close()
