@@ -13,10 +13,13 @@ The rules, each in exactly one method:
 
   Which probe next (`_next_probe`, with plan.py). The NULL probe listens for a banner; then come the probes that name
   the port, then the others as rarity and intensity allow. A softmatch restricts what follows to probes that can detect
-  the softmatched service. Inside a tunnel the same pass is made once more, with `sslports` in place of `ports`.
+  the softmatched service. Inside a tunnel the same pass is made once more, with `sslports` in place of `ports`, as far
+  as the timing finds a probe useful there.
 
   Which connection (`_advance`). The NULL probe and the probe after it share a connection and the buffer: the banner
-  stays in front of the answer. Every further probe gets a connection of its own and an empty buffer.
+  stays in front of the answer. Every further probe gets a connection of its own and an empty buffer. Where the timing
+  hurries, the NULL probe is not waited for (`_first_said`); who then hangs up unheard may be looked at again
+  (`_looks_again`).
 
   How long (`_deadline`). A window begins with the connect, or with sending on a shared connection. Under Nmap's timing
   data does not lengthen it; 4096 unmatched bytes end it.
@@ -451,17 +454,22 @@ class ServiceScan:
         assert probe is not None
         if reset and self._wrap_ok and probe.is_null and now - self._t0 < probe.tcpwrapped_s:
             return self._finish(Verdict.TCPWRAPPED, now)
-        null_probe = self._context.database.null_probe
-        if (since := self._shared_since) is not None and not self._bytes and not self._again_s and not probe.is_null:
-            assert null_probe is not None
-            after_s = now - since
-            if after_s < min(null_probe.totalwait_s, null_probe.tcpwrapped_s):
-                self._again_s = self._context.timing.second_look_s(after_s)
-            if self._again_s:
-                self._wrap_ok = True
-                self._probe = null_probe
-                return self._connect(now)
+        if self._looks_again(now):
+            self._wrap_ok = True
+            self._probe = self._context.database.null_probe
+            return self._connect(now)
         return self._advance(now, restart=True)
+
+    def _looks_again(self, now: float) -> bool:
+        """Whether a peer that has just hung up may have done so unasked: it was asked while Nmap would have waited."""
+        context, since = self._context, self._shared_since
+        null_probe = context.database.null_probe
+        if null_probe is None or since is None or self._bytes or self._again_s or self._probe is null_probe:
+            return False
+        after_s = now - since
+        if after_s < min(null_probe.totalwait_s, null_probe.tcpwrapped_s):
+            self._again_s = context.timing.second_look_s(after_s)
+        return self._again_s > 0
 
     def _take(self, match: Match, sent: Probe) -> bool:
         """Note what a line said. True: it was a hard match."""
