@@ -40,7 +40,7 @@ def door(port: int, tunnel: Tunnel) -> Door:
     return port if tunnel is Tunnel.NONE else port | 1 << 16
 
 
-class Pace(Struct):
+class Pace(Struct, gc=False):
     """What a port has shown of itself in its conversation, outside a tunnel or inside.
 
     rtt_s: the quickest way from SYN to connection, inside TLS half of the quickest way through the handshake; 0 where
