@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engine.conversation.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan, Stage
-from engine.conversation.timing import TACITURN, AdaptiveTiming, NmapTiming, Timing, door
+from engine.conversation.timing import TACITURN, AdaptiveTiming, NmapTiming, Timing
 from engine.errors import ScanStateError
 from engine.model import Reason, Target, Tunnel, Verdict
 from matcher import compile_matcher, parse_database
@@ -58,7 +58,7 @@ def timing_of(kind: str) -> Timing:
     for port in (80, 443) if kind == "hurried" else ():
         for tunnel in Tunnel:
             for _ in range(TACITURN):
-                timing.greeted(door(port, tunnel), False)
+                timing.greeted(port, tunnel, False)
     return timing
 
 

@@ -21,7 +21,6 @@ from engine.conversation.timing import (
     NmapTiming,
     Pace,
     Timing,
-    door,
 )
 from engine.model import ServiceResult, Tunnel, Verdict
 from matcher import compile_matcher, parse_database
@@ -111,14 +110,14 @@ def test_far_port_is_not_cut(rtt_s: float) -> None:
     """A short window is several of the port's round trips, or of its quickest answer."""
     near = Pace(0.001, expired=20)
     for _ in range(2):
-        near.heard(FIRST, rtt_s)
+        near.answered(rtt_s)
     for pace in (Pace(rtt_s, expired=20), near):
         assert AdaptiveTiming().silence_s(LATE, pace) >= QUIET_ROUND_TRIPS * rtt_s
 
 
 def test_one_answer_that_was_held_up_does_not_lengthen_windows() -> None:
     pace = Pace(0.001, expired=20)
-    pace.heard(FIRST, 1.2)
+    pace.answered(1.2)
     assert AdaptiveTiming().silence_s(LATE, pace) == QUIET_FLOOR_S
 
 
@@ -126,14 +125,14 @@ def test_what_was_learned_holds_for_silent_ports() -> None:
     """Neither below what this probe's answers take, nor below what answers in this run take: both doubled."""
     timing = AdaptiveTiming()
     for _ in range(100):
-        timing.heard(FIRST, 0.4)
+        timing.heard(FIRST, Pace(), 0.4)
     assert timing.silence_s(FIRST, Pace(0.001, expired=20)) == pytest.approx(0.8, abs=0.02)
     assert timing.silence_s(LATE, Pace(0.001, expired=20)) >= 0.6, "a far network behind a proxy that is near"
 
 
 def test_one_answer_does_not_overshoot() -> None:
     timing = AdaptiveTiming()
-    timing.heard(FIRST, 0.001)
+    timing.heard(FIRST, Pace(), 0.001)
     assert timing.silence_s(FIRST, Pace(0.001, expired=20)) == QUIET_FLOOR_S
 
 
@@ -147,7 +146,7 @@ def test_udp_has_no_round_trip() -> None:
 def test_short_windows_are_never_longer_than_patient_ones() -> None:
     timing = AdaptiveTiming()
     for _ in range(1000):
-        timing.heard(FIRST, 20.0)
+        timing.heard(FIRST, Pace(), 20.0)
     for probe in (FIRST, LATE):
         patient, quiet = (timing.silence_s(probe, Pace(0.5, expired=expired)) for expired in (0, 20))
         assert quiet <= patient <= probe.totalwait_s
@@ -175,9 +174,9 @@ def test_doors_that_never_greet_are_asked_at_once() -> None:
 def test_other_doors_are_not() -> None:
     """What one port is like says nothing of another, nor of the same number inside TLS."""
     timing = taciturn()
-    assert timing.hurries(door(80, Tunnel.NONE))
-    assert not timing.hurries(door(80, Tunnel.SSL))
-    assert not timing.hurries(door(81, Tunnel.NONE))
+    assert timing.hurries(80, Tunnel.NONE)
+    assert not timing.hurries(80, Tunnel.SSL)
+    assert not timing.hurries(81, Tunnel.NONE)
 
 
 def test_only_probes_that_name_the_port_follow_at_once() -> None:
@@ -193,7 +192,7 @@ def test_greeter_among_them_is_still_known_by_its_greeting() -> None:
     assert row.name == "greeter"
     assert row.evidence is not None
     assert (row.evidence.probe, row.evidence.sent) == ("NULL", "First")
-    assert not timing.hurries(door(80, Tunnel.NONE))
+    assert not timing.hurries(80, Tunnel.NONE)
 
 
 def test_greeters_keep_their_door() -> None:
@@ -202,7 +201,7 @@ def test_greeters_keep_their_door() -> None:
         for _ in range(TACITURN - 1):
             talk([answer({"FIRST": "first"})], timing)
         talk([[Do(send="HELLO"), "hold"]], timing)
-    assert not timing.hurries(door(80, Tunnel.NONE))
+    assert not timing.hurries(80, Tunnel.NONE)
 
 
 def test_price_of_asking_at_once() -> None:
@@ -213,8 +212,9 @@ def test_price_of_asking_at_once() -> None:
 
 def test_doors_are_bounded() -> None:
     timing = AdaptiveTiming()
-    for at in range(DOORS * 2):
-        timing.greeted(at, False)
+    for port in range(DOORS):
+        for tunnel in Tunnel:
+            timing.greeted(port, tunnel, False)
     assert len(timing._silent) == DOORS
 
 

@@ -18,7 +18,7 @@ The rules, each in exactly one method:
 
   Which connection (`_advance`). The NULL probe and the probe after it share a connection and the buffer: the banner
   stays in front of the answer. Every further probe gets a connection of its own and an empty buffer. Where the timing
-  hurries, the NULL probe is not waited for (`_first_said`); who then hangs up unheard may be looked at again
+  hurries, the NULL probe is not waited for (`_said_at_once`); who then hangs up unheard may be looked at again
   (`_looks_again`).
 
   How long (`_deadline`). A window begins with the connect, or with sending on a shared connection. Under Nmap's timing
@@ -48,7 +48,7 @@ from msgspec.structs import replace
 
 from engine.conversation.fingerprint import Fingerprint
 from engine.conversation.plan import Plan, Planner
-from engine.conversation.timing import NmapTiming, Pace, Timing, door
+from engine.conversation.timing import NmapTiming, Pace, Timing
 from engine.errors import ScanStateError
 from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
 from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
@@ -252,11 +252,18 @@ class ServiceScan:
             if self._tunnel is Tunnel.NONE:
                 self._state = "open"
                 self._connections += 1
-        probe = self._first_said(now)
+        probe = self._probe
+        assert probe is not None
+        if probe.is_null:
+            self._shared_since = now
+            if self._context.timing.hurries(self.target.port, self._tunnel) and (said := self._said_at_once()):
+                self._probe = probe = said
         deadline = self._open_window(probe, now)
         if probe.payload:
             return Send(probe.payload, deadline)
-        return Listen(min(self._window, max(deadline, now + self._again_s)))
+        if self._again_s:
+            deadline = min(self._window, max(deadline, now + self._again_s))
+        return Listen(deadline)
 
     def received(self, data: bytes, now: float) -> Action:
         """At least one byte arrived."""
@@ -267,7 +274,11 @@ class ServiceScan:
         probe = self._probe
         assert probe is not None
         if not self._heard:
-            self._note_heard(probe, now - self._t0)
+            self._heard = True
+            timing = self._context.timing
+            timing.heard(probe, self._pace, now - self._t0)
+            if self._shared_since is not None:
+                timing.greeted(self.target.port, self._tunnel, probe.is_null)
         buffer = self._buffer = self._buffer + data if self._buffer else data
         match = self._context.match(probe, buffer)
         if match is not None and self._take(match, probe):
@@ -421,29 +432,12 @@ class ServiceScan:
         self._idle_s = timing.idle_s(probe, self._pace)
         return min(self._window, now + timing.silence_s(probe, self._pace))
 
-    def _first_said(self, now: float) -> Probe:
-        """The probe of a new connection: for the NULL probe, where nobody greets, the one that would follow it."""
-        probe = self._probe
-        assert probe is not None
-        if not probe.is_null:
-            return probe
-        self._shared_since = now
-        target, context = self.target, self._context
-        if self._again_s or self._probes_left <= 0 or not context.timing.hurries(door(target.port, self._tunnel)):
-            return probe
-        queue = context.planner.plan(target.proto, self._tunnel, target.port).queue
-        if queue and queue[0][1] and (asked := self._next_probe()) is not None:
-            self._probe = probe = asked
-        return probe
-
-    def _note_heard(self, probe: Probe, after_s: float) -> None:
-        """The first byte of a window, for the timing."""
-        self._heard = True
-        self._pace.heard(probe, after_s)
-        timing = self._context.timing
-        timing.heard(probe, after_s)
-        if self._shared_since is not None:
-            timing.greeted(door(self.target.port, self._tunnel), probe.is_null)
+    def _said_at_once(self) -> Probe | None:
+        """Where nobody greets: the probe that would follow the NULL probe, if it names the port."""
+        if self._again_s:
+            return None
+        queue = self._context.planner.plan(self.target.proto, self._tunnel, self.target.port).queue
+        return self._next_probe() if queue and queue[0][1] else None
 
     def _exhausted(self, now: float) -> Finish:
         return self._finish(Verdict.SOFTMATCHED if self._soft else Verdict.NOMATCH, now)
@@ -475,7 +469,7 @@ class ServiceScan:
         """Note what a line said. True: it was a hard match."""
         signature = match.signature
         if match.probe.is_null and not sent.is_null and self._shared_since is not None:
-            self._context.timing.greeted(door(self.target.port, self._tunnel), True)
+            self._context.timing.greeted(self.target.port, self._tunnel, True)
         if signature.soft and self._name is not None:
             return False
         self._name = signature.service

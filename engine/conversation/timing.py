@@ -4,8 +4,6 @@ A policy says of a probe that has just been sent how long silence is borne, and 
 unmatched data has stopped coming; and of a port what need not be waited for at all. `NmapTiming` is exact: every
 window as the database has it, whatever happens in it. `AdaptiveTiming` gives the same answers where services keep to
 what theirs are seen to need; docs/timing.md has its rules by the names used here, and what each costs and saves.
-
-A `Door` is where services stand side by side through a run: a port number, bare or inside TLS (`door`).
 """
 
 from collections.abc import Callable, Mapping
@@ -30,14 +28,8 @@ QUIET_UDP_S = 0.6  # where no connection has measured a round trip
 QUIET_ROUND_TRIPS = 2
 TYPICAL = 0.9  # of all answers to all probes: `quiet` is no shorter than SLOWNESS times what these take
 TACITURN = 20  # rule `greeting`: so many services of a door in a row that answered and did not greet
-DOORS = 1 << 16  # that are remembered
+DOORS = 1 << 16  # port numbers, bare or in TLS, that are remembered
 IN_VAIN = 4  # rule `tunnel`: probes in a row that a service in TLS left unanswered, or answered alike
-
-Door = int
-
-
-def door(port: int, tunnel: Tunnel) -> Door:
-    return port if tunnel is Tunnel.NONE else port | 1 << 16
 
 
 class Pace(Struct, gc=False):
@@ -60,11 +52,9 @@ class Pace(Struct, gc=False):
         rtt_s = after_s if tunnel is Tunnel.NONE else after_s / 2  # a handshake takes at least one more
         self.rtt_s = min(self.rtt_s or rtt_s, rtt_s)
 
-    def heard(self, probe: Probe, after_s: float) -> None:
-        """The first byte came so long after the probe's window began."""
-        if probe.payload:
-            self.answer_s = min(self.answer_s, after_s) if self.answers else after_s
-            self.answers += 1
+    def answered(self, after_s: float) -> None:
+        self.answer_s = min(self.answer_s, after_s) if self.answers else after_s
+        self.answers += 1
 
     def over(self, response: bytes, previous: bytes) -> None:
         """A connection has brought `response`, the last one that brought anything `previous`."""
@@ -92,19 +82,19 @@ class Timing(Protocol):
         """
         ...
 
-    def hurries(self, at: Door) -> bool:
-        """Whether a probe that names the port follows the connect at once: services here do not greet."""
+    def hurries(self, port: int, tunnel: Tunnel) -> bool:
+        """Whether a probe that names the port follows the connect at once: services there do not greet."""
         ...
 
     def useful(self, probe: Probe, pace: Pace) -> bool:
         """Whether a probe is worth sending inside a tunnel."""
         ...
 
-    def heard(self, probe: Probe, after_s: float) -> None:
-        """A probe's first byte of answer came so long after its window began."""
+    def heard(self, probe: Probe, pace: Pace, after_s: float) -> None:
+        """A probe's first byte of answer came so long after its window began; noted in the port's `pace`, too."""
         ...
 
-    def greeted(self, at: Door, greeted: bool) -> None:
+    def greeted(self, port: int, tunnel: Tunnel, greeted: bool) -> None:
         """A service has spoken on its first connection: unasked, or when asked."""
         ...
 
@@ -121,16 +111,16 @@ class NmapTiming:
     def second_look_s(self, after_s: float) -> float:
         return 0.0
 
-    def hurries(self, at: Door) -> bool:
+    def hurries(self, port: int, tunnel: Tunnel) -> bool:
         return False
 
     def useful(self, probe: Probe, pace: Pace) -> bool:
         return True
 
-    def heard(self, probe: Probe, after_s: float) -> None:
+    def heard(self, probe: Probe, pace: Pace, after_s: float) -> None:
         pass
 
-    def greeted(self, at: Door, greeted: bool) -> None:
+    def greeted(self, port: int, tunnel: Tunnel, greeted: bool) -> None:
         pass
 
 
@@ -140,7 +130,9 @@ class AdaptiveTiming:
     def __init__(self) -> None:
         self._learned: dict[int, float] = {}  # probe index -> the LEARNED quantile of its answers' times, tracked
         self._typical_s = 0.0  # the TYPICAL quantile over all probes
-        self._silent: dict[Door, int] = {}  # services in a row that answered without having greeted
+        self._silent: dict[
+            int, int
+        ] = {}  # port number, negative in TLS -> services in a row that answered without having greeted
 
     def silence_s(self, probe: Probe, pace: Pace) -> float:
         learned_s = self._learned.get(probe.index, 0.0) * SLOWNESS
@@ -159,20 +151,22 @@ class AdaptiveTiming:
     def second_look_s(self, after_s: float) -> float:
         return max(NULL_FLOOR_S, after_s * SLOWNESS)
 
-    def hurries(self, at: Door) -> bool:
-        return self._silent.get(at, 0) >= TACITURN
+    def hurries(self, port: int, tunnel: Tunnel) -> bool:
+        return self._silent.get(port if tunnel is Tunnel.NONE else -port, 0) >= TACITURN
 
     def useful(self, probe: Probe, pace: Pace) -> bool:
         if pace.repeated >= IN_VAIN:
             return False
         return pace.unanswered < IN_VAIN or bool(probe.sslports)
 
-    def heard(self, probe: Probe, after_s: float) -> None:
+    def heard(self, probe: Probe, pace: Pace, after_s: float) -> None:
         self._learned[probe.index] = _tracked(self._learned.get(probe.index, 0.0), after_s, LEARNED)
         if probe.payload:
             self._typical_s = _tracked(self._typical_s, after_s, TYPICAL)
+            pace.answered(after_s)
 
-    def greeted(self, at: Door, greeted: bool) -> None:
+    def greeted(self, port: int, tunnel: Tunnel, greeted: bool) -> None:
+        at = port if tunnel is Tunnel.NONE else -port
         count = self._silent.get(at)
         if greeted:
             if count:
