@@ -27,6 +27,7 @@ from engine.cli.settings import scan_cluster, scan_config, scan_inputs
 from engine.cli.start import INTERRUPTED, Interrupted, heard, interrupt, listen
 from engine.cli.stderr import Stderr, open_result
 from engine.conversation.plan import Planner
+from engine.conversation.timing import TIMINGS
 from engine.databases import open_database
 from engine.errors import ConfigError, EngineError, InputError, OutputError
 from engine.model import ScanConfig, Target
@@ -288,6 +289,7 @@ def _answer(run: Run, stderr: Stderr, nodes: NodeTable) -> None:
 async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -> None:
     """Print what the run would be at most, as JSON. Names are not looked up; each counts as one host."""
     planner = Planner(open_database(config.probes), config.intensity)
+    looks_twice = TIMINGS[config.timing]().second_look_s(0.0) > 0
     addresses: set[str] = set()
     hosts = ports = connections = 0
     async for items in inputs.items():
@@ -299,7 +301,8 @@ async def _dry_run(config: ScanConfig, inputs: Inputs, errors: "_InputErrors") -
                 continue
             for target, count in _kinds(item, inputs):
                 ports += count
-                connections += count * (planner.most_connections(target.proto, target.port))
+                most = planner.most_connections(target.proto, target.port)
+                connections += count * (most + (looks_twice and target.proto == "tcp"))
             if isinstance(item, TargetSpec) and item.network is not None:
                 hosts += item.hosts
             elif len(addresses) < COUNTED_HOSTS:

@@ -130,9 +130,8 @@ class AdaptiveTiming:
     def __init__(self) -> None:
         self._learned: dict[int, float] = {}  # probe index -> the LEARNED quantile of its answers' times, tracked
         self._typical_s = 0.0  # the TYPICAL quantile over all probes
-        self._silent: dict[
-            int, int
-        ] = {}  # port number, negative in TLS -> services in a row that answered without having greeted
+        # port number, negative in TLS -> services in a row that answered without having greeted
+        self._silent: dict[int, int] = {}
 
     def silence_s(self, probe: Probe, pace: Pace) -> float:
         learned_s = self._learned.get(probe.index, 0.0) * SLOWNESS
