@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-sinks bench-plan bench-report bench-cluster dist clean
+.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-record bench-compare bench-sinks bench-plan bench-report bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -93,6 +93,12 @@ bench-match: .venv/dev  ## matching speed of every engine
 
 bench-scan: .venv/dev  ## scan throughput on a loopback farm
 	@$(BIN)/python -m bench.scan_table
+
+bench-record: .venv/dev  ## measure this commit and append it to bench/record
+	@$(BIN)/python -m bench.record $(ARGS)
+
+bench-compare: .venv/dev  ## what has become better or worse since the last record
+	@$(BIN)/python -m bench.record --compare $(ARGS)
 
 bench-sinks: .venv/all  ## what sinks cost, alone and beside a scan
 	@$(BIN)/python -m bench.sinks
