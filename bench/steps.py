@@ -14,6 +14,8 @@ from matcher import Match, Matcher, ProbeDatabase
 from matcher.patterns import PatternSet, engine
 from matcher.patterns.pcre import Patience
 
+PLANNING = engine("re2").analyse  # lines -> what is found by, without the automaton
+PLANNING = engine("re2").analyse  # lines -> what they are found by, without the automaton
 _ANALYSED: dict[tuple[str, str, int], bytes] = {}  # (engine, database, list): dear, and the same for every corpus
 
 
