@@ -9,6 +9,7 @@ is every line, and counted as a failure.
 Source: re2/set.h of RE2; google-re2's re2.py.
 """
 
+import gc
 import os
 import resource
 import subprocess
@@ -93,6 +94,7 @@ def answered(question: Question) -> Answer:
 
     import re2
 
+    gc.disable()
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.max_mem = MEMORY
