@@ -3,9 +3,9 @@
     python -m bench.record [--compare] [--runs 5] [--only match,start]
 
 Every benchmark runs in its quick form, one after another and the whole several times, so that a slow minute falls on
-one run of each. See recorded.py for what a line says and when a change is news. A benchmark that is not there, or
-cannot run here, is passed over with a line. `--compare` writes nothing; its exit code is 1 where a figure of this very
-machine got worse.
+one run of each. See recorded.py for what a line says and when a change is news. A benchmark that is not there is
+passed over with a line; of one that finds a wrong answer nothing is taken, and the exit code is 1. `--compare` writes
+nothing; its exit code is 1 as well where a figure of this very machine got worse.
 """
 
 import argparse
@@ -43,16 +43,21 @@ class Benchmark(Struct, frozen=True):
 
 BENCHMARKS = (
     Benchmark("match", "bench.match_table", ("--quick",)),
-    Benchmark("start", "bench.start"),
+    Benchmark("start", "bench.start", ("--quick",)),
     Benchmark("scan", "bench.scan_table", ("--quick",)),
     Benchmark("command", "bench.match_command"),
-    Benchmark("tls", "bench.tls_table"),
+    Benchmark("tls", "bench.tls_table", ("--quick",)),
     Benchmark("wait", "bench.lab", ("--timing", "adaptive")),
+    Benchmark("relay", "bench.lab", ("--relay", "--timing", "adaptive")),
 )
 
 
+class Failed(Exception):  # noqa: N818 - what a benchmark did
+    """A benchmark that found a wrong answer, or broke. str: its name and what it said last."""
+
+
 def measured(benchmark: Benchmark) -> list[Figure]:
-    """The figures that a benchmark tells; what it prints goes to standard error if it fails."""
+    """The figures that a benchmark tells. Raises Failed: then none of them counts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "figures")
         try:
@@ -65,19 +70,17 @@ def measured(benchmark: Benchmark) -> list[Figure]:
                 timeout=LONGEST_S,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
-            print(f"{benchmark.name}: not done after {LONGEST_S:.0f} s", file=sys.stderr)
-            return []
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"{benchmark.name}: not done after {LONGEST_S:.0f} s") from error
         figures = msgspec.json.Decoder(Figure).decode_lines(path.read_bytes()) if path.exists() else []
     if done.returncode:
-        print(done.stdout.decode(errors="replace")[-2000:], file=sys.stderr)
-        print(f"{benchmark.name}: exit code {done.returncode}, nothing is taken from it", file=sys.stderr)
-        return []
+        said = done.stdout.decode(errors="replace").strip()[-2000:]
+        raise Failed(f"{benchmark.name}: exit code {done.returncode}\n{said}")
     return figures
 
 
-def run_all(benchmarks: Iterable[Benchmark], runs: int) -> list[list[Figure]]:
-    """For each figure its runs, in the order in which the figures were told first."""
+def run_all(benchmarks: Iterable[Benchmark], runs: int) -> tuple[list[list[Figure]], list[str]]:
+    """(for each figure its runs, in the order in which the figures were told first; what failed)."""
     there = []
     for benchmark in benchmarks:
         if importlib.util.find_spec(benchmark.module) is None:
@@ -85,12 +88,16 @@ def run_all(benchmarks: Iterable[Benchmark], runs: int) -> list[list[Figure]]:
         else:
             there.append(benchmark)
     found: dict[str, list[Figure]] = defaultdict(list)
+    failures = []
     for number in range(runs):
         for benchmark in there:
             print(f"run {number + 1} of {runs}: {benchmark.name}", flush=True)
-            for figure in measured(benchmark):
-                found[figure.name].append(figure)
-    return list(found.values())
+            try:
+                for figure in measured(benchmark):
+                    found[figure.name].append(figure)
+            except Failed as failure:
+                failures.append(str(failure))
+    return list(found.values()), failures
 
 
 def this_run() -> Run:
@@ -104,7 +111,7 @@ def this_run() -> Run:
 
 
 def compare(lines: Sequence[Recorded], records: Mapping[str, Sequence[Recorded]]) -> int:
-    """Print each figure beside the last record of it; the exit code."""
+    """Print each figure beside the last record of it; how many got worse on this very machine."""
     table = Table(box=None)
     for column in ("figure", "now", "unit", "x reference", "spread", "then", "spread", "change", "", "goal", "against"):
         table.add_column(column, justify="left" if column in ("figure", "unit", "", "against") else "right")
@@ -114,7 +121,7 @@ def compare(lines: Sequence[Recorded], records: Mapping[str, Sequence[Recorded]]
         meaning, change = verdict(line, before)
         against = ""
         if before is not None:
-            against = before.run.commit or before.run.time
+            against = (before.run.commit or before.run.time) + ("" if before.run.clean else ", edited")
             if before.run.machine.name != line.run.machine.name:
                 foreign = True
                 against += f" on {before.run.machine.name}"
@@ -139,7 +146,7 @@ def compare(lines: Sequence[Recorded], records: Mapping[str, Sequence[Recorded]]
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     if foreign:
         print("no record of this machine for some figures: these are compared with another machine by their ratio")
-    return 1 if worse else 0
+    return worse
 
 
 def main() -> int:
@@ -153,17 +160,20 @@ def main() -> int:
         parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
     run = this_run()
     print(f"{run.machine.name}: {run.machine}; {run.commit or 'no commit'}{'' if run.clean else ', edited'}")
-    found = run_all((benchmark for benchmark in BENCHMARKS if not chosen or benchmark.name in chosen), options.runs)
+    wanted = [benchmark for benchmark in BENCHMARKS if not chosen or benchmark.name in chosen]
+    found, failures = run_all(wanted, options.runs)
+    for failure in failures:
+        print(failure, file=sys.stderr)
     lines = [recorded(figures, run) for figures in found]
     if not lines:
         print("nothing was measured")
         return 1
-    code = compare(lines, read())
+    regressed = compare(lines, read())
     if options.compare:
-        return code
+        return 1 if regressed or failures else 0
     append(lines)
     print(f"{len(lines)} lines appended to bench/record/{run.machine.name}.ndjson; `make docs` draws them")
-    return 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 
 from bench.figures import Figure
 from bench.machine import Machine
-from bench.record import compare
+from bench.record import Benchmark, Failed, compare, measured, run_all
 from bench.recorded import Recorded, Run, Verdict, append, comparable, goodness, last_of, read, recorded, verdict
 
 HERE = Machine("Maker Chip(R) 7 CPU @ 2.00GHz", 2, "Linux 6.1", "3.11.7")
@@ -119,6 +119,20 @@ def test_only_a_regression_on_this_machine_fails(capsys: pytest.CaptureFixture[s
     assert compare(worse, {}) == 0
     assert compare(worse, {THERE.name: [line(0.6, where=run(THERE))]}) == 0
     assert "no record of this machine" in capsys.readouterr().out
+
+
+def test_a_benchmark_that_is_not_there_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all([Benchmark("none", "bench.nothing_of_that_name")], 2) == ([], [])
+    assert "bench.nothing_of_that_name is not there" in capsys.readouterr().out
+
+
+def test_nothing_is_taken_from_a_benchmark_that_fails() -> None:
+    broken = Benchmark("broken", "bench.record", ("--only", "unknown"))
+    with pytest.raises(Failed, match=r"(?s)broken: exit code 2\n.*no benchmark is named unknown"):
+        measured(broken)
+    found, failures = run_all([broken], 1)
+    assert not found
+    assert len(failures) == 1
 
 
 def test_the_records_that_are_kept_can_be_read_and_name_no_paths() -> None:
