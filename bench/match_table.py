@@ -261,7 +261,7 @@ def parts(corpus: Corpus) -> list[Part]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", default="", help="corpora by the names of their figures, such as null,get_long")
+    parser.add_argument("--only", default="", help="of null,get,get_long,all,build")
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))
     corpus = golden()
@@ -277,7 +277,7 @@ def main() -> int:
         chosen = part.name in only if only else not (options.quick and part.name == "get")
         if part.corpus.cases and chosen:
             figures += compare(part, quick=options.quick)
-    if not only:
+    if not only or "build" in only:
         figures += starts(corpus.name, memory=not options.quick)
     print()
     for figure in figures:
