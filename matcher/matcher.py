@@ -6,21 +6,20 @@ Source: service-detection behaviour of Nmap 7.93 (lists to try, first match over
 """
 
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 from msgspec import Struct, field
 
 from matcher import patterns
 from matcher.model import Match, Probe, ProbeDatabase, Signature
-from matcher.patterns import EveryLine, PatternSet, SetFailure, cache, pcre, quarantine
+from matcher.patterns import EveryLine, PatternSet, SetFailure, cache, pcre, plan
+from matcher.patterns.keyed import KeyedSet
 from matcher.version import Expander, compile_templates, uses_groups
 
 Progress = Callable[[int, int], None]
-"""(probes whose sets are ready, probes in all); told while compiling, which ends with what it raises."""
+"""(probes whose sets are ready, probes in all); told while they are made, which ends with what it raises."""
+_PLANNED_BY = ("regex/tree.py", "regex/literals.py", "regex/translate.py", "patterns/plan.py")
 
 _UNSET = [(-1, -1)] * 10  # groups 0 to 9 are all that templates can name
 
@@ -66,9 +65,10 @@ class Line(pcre.Pattern):
 
 
 class Matcher:
-    """A database ready to be asked. engine: the name of the one in use.
+    """A database that can be asked. engine: the name of the one in use.
 
-    Raises EngineUnavailable where the engine is unknown or not installed. cache: keep compiled sets on disk.
+    The set of a probe is made when it is first needed, in a fraction of a second, or beforehand by `compile_all` or
+    `preload`. Raises EngineUnavailable where the engine is unknown or not installed. cache: keep plans on disk.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Matcher:
         self._cached = cache
         self._progress = progress
         self._sets: list[PatternSet | None] = [None] * len(db.probes)
+        self._making = [Lock() for _ in db.probes]
         self._lines = [[Line(signature, probe) for signature in probe.signatures] for probe in db.probes]
 
     def match(self, probe: Probe, response: bytes) -> Match | None:
@@ -92,7 +93,7 @@ class Matcher:
         patience = pcre.Patience()
         for index in probe.lists:
             try:
-                candidates = (self._sets[index] or self._load_alone(index)).candidates(response)
+                candidates = (self._sets[index] or self._load(index)).candidates(response)
             except SetFailure as failure:
                 self._count(failure)
                 candidates = range(len(self._lines[index]))
@@ -116,95 +117,55 @@ class Matcher:
         return self._lines[probe][position]
 
     def compile_all(self) -> None:
-        """Make every set ready, from the cache or anew; the engines that compile long do so on all cores.
+        """Make every set ready, from the cache or anew; it is left at once by what `progress` or a signal raises."""
+        for ready, index in enumerate(self._order(), 1):
+            self._load(index)
+            if self._progress is not None:
+                self._progress(ready, len(self._sets))
 
-        The threads are daemons and hold what they need by themselves: who leaves early, because `progress` has raised
-        or the program ends, does not wait for the sets that they are at.
+    def preload(self) -> Thread:
+        """Begin to make every set ready beside whatever else is done, the NULL probe's first.
+
+        A set that is asked for meanwhile is made, or waited for, by who asks.
         """
-        missing = [index for index, made in enumerate(self._sets) if made is None]
-        missing.sort(key=lambda index: -len(self._lines[index]))
-        if not missing:
-            return
-        todo, done = deque(missing), SimpleQueue[BaseException | None]()
-        with ExitStack() as stack:
-            notes = stack.enter_context(quarantine.notes(wanted=self._cached))
-            if self._is_cold(missing):
-                stack.enter_context(cache.alone())
-            held = stack.pop_all()
-        crew = [Thread(target=self._make_sets, args=(todo, done, notes), daemon=True) for _ in range(_cores())]
-        keeper = Thread(target=_work, args=(crew, held), daemon=True)
-        keeper.start()
-        try:
-            for ready in range(1, len(missing) + 1):
-                if (failure := done.get()) is not None:
-                    raise failure
-                if self._progress is not None:
-                    self._progress(len(self._sets) - len(missing) + ready, len(self._sets))
-            keeper.join()
-        finally:
-            todo.clear()
+        thread = Thread(target=self._preload, name="preload", daemon=True)
+        thread.start()
+        return thread
 
-    def _make_sets(
-        self, todo: "deque[int]", done: "SimpleQueue[BaseException | None]", notes: quarantine.Notes
-    ) -> None:
-        """One thread of the crew: as long as there is something to do."""
-        with suppress(IndexError):
-            while True:
-                index = todo.popleft()
-                try:
-                    self._load(index, notes)
-                    done.put(None)
-                except BaseException as failure:  # told to whoever waits
-                    done.put(failure)
+    def _preload(self) -> None:
+        for index in self._order():
+            self._load(index)
 
-    def _is_cold(self, indices: list[int]) -> bool:
-        """Whether any of these sets would have to be compiled and kept."""
-        return self._cached and not cache.holds(map(self._cache_key, indices))
+    def _order(self) -> list[int]:
+        """The NULL probe first. Processes that start together begin elsewhere with the rest: they share the cache."""
+        null = self.database.null_index
+        rest = [index for index in range(len(self._sets)) if index != null]
+        first = os.getpid() * 7 % max(1, len(rest))
+        return ([] if null is None else [null]) + rest[first:] + rest[:first]
 
-    def _load(self, index: int, notes: quarantine.Notes) -> PatternSet:
-        engine, lines = self._engine, self.database.probes[index].signatures
-        made: PatternSet
-        try:
-            if self._cached:
-                key = self._cache_key(index)
-                made = cache.kept(key, lambda: engine.analyse(lines), notes.around(key, engine.load))
-            else:
-                made = engine.load(engine.analyse(lines))
-        except SetFailure as failure:
-            self._count(failure)
-            made = EveryLine(len(lines))
-        self._sets[index] = made
-        return made
+    def _load(self, index: int) -> PatternSet:
+        with self._making[index]:
+            made = self._sets[index]
+            if made is None:
+                lines, finding = self.database.probes[index].signatures, self._engine.finding
+                made = EveryLine(len(lines)) if finding is None else KeyedSet(self._plan(lines), finding)
+                self._sets[index] = made
+            return made
 
-    def _load_alone(self, index: int) -> PatternSet:
-        """A set that is needed before `compile_all` was asked for."""
-        with quarantine.notes(wanted=self._cached) as notes:
-            return self._load(index, notes)
-
-    def _cache_key(self, index: int) -> str:
-        """The lines themselves are the key, so an edited database compiles only the probes that changed."""
-        engine, lines = self._engine, self.database.probes[index].signatures
-        regex = ("regex/tree.py", "regex/literals.py", "regex/translate.py", "regex/effort.py")
-        code = cache.code(*regex, f"patterns/{engine.name}.py")
-        texts = (b"%d%d%b" % (line.caseless, line.dotall, line.pattern) for line in lines)
-        return cache.key("set", engine.name, engine.version, code, cache.cpu_features(), *texts)
+    def _plan(self, lines: Sequence[Signature]) -> tuple[plan.Line, ...]:
+        if not self._cached:
+            return plan.plan(lines)
+        return cache.kept(_plan_key(lines), lambda: plan.encode(plan.plan(lines)), plan.decode)
 
     def _count(self, failure: SetFailure) -> None:
         cause = str(failure)
         self.stats.failures[cause] = self.stats.failures.get(cause, 0) + 1
 
 
-def _cores() -> int:
-    return os.cpu_count() or 1
-
-
-def _work(crew: Sequence[Thread], held: ExitStack) -> None:
-    """Let the crew work, and give back what it needs when the last one is done."""
-    with held:
-        for thread in crew:
-            thread.start()
-        for thread in crew:
-            thread.join()
+def _plan_key(lines: Sequence[Signature]) -> str:
+    """The lines themselves are the key, so of an edited database only the probes that changed are planned anew."""
+    texts = (b"%d%d%b" % (line.caseless, line.dotall, line.pattern) for line in lines)
+    return cache.key("plan", cache.code(*_PLANNED_BY), *texts)
 
 
 def compile_matcher(

@@ -1,23 +1,23 @@
 """What is stored on disk comes back whole or not at all, from nobody but ourselves, and nobody depends on it."""
 
 import errno
-import fcntl
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from matcher import Matcher, Signature, compile_matcher, parse_database
-from matcher.patterns import EveryLine, SetFailure, cache, quarantine
-from matcher.patterns.re2 import Re2Engine
+from matcher import EngineUnavailable, Matcher, Signature, compile_matcher, parse_database
+from matcher.patterns import ENGINES, Engine, Finder, SetFailure, cache, plan
 
+ROOT = Path(__file__).parents[1]
 KEY = "0123456789abcdef0123456789abcdef01234567"
 STRANGER = 4711  # a user who is neither us nor root
 
@@ -80,78 +80,124 @@ def test_many_writers_leave_one_whole_file(home: Path) -> None:
     assert [file.name for file in home.iterdir()] == ["name"]
 
 
-class Counting(Re2Engine):
-    """Counts how often the dear step is taken."""
+class Planned:
+    """Counts how often lines are planned, which is the dear step."""
 
     def __init__(self) -> None:
-        self.analysed = 0
+        self.count = 0
+        self._plan = plan.plan
 
-    def analyse(self, lines: Sequence[Signature]) -> bytes:
-        self.analysed += 1
-        return super().analyse(lines)
+    def __call__(self, lines: Sequence[Signature]) -> tuple[plan.Line, ...]:
+        self.count += 1
+        return self._plan(lines)
 
 
-def compiled(engine: Counting, database: bytes = DATABASE, *, cached: bool = True) -> Matcher:
-    matcher = Matcher(parse_database(database, "db"), "re2", cached)
-    matcher._engine = engine
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> Planned:
+    counting = Planned()
+    monkeypatch.setattr(plan, "plan", counting)
+    return counting
+
+
+def compiled(database: bytes = DATABASE, engine: str = "re2", *, cached: bool = True) -> Matcher:
+    matcher = Matcher(parse_database(database, "db"), engine, cached)
     matcher.compile_all()
     return matcher
 
 
-def test_a_warm_start_analyses_nothing() -> None:
-    engine = Counting()
-    compiled(engine)
-    assert engine.analysed == 2
-    compiled(engine)
-    assert engine.analysed == 2
-    compiled(engine, cached=False)
-    assert engine.analysed == 4
+def test_a_warm_start_plans_nothing(planned: Planned) -> None:
+    compiled()
+    assert planned.count == 2
+    compiled()
+    assert planned.count == 2
+    compiled(cached=False)
+    assert planned.count == 4
 
 
-def test_an_edited_probe_is_compiled_anew_and_no_other() -> None:
-    engine = Counting()
-    compiled(engine)
-    compiled(engine, DATABASE.replace(b"answer is", b"reply is"))
-    assert engine.analysed == 3
-    compiled(engine, DATABASE.replace(b"|^SSH-([\\d.]+)-|", b"|^SSH-([\\d.]+)-|i"))
-    assert engine.analysed == 4
+def test_engines_share_their_plans(planned: Planned) -> None:
+    compiled()
+    for engine in ENGINES:
+        with suppress(EngineUnavailable):
+            compiled(engine=engine)
+    assert planned.count == 2
 
 
-def test_another_version_and_another_cpu_are_not_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Counting()
-    compiled(engine)
-    engine.version = "other"
-    compiled(engine)
-    assert engine.analysed == 4
-    monkeypatch.setattr(cache, "cpu_features", lambda: "another machine")
-    compiled(engine)
-    assert engine.analysed == 6
+def test_an_edited_probe_is_planned_anew_and_no_other(planned: Planned) -> None:
+    compiled()
+    compiled(DATABASE.replace(b"answer is", b"reply is"))
+    assert planned.count == 3
+    compiled(DATABASE.replace(b"|^SSH-([\\d.]+)-|", b"|^SSH-([\\d.]+)-|i"))
+    assert planned.count == 4
 
 
-def test_what_cannot_be_loaded_is_made_anew(home: Path) -> None:
-    """A file that is whole but that the engine refuses heals itself."""
-    compiled(Counting())
+def test_plans_of_other_code_are_not_read(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled()
+    monkeypatch.setattr(cache, "code", lambda *files: "other code")
+    compiled()
+    assert planned.count == 4
+
+
+def test_what_cannot_be_loaded_is_made_anew(home: Path, planned: Planned) -> None:
+    """A file that is whole but no plan heals itself."""
+    compiled()
     for file in list(home.iterdir()):
-        cache.write(file.name, b"whole, but no set")
-    engine = Counting()
-    matcher = compiled(engine)
-    assert engine.analysed == 2
+        cache.write(file.name, b"whole, but no plan")
+    matcher = compiled()
+    assert planned.count == 4
     assert matcher.match(matcher.database.probes[0], b"SSH-1-") is not None
-    engine = Counting()
-    compiled(engine)
-    assert engine.analysed == 0
+    compiled()
+    assert planned.count == 4
+
+
+def test_a_probe_is_planned_when_it_is_asked(planned: Planned) -> None:
+    """Each set is made by itself, when a response first needs it."""
+    matcher = Matcher(parse_database(DATABASE, "db"), "re2")
+    assert planned.count == 0
+    for _ in range(2):
+        assert matcher.match(matcher.database.probes[0], b"SSH-2.0-x") is not None
+        assert planned.count == 1
+    assert matcher.match(matcher.database.probes[1], b"answer is 42") is not None
+    assert planned.count == 2
+
+
+def test_planning_beside_what_is_asked(planned: Planned) -> None:
+    """Nothing is planned twice, whoever is first."""
+    matcher = Matcher(parse_database(DATABASE, "db"), "re2")
+    thread = matcher.preload()
+    assert matcher.match(matcher.database.probes[1], b"answer is 42") is not None
+    thread.join(timeout=60)
+    matcher.compile_all()
+    assert planned.count == 2
+
+
+def test_processes_that_start_together_plan_once(home: Path) -> None:
+    """The one waits for what the other is at."""
+    script = (
+        "from matcher import compile_matcher, parse_database; from matcher.patterns import plan; was = plan.plan\n"
+        "def slow(lines): print('planned', flush=True); import time; time.sleep(0.5); return was(lines)\n"
+        "plan.plan = slow\n"
+        "compile_matcher(parse_database(b'Probe TCP NULL q||\\nmatch a m|^answer|\\n', 'db'), 're2')\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(3)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0]
+    assert "".join(said).count("planned") == 1
 
 
 def test_a_set_that_cannot_be_built_costs_speed_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(stored: bytes) -> EveryLine:
+    def fail(keys: object) -> Finder:
         raise SetFailure("re2: pattern too large")
 
-    engine = Counting()
-    monkeypatch.setattr(engine, "load", fail)
-    matcher = compiled(engine)
-    assert matcher.stats.failures == {"re2: pattern too large": 2}
-    match = matcher.match(matcher.database.probes[1], b"answer is 42")
-    assert match is not None and match.service == "answer"
+    matcher = compiled(DATABASE.replace(b"m|^", b"m|"))
+    matcher._engine = Engine("re2", fail)
+    matcher._sets = [None, None]
+    for count in (1, 2):
+        match = matcher.match(matcher.database.probes[0], b"SSH-2.0-x")
+        assert match is not None
+        assert match.service == "ssh"
+        assert matcher.stats.failures == {"re2: pattern too large": count}
 
 
 # --- what others may have written -----------------------------------------------------------------------------------
@@ -190,11 +236,9 @@ ENTRIES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
 def test_an_entry_that_is_not_ours_alone_is_absent(home: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """It is neither read nor waited for, and where the folder is ours it gives way to a new one."""
     assert cache.write(KEY, b"content")
-    assert cache.holds([KEY])
     with monkeypatch.context() as patch:
         ENTRIES[kind](home / KEY, patch)
         assert cache.read(KEY) is None
-        assert not cache.holds([KEY])
     if kind != "a folder":
         assert cache.write(KEY, b"new content")
         assert cache.read(KEY) == b"new content"
@@ -214,7 +258,6 @@ def test_a_folder_that_others_may_write_is_begun_anew(home: Path, mode: int) -> 
     assert cache.write(KEY, b"content")
     home.chmod(mode)
     assert cache.read(KEY) is None
-    assert not cache.holds([KEY])
     assert cache.write(KEY[::-1], b"content")
     assert home.stat().st_mode & 0o777 == 0o700
     assert cache.read(KEY) is None
@@ -249,7 +292,7 @@ def test_a_folder_is_made_for_us_only(home: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "a" / "b"))
     before = os.umask(0)
     try:
-        with cache.alone():
+        with cache.alone(KEY):
             assert cache.write(KEY, b"content")
     finally:
         os.umask(before)
@@ -270,25 +313,24 @@ def test_a_relative_place_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_waiting_for_another_process_ends(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever holds the lock, and however long: then the sets are compiled without it."""
+    """Whoever holds the lock, and however long: then it is made without it."""
     monkeypatch.setattr(cache, "WAIT_S", 0.2)
-    with cache.alone():
+    with cache.alone(KEY):
         began = time.monotonic()
-        engine = Counting()
-        compiled(engine)
+        assert cache.kept(KEY, lambda: b"made", bytes) == b"made"
         assert time.monotonic() - began >= 0.1
-    assert engine.analysed == 2
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ENTRIES if kind != "somebody else's"])
 def test_a_lock_that_is_not_ours_alone_is_not_waited_for(
     home: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    with cache.alone():
+    with cache.alone(KEY):
         pass
-    ENTRIES[kind](home / "lock", monkeypatch)
-    with cache.alone():
-        compiled(Counting())
+    [lock] = home.glob("lock-*")
+    ENTRIES[kind](lock, monkeypatch)
+    with cache.alone(KEY):
+        assert cache.kept(KEY, lambda: b"made", bytes) == b"made"
 
 
 def failing(number: int) -> Callable[..., Any]:
@@ -305,14 +347,13 @@ def test_whatever_fails_in_the_folder_is_no_error(
 ) -> None:
     """With a cache that is full, empty or not there, the answers are the same."""
     if call != "mkdir":
-        compiled(Counting())
+        compiled()
     broken = SimpleNamespace(**{**vars(os), call: failing(number)})
-    for module in (cache, quarantine):
-        monkeypatch.setattr(module, "os", broken)
+    monkeypatch.setattr(cache, "os", broken)
     if call == "mkdir":
         monkeypatch.setattr(Path, "mkdir", failing(number))
     for database in (DATABASE, DATABASE.replace(b"is", b"was")):
-        matcher = compiled(Counting(), database)
+        matcher = compiled(database)
         match = matcher.match(matcher.database.probes[0], b"SSH-2.0-x")
         assert match is not None
         assert match.info.version == "2.0"
@@ -324,57 +365,3 @@ def test_a_full_disk_leaves_nothing_behind(home: Path, monkeypatch: pytest.Monke
     assert not cache.write(KEY, b"new content")
     assert [file.name for file in home.iterdir()] == [KEY]
     assert cache.read(KEY) == b"content"
-
-
-# --- what crashed a start --------------------------------------------------------------------------------------------
-
-CRASH = """
-import os, signal
-from matcher import Matcher, parse_database
-from matcher.patterns.re2 import Re2Engine
-
-class Crashing(Re2Engine):
-    def load(self, stored):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-matcher = Matcher(parse_database(b"Probe TCP NULL q||\\nmatch a m|^answer|\\n", "db"), "re2")
-matcher._engine = Crashing()
-matcher.compile_all()
-"""
-
-
-def test_a_set_that_crashed_a_start_is_made_anew() -> None:
-    """Once: the start after that loads what the second one has made."""
-    database = b"Probe TCP NULL q||\nmatch a m|^answer|\n"
-    compiled(Counting(), database)
-    command = [sys.executable, "-c", CRASH]
-    crashed = subprocess.run(command, check=False, cwd=Path(__file__).parents[1], timeout=60)
-    assert crashed.returncode == -9
-    for analysed in (1, 0):
-        engine = Counting()
-        compiled(engine, database)
-        assert engine.analysed == analysed
-
-
-def test_only_what_was_being_loaded_is_thrown_away(home: Path) -> None:
-    """By the notes of the dead; the notes of a process that lives are its own business."""
-    finished, unfinished, busy = (KEY[:-1] + digit for digit in "abc")
-    for name in (finished, unfinished, busy):
-        cache.write(name, b"content")
-    (home / "loading").mkdir(mode=0o700)
-    dead, alive = home / "loading" / "dead", home / "loading" / "alive"
-    dead.write_text(f"+{finished}\n+{unfinished}\n-{finished}\n+../lock\n")
-    with alive.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        held.write(f"+{busy}\n")
-        held.flush()
-        with quarantine.notes():
-            pass
-        assert [file.name for file in (home / "loading").iterdir()] == ["alive"]
-    assert [cache.read(name) is None for name in (finished, unfinished, busy)] == [False, True, False]
-
-
-def test_notes_are_gone_after_a_start(home: Path) -> None:
-    compiled(Counting())
-    assert list((home / "loading").iterdir()) == []
-    compiled(Counting(), cached=False)

@@ -67,7 +67,7 @@ SIBLINGS = {
     "engine/pool/runners": {"base"},
     "engine/post": {"base"},
     "engine/offline/forms": {"base", "http_text"},
-    "matcher/patterns": {"bindings", "cache", "pcre"},
+    "matcher/patterns": {"bindings", "cache", "pcre", "plan"},
 }
 
 # The pure rooms: time, bytes and results are arguments. sockets: inet_pton there is arithmetic.

@@ -1,7 +1,10 @@
 """Every engine keeps the one contract of a PatternSet: false candidates allowed, missed lines never."""
 
+import re
+from functools import partial
 from importlib import import_module
 from time import process_time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,8 @@ from test_translate import PATTERNS, RESPONSES, full_search
 
 from matcher import EngineUnavailable, Signature, SignatureId
 from matcher import patterns as engines
-from matcher.patterns import ENGINES, SetFailure, pcre
+from matcher.patterns import ENGINES, EveryLine, SetFailure, pcre, plan, re2
+from matcher.patterns.keyed import KeyedSet
 
 
 def lines(*texts: bytes, caseless: bool = False, dotall: bool = False) -> list[Signature]:
@@ -26,7 +30,7 @@ def make(engine: str, signatures: list[Signature]) -> engines.PatternSet:
         made = engines.engine(engine)
     except EngineUnavailable as absent:
         pytest.skip(str(absent))
-    return made.load(made.analyse(signatures))
+    return EveryLine(len(signatures)) if made.finding is None else KeyedSet(plan.plan(signatures), made.finding)
 
 
 LINES = [
@@ -176,20 +180,21 @@ def test_many_keys_take_linear_time() -> None:
 
 def test_re2_without_memory_says_so() -> None:
     """A set that RE2 cannot build is a failure, never an empty answer."""
-    re2 = import_module("matcher.patterns.re2")
-    plan = re2.plan(lines(*(b"literal number %d" % number for number in range(300))))
-    with pytest.raises(SetFailure, match="re2"):
-        re2.Re2Set(plan, memory=1000)
+    planned = plan.plan(lines(*(b"literal number %d" % number for number in range(300))))
+    made = KeyedSet(planned, partial(re2.Finder, memory=1000))
+    for _ in range(2):
+        with pytest.raises(SetFailure, match="re2"):
+            made.candidates(b"a literal")
 
 
 def test_re2_with_any_memory_misses_nothing() -> None:
     """However little of it there is: a set finds its lines, or says that it cannot be made."""
-    re2 = import_module("matcher.patterns.re2")
-    plan = re2.plan(lines(*(b"literal number %d" % number for number in range(300))))
+    planned = plan.plan(lines(*(b"literal number %d" % number for number in range(300))))
     outcomes = set()
     for power in range(80):
         try:
-            found = re2.Re2Set(plan, memory=int(1.25**power)).candidates(b"a literal number 77, literal number 2")
+            made = KeyedSet(planned, partial(re2.Finder, memory=int(1.25**power)))
+            found = made.candidates(b"a literal number 77, literal number 2")
         except SetFailure:
             outcomes.add("refused")
             continue
@@ -198,30 +203,62 @@ def test_re2_with_any_memory_misses_nothing() -> None:
     assert outcomes == {"refused", "right"}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("damage", [b"", b"\xff", b"\x92\xc4\x02ab\x90"])
-def test_damaged_bytes_are_refused(engine: str, damage: bytes) -> None:
+def test_a_damaged_plan_is_refused(damage: bytes) -> None:
     with pytest.raises(ValueError):
-        try:
-            engines.engine(engine).load(damage)
-        except EngineUnavailable as absent:
-            pytest.skip(str(absent))
+        plan.decode(damage)
 
 
-def test_hyperscan_tries_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that Hyperscan will not compile is found by halving and is then always a candidate."""
-    pytest.importorskip("hyperscan")
-    module = import_module("matcher.patterns.hyperscan")
-    compile_texts = module._compile
+def test_a_plan_comes_back_as_it_was_kept() -> None:
+    made = plan.plan(lines(*LINES))
+    assert plan.decode(plan.encode(made)) == made
 
-    def refuse(texts: list[bytes], ids: list[int]) -> Any:
-        if 3 in ids:
-            raise module.hyperscan.HyperscanError("too large")
-        return compile_texts(texts, ids)
 
-    monkeypatch.setattr(module, "_compile", refuse)
-    made = make("hyperscan", lines(b"one", b"two", b"three", b"four", b"five"))
-    assert list(made.candidates(b"two")) == [1, 3]
+def test_keys_that_hyperscan_refuses_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every response from then on, never an empty answer."""
+    module = pytest.importorskip("matcher.patterns.hyperscan")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise module.hyperscan.HyperscanError("too large")
+
+    made = make("hyperscan", lines(b"three", b"four"))
+    monkeypatch.setattr(module, "hyperscan", SimpleNamespace(**{**vars(module.hyperscan), "Database": refuse}))
+    for _ in range(2):
+        with pytest.raises(SetFailure, match="hyperscan"):
+            made.candidates(b"three")
+
+
+def test_more_keys_than_one_database_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are spread over several, each of which is compiled in a moment."""
+    module = pytest.importorskip("matcher.patterns.hyperscan")
+    monkeypatch.setattr(module, "KEYS", 3)
+    made = make("hyperscan", lines(*(b"key number %03d" % number for number in range(10))))
+    assert list(made.candidates(b"key number 009, key number 000")) == [0, 9]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_lines_of_another_first_byte_are_left_out(engine: str) -> None:
+    """With many rooted lines or with few; lines that may begin anywhere stand beside both."""
+    rooted = [b"^S%03d" % number for number in range(50)] + [b"^T%03d" % number for number in range(3)]
+    made = make(engine, lines(*rooted, b"anywhere 7", rb"^[ST]\d+ \w{2,3}: x"))
+    for response, expected in (
+        (b"S007 ab: x", {7, 54}),
+        (b"T002 abc: x anywhere 7", {52, 53, 54}),
+        (b"U007, anywhere 7", {53}),
+    ):
+        found = set(made.candidates(response))
+        assert expected <= found
+        assert engine == "reference" or found == expected
+
+
+def test_dotted_begins_are_not_taken_for_others() -> None:
+    """Lines without keys are told apart by the sets of bytes they begin with, also behind counted repeats."""
+    texts = [rb"^\d{1,2}:\d\d", rb"^\d{1,2}.:", rb"^[A-Z]{3}$", rb"^\d{1,2}\d:", rb"^\w+ .", rb"^.{4}$"]
+    made = make("re2", lines(*texts, dotall=True))
+    for response in (b"1:23", b"12:23", b"123:", b"ABC", b"ABC\n", b"ABCD", b"a b", b"\n\n\n\n", b"12"):
+        exact = {at for at, text in enumerate(texts) if re.search(text, response, re.DOTALL)}
+        assert exact <= set(made.candidates(response)), response
+    assert set(made.candidates(b"ABC")) == {2, 4}
 
 
 def test_auto_is_the_best_engine_installed(monkeypatch: pytest.MonkeyPatch) -> None:

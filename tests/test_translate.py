@@ -1,12 +1,14 @@
 """Patterns keep their meaning on the way to PCRE2, and every superset matches at least as much as its pattern."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matcher import UnsupportedPattern
 from matcher.patterns import bindings, pcre
-from matcher.regex.literals import Literal, prefix, requirements
+from matcher.regex.literals import Literal, head, prefix, requirements
 from matcher.regex.translate import anchored, first_bytes, pcre2_text, superset
 from matcher.regex.tree import MAX_NESTING, parse
 
@@ -132,6 +134,10 @@ def test_prefix_and_first_bytes() -> None:
     assert prefix(parse(rb"ab")) == b""
     assert not anchored(parse(rb"^a|b"))
     assert anchored(parse(rb"(?:^a|\Ab)c"))
+    assert head(parse(rb"^a\d{2}b{1,2}c{1,3}.")) == rb"a[\x30-\x39]{2}b{1,2}"
+    assert head(parse(rb"^[a-c]{3}$", dotall=True)) == rb"[\x61-\x63]{3}\n?\Z"
+    assert head(parse(rb"^a{1,2}a")) == rb"a{1,2}"
+    assert head(parse(b"a")) == b""
     assert first_bytes(parse(rb"^(?:a?b|\d*)")) == (1 << 0x61 | 1 << 0x62 | 0x3FF << 0x30, True)
 
 
@@ -191,7 +197,7 @@ RESPONSES = st.lists(
     dotall=st.booleans(),
 )
 def test_no_match_escapes_its_superset(pattern: bytes, responses: list[bytes], caseless: bool, dotall: bool) -> None:
-    """Whatever PCRE2 matches, the superset, the required literals, the prefix and the first bytes admit."""
+    """Whatever PCRE2 matches, the superset, the required literals, the prefix, the head and the first bytes admit."""
     if pcre.check_pattern(pattern, caseless, dotall) is not None:
         return
     try:
@@ -205,6 +211,7 @@ def test_no_match_escapes_its_superset(pattern: bytes, responses: list[bytes], c
             continue
         assert superset_matches(text, response)
         assert response.startswith(prefix(tree))
+        assert re.match(head(tree), response, re.DOTALL)
         for need in requirements(tree):
             assert any(lit.text in (response.lower() if lit.caseless else response) for lit in need)
         if anchored(tree):

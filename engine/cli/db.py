@@ -218,7 +218,7 @@ def _facts(database: ProbeDatabase, backtracking: int) -> list[tuple[str, int | 
 @click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
 @matcher_option
 def compile_command(probes: tuple[str, ...], engine: str) -> None:
-    """Build the compiled sets of a database ahead of time, so that the first scan starts at once."""
+    """Plan a database ahead of time, so that the first scan finds everything ready."""
     console = Console(stderr=True)
     matcher = ready_matcher(probes, engine, console)
     database = matcher.database

@@ -1,17 +1,22 @@
 """Sets of patterns: which lines of a probe can fit a response.
 
-Every engine answers one question, `PatternSet.candidates`, under one contract: *false candidates allowed, missed lines
-never*. The caller confirms candidates in file order with PCRE2 (see pcre.py), so all engines give the same answer.
-An engine works in two steps, so that the dear one can be kept on disk: `analyse` turns lines into bytes, and `load`
-turns those bytes into a set that is ready to be asked.
+All engines keep one contract: *false candidates allowed, missed lines never*. The caller confirms candidates in file
+order with PCRE2 (see pcre.py), so all engines give the same answer. What a line needs is planned once (plan.py) and
+tested in one place (keyed.py); engines differ only in how they find keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Protocol
 
+from msgspec import Struct
+
 from matcher.errors import EngineUnavailable
-from matcher.model import Signature
+from matcher.regex.literals import Literal
+
+Entry = tuple[int, bytes, tuple[bytes, ...]]
+"""What else a line needs whose key was found: (position, prefix, further literals)."""
+Entries = tuple[Entry, ...]
 
 
 class SetFailure(Exception):  # noqa: N818 - a state of the set, told to the matcher only
@@ -19,7 +24,7 @@ class SetFailure(Exception):  # noqa: N818 - a state of the set, told to the mat
 
 
 class PatternSet(Protocol):
-    """The lines of one probe compiled together."""
+    """The lines of one probe together."""
 
     def candidates(self, response: bytes) -> Sequence[int]:
         """Positions of lines that may match, ascending and without repeats. Raises SetFailure."""
@@ -27,7 +32,7 @@ class PatternSet(Protocol):
 
 
 class EveryLine:
-    """The set that knows nothing: each of `size` lines is a candidate."""
+    """The set that knows nothing: each of `size` lines is a candidate. What the reference engine has."""
 
     def __init__(self, size: int) -> None:
         self._all = range(size)
@@ -36,26 +41,27 @@ class EveryLine:
         return self._all
 
 
-class Engine(Protocol):
-    """One way to build sets. version: changes whenever stored bytes of another version cannot be loaded."""
+class Finder(Protocol):
+    """Finds keys in responses."""
+
+    def __call__(self, response: bytes) -> Iterable[Entries]:
+        """For every key that is there, at least once, what its lines need. Raises SetFailure."""
+        ...
+
+
+Finding = Callable[[Mapping[Literal, Sequence[Entry]]], Finder]
+"""Makes a Finder of keys, at least one, and the entries of each. Raises SetFailure."""
+
+
+class Engine(Struct, frozen=True):
+    """One way to find keys. finding: None for the reference, which does without."""
 
     name: str
-    version: str
-
-    def analyse(self, lines: Sequence[Signature]) -> bytes:
-        """The storable part of a set. Raises SetFailure where the engine cannot make one."""
-        ...
-
-    def load(self, stored: bytes) -> PatternSet:
-        """The set again. Raises ValueError where the bytes cannot be read, SetFailure as above."""
-        ...
+    finding: Finding | None = None
 
 
-ENGINES = {  # name -> module of this package, best first
-    "hyperscan": "hyperscan",
-    "re2": "re2",
-    "reference": "reference",
-}
+REFERENCE = Engine("reference")  # the oracle of the tests and the baseline of the benchmarks
+ENGINES = ("hyperscan", "re2", "reference")  # best first; but for the reference, modules of this package
 
 
 def engine(name: str) -> Engine:
@@ -68,9 +74,10 @@ def engine(name: str) -> Engine:
                 continue
     if name not in ENGINES:
         raise EngineUnavailable(f"unknown matching engine {name!r}; expected auto, {', '.join(ENGINES)}")
+    if name == REFERENCE.name:
+        return REFERENCE
     try:
-        module = import_module(f"matcher.patterns.{ENGINES[name]}")
+        module = import_module(f"matcher.patterns.{name}")
     except ImportError as error:
         raise EngineUnavailable(f"matching engine {name!r} is not installed ({error})") from error
-    made: Engine = module.ENGINE
-    return made
+    return Engine(name, module.Finder)

@@ -1,10 +1,10 @@
-"""Keep what was dear to compute on disk: compiled sets and parsed databases.
+"""Keep what was dear to compute on disk: plans of patterns and parsed databases.
 
 Contract: `read` gives exactly what `write` was given under the same key, or None; a damaged, cut or foreign file is
 None. Files appear in one step, so processes that start together only do the work twice. A folder that cannot be
 written is no error: the cache is then simply empty. The caller puts everything the content depends on into the key.
 
-What is read goes to libraries that trust it, so nothing is read that somebody else may have written. Our folder must be
+What is read decides what is found, so nothing is read that somebody else may have written. Our folder must be
 no link, belong to us (or root) and be writable by its owner only, and so must every file in it; a file is regular, has
 one name, and says itself which key it is for. The folder above must not let strangers replace ours. Where this does not
 hold, the cache is empty; if the folder is ours, `write` closes it to others and begins anew.
@@ -14,10 +14,9 @@ Source: XDG Base Directory Specification for the place.
 import fcntl
 import hashlib
 import os
-import platform
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -28,8 +27,8 @@ Loaded = TypeVar("Loaded")
 
 FORMAT = b"probemill-2\n"  # changes with the layout of the files
 DIGEST_BYTES = 32
-WAIT_S = 60.0  # for another process that compiles; then we do it ourselves
-SLICE_S = 0.05  # between two looks, so that a signal gets through
+WAIT_S = 60.0  # for another process that makes it; then we do it ourselves
+SLICE_S = 0.02  # between two looks, so that a signal gets through
 
 OPENING = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, no FIFO is waited for
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -116,17 +115,6 @@ def _is_entry(facts: os.stat_result) -> bool:
     return stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1 and _is_ours(facts)
 
 
-@lru_cache(maxsize=1)
-def cpu_features() -> str:
-    """What compiled code may depend on: the machine, and on Linux the CPU's flags."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("latin-1").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return f"{platform.machine()} {value.strip()}"
-    return f"{platform.machine()} {platform.processor()}"
-
-
 def key(*parts: str | bytes) -> str:
     """A file name for content that depends on exactly these parts."""
     digest = hashlib.blake2b(digest_size=20)
@@ -144,13 +132,24 @@ def code(*files: str) -> str:
 
 
 def kept(name: str, make: Callable[[], bytes], load: Callable[[bytes], Loaded]) -> Loaded:
-    """`load` of what is stored under `name`; where that is missing or refused (ValueError), it is made and stored."""
+    """`load` of what is stored under `name`; where that is missing or refused (ValueError), it is made and stored.
+
+    Of processes and threads that want the same at once, one makes it, and the others wait and load.
+    """
+    refused = None
     stored = read(name)
     if stored is not None:
-        with suppress(ValueError):
+        try:
             return load(stored)
-    made = make()
-    write(name, made)
+        except ValueError:
+            refused = stored
+    with alone(name):
+        stored = read(name)
+        if stored is not None and stored != refused:
+            with suppress(ValueError):
+                return load(stored)
+        made = make()
+        write(name, made)
     return load(made)
 
 
@@ -164,13 +163,6 @@ def read(name: str) -> bytes | None:
     start = len(FORMAT) + DIGEST_BYTES
     content = data[start:]
     return content if data[:start] == _head(name, content) else None
-
-
-def holds(names: Iterable[str]) -> bool:
-    """Whether something is stored under each of `names`, sound or not."""
-    with suppress(OSError), opened() as place:
-        return all(_is_entry(os.stat(name, dir_fd=place, follow_symlinks=False)) for name in names)
-    return False
 
 
 def write(name: str, content: bytes) -> bool:
@@ -188,12 +180,6 @@ def write(name: str, content: bytes) -> bool:
     return False
 
 
-def discard(name: str) -> None:
-    """Remove what is stored under `name`."""
-    with suppress(OSError), opened() as place:
-        os.unlink(name, dir_fd=place)
-
-
 def _head(name: str, content: bytes) -> bytes:
     """What stands before the content in a file: the format, and a digest that holds for this key only."""
     digest = hashlib.sha256(name.encode())
@@ -202,15 +188,15 @@ def _head(name: str, content: bytes) -> bytes:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Wait for other processes that fill the cache: of those that start together one compiles, the others load.
+def alone(name: str) -> Iterator[None]:
+    """Wait for other processes and threads that make what is stored under `name`.
 
-    Where that takes longer than WAIT_S, or there is no cache, nobody is waited for.
+    Where that takes longer than WAIT_S, or there is no cache, nobody is waited for. Not to be nested.
     """
     with ExitStack() as stack:
         with suppress(OSError):
             place = stack.enter_context(opened(make=True))
-            lock = entry(place, "lock", os.O_RDWR | os.O_CREAT)
+            lock = entry(place, f"lock-{name[:1]}", os.O_RDWR | os.O_CREAT)  # sixteen files do for all
             stack.callback(os.close, lock)
             _wait_for(lock)
         yield

@@ -1,14 +1,16 @@
-"""What every match of a pattern must contain: its required literals, and the bytes it must begin with.
+"""What every match of a pattern must contain: its required literals, and what it must begin with.
 
 Contract: each requirement is a tuple of literals of which at least one occurs in any response that the tree matches;
 all requirements of a line hold together. An empty list means that nothing is known, never that nothing is needed.
 Used to find the few lines that can fit a response without running them.
 """
 
+from itertools import zip_longest
+
 from msgspec import Struct
 
-from matcher.regex.translate import anchored, flat
-from matcher.regex.tree import LOWER, Alt, Chars, Mark, Node, Repeat, Seq
+from matcher.regex.translate import anchored, flat, superset
+from matcher.regex.tree import Alt, Chars, Mark, Node, Repeat, Seq
 
 MAX_BRANCHES = 16  # alternatives one requirement may have
 MAX_COPIES = 16  # bytes taken from a counted repeat such as \0{200}
@@ -24,14 +26,8 @@ class Literal(Struct, frozen=True):
 Requirement = tuple[Literal, ...]
 
 
-def _single(mask: int) -> tuple[int, bool] | None:
-    """(byte, caseless) where the set is one byte or one letter in both cases."""
-    if mask and not mask & (mask - 1):
-        return mask.bit_length() - 1, False
-    lower = mask & LOWER
-    if lower and not lower & (lower - 1) and mask == lower | (lower >> 32):
-        return lower.bit_length() - 1, True
-    return None
+_SINGLES = {1 << code: (code, False) for code in range(256)}  # a set of one byte, or of one letter in both cases
+_SINGLES |= {1 << code | 1 << (code ^ 0x20): (code, True) for code in range(0x61, 0x7B)}
 
 
 class _Collector:
@@ -46,35 +42,33 @@ class _Collector:
         if self.run:
             text = bytes(self.run)
             self.found.append((Literal(text.lower() if self.caseless else text, self.caseless),))
-        self.run = bytearray()
-        self.caseless = False
+            self.run = bytearray()
+            self.caseless = False
 
     def walk(self, node: Node) -> None:
-        match node:
-            case Chars(mask):
-                single = _single(mask)
-                if single is None:
+        if isinstance(node, (Chars, Seq)):
+            for item in flat(node):
+                if not isinstance(item, Chars):
+                    self.walk(item)
+                elif (single := _SINGLES.get(item.mask)) is None:
                     self.cut()
                 else:
                     self.run.append(single[0])
                     self.caseless = self.caseless or single[1]
-            case Seq(items):
-                for item in items:
-                    self.walk(item)
-            case Repeat(body, low, high):
-                for _ in range(min(low, MAX_COPIES) if isinstance(body, Chars) else min(low, 1)):
-                    self.walk(body)
-                if low != high or low > (MAX_COPIES if isinstance(body, Chars) else 1):
-                    self.cut()
-            case Alt(branches):
+        elif isinstance(node, Repeat):
+            body, low = node.body, node.low
+            most = MAX_COPIES if isinstance(body, Chars) else 1
+            for _ in range(min(low, most)):
+                self.walk(body)
+            if low != node.high or low > most:
                 self.cut()
-                either = [_longest(requirements(branch)) for branch in branches]
-                if all(either):
-                    merged = tuple(dict.fromkeys(literal for option in either for literal in option))
-                    if len(merged) <= MAX_BRANCHES:
-                        self.found.append(merged)
-            case Mark():
-                pass
+        elif isinstance(node, Alt):
+            self.cut()
+            either = [_longest(requirements(branch)) for branch in node.branches]
+            if all(either):
+                merged = tuple(dict.fromkeys(literal for option in either for literal in option))
+                if len(merged) <= MAX_BRANCHES:
+                    self.found.append(merged)
 
 
 def _longest(options: list[Requirement]) -> Requirement:
@@ -95,12 +89,46 @@ def prefix(node: Node) -> bytes:
         return b""
     text = bytearray()
     for item in flat(node):
-        if isinstance(item, Mark):
+        single = None
+        if isinstance(item, Chars):
+            single = _SINGLES.get(item.mask)
+            copies, ends = 1, False
+        elif isinstance(item, Repeat) and isinstance(item.body, Chars):
+            single = _SINGLES.get(item.body.mask)
+            copies = min(item.low, MAX_COPIES)
+            ends = item.low != item.high or item.low > MAX_COPIES
+        elif isinstance(item, Mark):
             continue
-        body, low, high = (item.body, item.low, item.high) if isinstance(item, Repeat) else (item, 1, 1)
-        if not isinstance(body, Chars) or (single := _single(body.mask)) is None or single[1]:
+        if single is None or single[1]:
             break
-        text += bytes((single[0],)) * min(low, MAX_COPIES)
-        if low != high or low > MAX_COPIES:
+        text += bytes((single[0],)) * copies
+        if ends:
             break
     return bytes(text)
+
+
+def head(node: Node) -> bytes:
+    """The sets of bytes that every match begins with, as a pattern that Python's `re` matches in linear time.
+
+    With the end of the response where the pattern says nothing else. b"" where nothing is known.
+    """
+    text = b""
+    items = flat(node) if anchored(node) else ()
+    for item, following in zip_longest(items, items[1:]):
+        match item:
+            case Chars():
+                text += superset(item)
+            case Repeat(Chars(mask) as body, low, high):
+                if high is None or high > low + MAX_COPIES:
+                    return text + superset(Repeat(body, low, low), max_repeat=low)
+                text += superset(item, max_repeat=high)
+                # How often is only clear, without trying, where what follows ends it.
+                if low != high and not (isinstance(following, Chars) and not following.mask & mask):
+                    return text
+            case Mark("start"):
+                continue
+            case Mark(kind):
+                return text + (b"\\n?\\Z" if kind == "end" else b"\\Z")
+            case _:
+                return text
+    return text

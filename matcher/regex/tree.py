@@ -106,6 +106,15 @@ _CALL = re.compile(rb"(?:R|[+-]?\d+|&\w+|P[>=]\w+)\)")
 _OPTIONS = re.compile(rb"(\^?[imsxnUJ]*)(?:-([imsxnUJ]*))?([:)])")
 _REFERENCE = re.compile(rb"\{[+-]?\w+\}|[+-]?\d+|<[^>]*>|'[^']*'")
 
+# What most of a pattern is made of, taken in one step: bytes and escapes that are one set of bytes wherever they stand,
+# and classes of which the same can be told.
+_PIECE = re.compile(
+    rb"[\w <>=/:;,'\"!@%&~`\x80-\xff-]|\\[.()?*+/\[\]{}|$^<>:\"' -]|\\[rntdwsDWS]|\\0(?![0-7])|\\x[0-9a-fA-F]{2}"
+)
+_RUN = re.compile(rb"(?:%b)+(?![*+?{]|\\E)" % _PIECE.pattern)
+_CLASS = re.compile(rb"\[\^?(?:[^\[\]\\^]|\\[^QEc])(?:[^\[\]\\]|\\[^QEc])*\]")
+MAX_KNOWN = 4096
+
 
 def fold(mask: int) -> int:
     """The set with the other case of each ASCII letter added."""
@@ -153,6 +162,10 @@ class _Parser:
     def sequence(self) -> Node:
         items: list[Node] = []
         while self.at < len(self.text) and (self.quoting or self.text[self.at] not in b"|)"):
+            if not self.quoting and "x" not in self.flags and (run := self.take(_RUN)):
+                pieces = _CASELESS if "i" in self.flags else _EXACT
+                items += [pieces[piece] for piece in _PIECE.findall(run[0])]
+                continue
             atom = self.atom()
             if atom is None:
                 continue
@@ -281,6 +294,14 @@ class _Parser:
         return value
 
     def byte_class(self) -> Node:
+        plain = _CLASS.match(self.text, self.at - 1)
+        if plain is None:
+            return self.any_class()
+        pieces = _CASELESS if "i" in self.flags else _EXACT
+        self.at = plain.end()
+        return pieces[plain[0]]
+
+    def any_class(self) -> Node:
         negated = self.text.startswith(b"^", self.at)
         self.at += negated
         mask, first, quoting = 0, True, False
@@ -370,6 +391,28 @@ class _Parser:
             raise self.unsupported("unclosed group")
         self.flags = saved
         return EMPTY if look else body
+
+
+class _Pieces(dict[bytes, Node]):
+    """What a piece or a plain class always means. The nodes are shared between patterns."""
+
+    def __init__(self, flags: frozenset[str]) -> None:
+        self._flags = flags
+
+    def __missing__(self, text: bytes) -> Node:
+        parser = _Parser(text, self._flags)
+        code = parser.byte()
+        node = parser.any_class() if code == b"[" else parser.escape() if code == b"\\" else parser.literal(code[0])
+        if node is None or parser.at < len(text):
+            raise parser.unsupported("class")
+        if len(self) >= MAX_KNOWN:
+            self.clear()
+        self[text] = node
+        return node
+
+
+_EXACT = _Pieces(frozenset())
+_CASELESS = _Pieces(frozenset("i"))
 
 
 def _bounds(quantifier: bytes) -> tuple[int, int | None]:

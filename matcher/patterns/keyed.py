@@ -1,0 +1,114 @@
+"""A set of lines that is asked by its plan: find keys in the response, then test what else their lines need.
+
+Which keys can matter depends on the response's first byte: nine of ten lines of a probe that is greeted are rooted,
+that is, they begin at the first byte and know it. So lines stand in a group per first byte, beside those that may begin
+anywhere. A group gets its finder of keys when a response first needs it; a group of few rooted lines needs none.
+Contract: PatternSet. Keys of which an engine can make no finder are a SetFailure, at every response from then on.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from matcher.patterns import Entry, Finder, Finding, SetFailure
+from matcher.patterns.plan import Line
+from matcher.regex.literals import Literal
+from matcher.regex.tree import ALL
+
+MOST_HEADS = 200  # in one expression, which Python compiles slowly
+FEW = 12  # rooted lines are tested one by one: cheaper than another automaton
+WIDE = 16  # first bytes; a line that has keys and takes more may as well begin anywhere
+
+
+class _Group:
+    """What responses are tested for. direct: lines that are, one by one; headed: others, if any of their heads fits."""
+
+    __slots__ = ("begins", "direct", "find", "headed")
+
+    def __init__(self, lines: Sequence[Line], find: Finder | None) -> None:
+        """lines: those that are not found by key."""
+        headed = [line for line in lines if line.head and not line.prefix][:MOST_HEADS]
+        self.headed = [(re.compile(line.head, re.DOTALL).match, _entry(line)) for line in headed]
+        self.begins = re.compile(b"|".join([line.head for line in headed]), re.DOTALL).match if headed else None
+        chosen = {line.position for line in headed}
+        self.direct = tuple(_entry(line) for line in lines if line.position not in chosen)
+        self.find = find
+
+
+def _entry(line: Line) -> Entry:
+    return line.position, line.prefix, line.checks
+
+
+class KeyedSet:
+    """See the module's docstring."""
+
+    def __init__(self, lines: Sequence[Line], finding: Finding) -> None:
+        self._finding = finding
+        self._anywhere: list[Line] = []
+        self._rooted: dict[int, list[Line]] = {}  # by first byte
+        self._groups: list[_Group | None] = [None] * 256
+        self._free: Finder | None = None  # of the keys of lines that may begin anywhere
+        self._failure: SetFailure | None = None
+        self._empty: list[int] = []  # lines that an empty response may fit
+        for line in lines:
+            if line.prefix:
+                self._rooted.setdefault(line.prefix[0], []).append(line)
+            else:
+                self._place(line)
+
+    def _place(self, line: Line) -> None:
+        mask = ALL if line.first is None else int.from_bytes(line.first, "little")
+        if mask == ALL or (line.keys and mask.bit_count() > WIDE):
+            self._anywhere.append(line)
+        else:
+            for code in range(256):
+                if mask >> code & 1:
+                    self._rooted.setdefault(code, []).append(line)
+        if line.first is None and not line.keys and not line.checks:
+            self._empty.append(line.position)
+
+    def candidates(self, response: bytes) -> Sequence[int]:
+        if not response:
+            return self._empty
+        group = self._groups[response[0]] or self._group(response[0])
+        tested: Iterable[Iterable[Entry]] = group.find(response) if group.find is not None else ()
+        if group.direct:
+            tested = (group.direct, *tested)
+        if group.begins is not None and group.begins(response):
+            tested = (*tested, [entry for fits, entry in group.headed if fits(response)])
+        found: list[int] = []
+        begins = response.startswith
+        for entries in tested:
+            for position, prefix, checks in entries:
+                if begins(prefix):
+                    for check in checks:
+                        if check not in response:
+                            break
+                    else:
+                        found.append(position)
+        return sorted(set(found)) if len(found) > 1 else found
+
+    def _group(self, code: int) -> _Group:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            made = self._groups[code] = self._made(self._rooted.get(code, []))
+        except SetFailure as failure:
+            self._failure = failure
+            raise
+        return made
+
+    def _made(self, rooted: list[Line]) -> _Group:
+        keyless = [line for line in self._anywhere if not line.keys]
+        if sum(bool(line.keys) for line in rooted) > FEW:
+            keyless += [line for line in rooted if not line.keys]
+            return _Group(keyless, self._finder([*self._anywhere, *rooted]))
+        if self._free is None:
+            self._free = self._finder(self._anywhere)
+        return _Group([*keyless, *rooted], self._free)
+
+    def _finder(self, lines: Iterable[Line]) -> Finder | None:
+        keys: dict[Literal, list[Entry]] = {}
+        for line in lines:
+            for key in line.keys:
+                keys.setdefault(key, []).append(_entry(line))
+        return self._finding(keys) if keys else None

@@ -1,0 +1,149 @@
+"""What each line of a probe needs of a response, found in its pattern: the plan that all engines share.
+
+A line needs one of its keys (literals that few other lines have), its prefix (the bytes it must begin with) and some
+further literals. Whoever finds which keys are in a response (re2.py, hyperscan.py) so has the few lines that may fit.
+Contract: every response that a line matches has all that its plan says. Pure; the dear part of a start, and so it is
+kept on the disk.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from matcher.errors import UnsupportedPattern
+from matcher.model import Signature
+from matcher.regex.literals import Literal, Requirement, head, requirements
+from matcher.regex.literals import prefix as required_prefix
+from matcher.regex.translate import anchored, first_bytes
+from matcher.regex.tree import Node, parse
+
+KEY_BYTES = 8  # of a literal; longer ones are found no less often, but make larger automata
+MIN_KEY_BYTES = 3  # of a literal; shorter ones are found in everything
+MIN_CHECK_BYTES = 2
+MAX_CHECKS = 3  # further literals tested per line
+GRAM = 4  # bytes by which it is told how common a literal is
+
+
+class Line(Struct, array_like=True, frozen=True):
+    """What one line needs. keys: any of them must be in the response; checks: all of them.
+
+    first: mask of the bytes that the response can begin with, None = any. head: of a line without keys, a pattern for
+    Python's `re` that fits the response's beginning; b"" = any.
+    """
+
+    position: int
+    keys: tuple[Literal, ...]
+    prefix: bytes
+    checks: tuple[bytes, ...]
+    first: bytes | None
+    head: bytes
+
+
+class _Needs(Struct):
+    """Of one line, as its tree tells."""
+
+    options: list[Requirement]
+    prefix: bytes = b""
+    first: bytes | None = None
+    head: bytes = b""
+
+
+def plan(lines: Sequence[Signature]) -> tuple[Line, ...]:
+    """Choose the keys of every line: literals that few of the other lines share, and so few responses have."""
+    needs = [_needs(signature) for signature in lines]
+    rarity = _Rarity(needs)
+    return tuple(rarity.line(position, need) for position, need in enumerate(needs))
+
+
+def encode(planned: Sequence[Line]) -> bytes:
+    """A plan as it is kept."""
+    return msgspec.msgpack.encode(planned)
+
+
+def decode(stored: bytes) -> tuple[Line, ...]:
+    """The plan again. Raises ValueError."""
+    try:
+        return msgspec.msgpack.decode(stored, type=tuple[Line, ...])
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _needs(signature: Signature) -> _Needs:
+    try:
+        tree = parse(signature.pattern, caseless=signature.caseless, dotall=signature.dotall)
+    except UnsupportedPattern:
+        return _Needs([])
+    options = [option for option in requirements(tree) if _shortest(option) >= MIN_CHECK_BYTES]
+    start = required_prefix(tree)
+    return _Needs(options, start, None if start else _first(tree), b"" if any(map(_is_key, options)) else head(tree))
+
+
+def _shortest(option: Requirement) -> int:
+    return min([len(literal.text) for literal in option])
+
+
+def _is_key(option: Requirement) -> bool:
+    return _shortest(option) >= MIN_KEY_BYTES
+
+
+def _first(tree: Node) -> bytes | None:
+    if not anchored(tree):
+        return None
+    mask, empty = first_bytes(tree)
+    return None if empty else mask.to_bytes(32, "little")
+
+
+class _Rarity:
+    """How many lines share a piece of text, and the choice of keys that follows from it."""
+
+    def __init__(self, needs: Sequence[_Needs]) -> None:
+        self._spread: Counter[bytes] = Counter()  # piece -> lines that need it
+        self._windows: dict[Literal, tuple[int, Literal]] = {}
+        grams: dict[bytes, frozenset[bytes]] = {}
+        for need in needs:
+            of_line: set[bytes] = set()
+            for option in need.options:
+                for literal in option:
+                    text = literal.text
+                    if text not in grams:
+                        last = max(0, len(text) - GRAM)
+                        grams[text] = frozenset([text[at : at + GRAM] for at in range(last + 1)])
+                    of_line |= grams[text]
+            self._spread.update(of_line)
+
+    def line(self, position: int, need: _Needs) -> Line:
+        best: Requirement = ()
+        cheapest = (0, 0)
+        plain: list[bytes] = []
+        for option in need.options:
+            if _is_key(option):
+                cost = self._cost(option)
+                if not best or cost < cheapest:
+                    best, cheapest = option, cost
+            if len(option) == 1 and not option[0].caseless and option[0].text != need.prefix:
+                plain.append(option[0].text)
+        keys = tuple(dict.fromkeys([self._window(literal)[1] for literal in best]))
+        if len(plain) > 1:
+            plain.sort(key=lambda text: (self._spread[text[:GRAM]], -len(text)))
+        return Line(position, keys, need.prefix, tuple(plain[:MAX_CHECKS]), need.first, need.head)
+
+    def _cost(self, option: Requirement) -> tuple[int, int]:
+        shortest = _shortest(option)
+        common = sum([self._window(literal)[0] for literal in option])
+        # A caseless key costs the automaton twice the edges, a short one is found by chance.
+        dear = shortest < GRAM or any(literal.caseless for literal in option)
+        return common * (4 if dear else 1), -shortest
+
+    def _window(self, literal: Literal) -> tuple[int, Literal]:
+        """(how common it is among the lines, the rarest KEY_BYTES of a literal)."""
+        known = self._windows.get(literal)
+        if known is None:
+            text, spread = literal.text, self._spread
+            common = [spread[text[at : at + GRAM]] for at in range(max(0, len(text) - GRAM) + 1)]
+            rarest = min(common)
+            start = max(0, min(common.index(rarest) - (KEY_BYTES - GRAM) // 2, len(text) - KEY_BYTES))
+            known = rarest, Literal(text[start : start + KEY_BYTES], literal.caseless)
+            self._windows[literal] = known
+        return known
