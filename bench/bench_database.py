@@ -7,9 +7,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.corpora import Corpus
-from bench.steps import PLANNING
 from matcher import ProbeDatabase, parse_database
 from matcher.database.load import find_database
+from matcher.patterns.plan import plan
 
 
 @pytest.mark.benchmark(group="parse")
@@ -35,6 +35,6 @@ def test_plan(benchmark: BenchmarkFixture, corpus: Corpus, name: str) -> None:
     """Keys and checks of the lines of a probe."""
     probe = corpus.database.probe(name)
     assert probe is not None
-    assert PLANNING(probe.signatures)
+    assert len(plan(probe.signatures)) == len(probe.signatures)
     benchmark.extra_info.update(lines=len(probe.signatures))
-    benchmark.pedantic(PLANNING, (probe.signatures,), rounds=3)
+    benchmark.pedantic(plan, (probe.signatures,), rounds=3)

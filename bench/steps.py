@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from bench.corpora import Case
 from bench.re2_set import Asked, Pass
-from matcher import Match, Matcher, ProbeDatabase
+from matcher import EngineUnavailable, Match, Matcher, ProbeDatabase
 from matcher.patterns import PatternSet, engine
+from matcher.patterns.keyed import KeyedSet
 from matcher.patterns.pcre import Patience
+from matcher.patterns.plan import Line, plan
 
-PLANNING = engine("re2").analyse  # lines -> what is found by, without the automaton
-PLANNING = engine("re2").analyse  # lines -> what they are found by, without the automaton
-_ANALYSED: dict[tuple[str, str, int], bytes] = {}  # (engine, database, list): dear, and the same for every corpus
+_PLANNED: dict[tuple[str, int], tuple[Line, ...]] = {}  # (database, list): dear, and the same for every corpus
 
 
 def asked(cases: Sequence[Case], answers: Sequence[Match | None]) -> list[Asked]:
@@ -34,14 +34,16 @@ def asked(cases: Sequence[Case], answers: Sequence[Match | None]) -> list[Asked]
 
 def sets(database: ProbeDatabase, engine_name: str, questions: Sequence[Asked]) -> dict[int, PatternSet]:
     """Fresh sets with cold automata, for the lists that are asked. Raises EngineUnavailable."""
-    made = engine(engine_name)
-    found = {}
+    finding = engine(engine_name).finding
+    if finding is None:
+        raise EngineUnavailable(f"{engine_name} finds nothing")
+    made: dict[int, PatternSet] = {}
     for index in lists_of(questions):
-        key = (made.name, database.sha256, index)
-        if key not in _ANALYSED:
-            _ANALYSED[key] = made.analyse(database.probes[index].signatures)
-        found[index] = made.load(_ANALYSED[key])
-    return found
+        key = (database.sha256, index)
+        if key not in _PLANNED:
+            _PLANNED[key] = plan(database.probes[index].signatures)
+        made[index] = KeyedSet(_PLANNED[key], finding)
+    return made
 
 
 def lists_of(questions: Sequence[Asked]) -> list[int]:
