@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-parts bench-record bench-compare bench-sinks bench-plan bench-report bench-cluster dist clean
+.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-start bench-parts bench-record bench-compare bench-sinks bench-plan bench-report bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -93,6 +93,9 @@ bench-match: .venv/dev  ## matching speed of every engine
 
 bench-scan: .venv/dev  ## scan throughput on a loopback farm
 	@$(BIN)/python -m bench.scan_table
+
+bench-start: .venv/dev  ## how soon a scan begins, warm, cold and interrupted
+	@$(BIN)/python -m bench.start $(ARGS)
 
 bench-parts: .venv/dev  ## parse, plan, candidates, confirm, templates, encode, match and scan, each by itself
 	@$(BIN)/python -m pytest -o addopts= -o python_files='bench_*.py' --benchmark-timer=time.process_time --benchmark-columns=min,median,stddev,rounds bench

@@ -1,4 +1,7 @@
-"""A loopback farm of web servers inside TLS: `python -m bench.tls_farm PORT`; ends when its standard input does."""
+"""A loopback farm of web servers inside TLS: `python -m bench.tls_farm PORT [CERTIFICATES]`.
+
+It ends when its standard input does. With more than one certificate the addresses show them in turn.
+"""
 
 import asyncio
 import contextlib
@@ -7,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,9 +23,9 @@ PAGE = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nContent-Type: text/html\r\nC
 
 
 @contextlib.contextmanager
-def tls_farm(port: int) -> Iterator[None]:
+def tls_farm(port: int, certificates: int = 1) -> Iterator[None]:
     """The farm in a process of its own, as long as the block."""
-    command = [sys.executable, "-m", "bench.tls_farm", str(port)]
+    command = [sys.executable, "-m", "bench.tls_farm", str(port), str(certificates)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdout.readline()
@@ -53,14 +56,17 @@ def chain() -> bytes:
 class TlsService(asyncio.Protocol):
     """HTTP in TLS. Unlike asyncio's own layer it tells a client by an alert what it does not like, as servers do."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, contexts: Sequence[ssl.SSLContext]) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._contexts = contexts
         self._shaken = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        address = int.from_bytes(socket.inet_aton(transport.get_extra_info("sockname")[0]))
+        context = self._contexts[address % len(self._contexts)]
+        self._session = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     def data_received(self, data: bytes) -> None:
         self._incoming.write(data)
@@ -81,22 +87,28 @@ class TlsService(asyncio.Protocol):
             self._transport.close()
 
 
-async def serve(port: int) -> None:
-    """On every address, until standard input ends."""
+def server_context() -> ssl.SSLContext:
+    """With a certificate of its own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
         file.write(chain())
         file.flush()
         context.load_cert_chain(file.name)
+    return context
+
+
+async def serve(port: int, certificates: int = 1) -> None:
+    """On every address, until standard input ends."""
+    contexts = [server_context() for _ in range(certificates)]
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
     listener.bind(("", port))
     loop = asyncio.get_running_loop()
-    await loop.create_server(lambda: TlsService(context), sock=listener, backlog=4096)
+    await loop.create_server(lambda: TlsService(contexts), sock=listener, backlog=4096)
     print(port, flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve(*map(int, sys.argv[1:])))

@@ -9,17 +9,15 @@ from typing import Annotated
 
 from msgspec import Meta, ValidationError, convert, to_builtins
 
-from engine.conversation.context import scan_context
+from engine.conversation.context import MakeContext, scan_context
 from engine.databases import shared_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
 from engine.pool.cluster.words import Outcome
 from engine.pool.descriptors import raise_descriptor_limit
 from engine.pool.runners import Runner, deadline
-from engine.pool.runners.inline import InlineRunner, MakeContext
 from engine.pool.runners.processes import ProcessRunner
 from engine.post import module_names
-from engine.post.second_opinion import open_opinion
 from engine.results.sinks.base import decode_rows
 from engine.targets import Item, Unreadable
 from engine.targets.plain import PlainReader
@@ -48,13 +46,19 @@ def make_runner(config: ScanConfig, context: MakeContext = scan_context) -> Runn
     """
     check_sources(config.sources)
     check_config(config)
-    return ProcessRunner(config) if config.workers else InlineRunner(config, context)
+    if config.workers:
+        return ProcessRunner(config)
+    from engine.pool.runners.inline import InlineRunner  # and the worker, which otherwise other processes are
+
+    return InlineRunner(config, context)
 
 
 def check_config(config: ScanConfig) -> None:
     """Whatever runs it: what is wrong is said before anything begins. Raises ConfigError, MatcherError."""
     module_names(config.post)
     if config.recog:
+        from engine.post.second_opinion import open_opinion
+
         open_opinion(config.recog)
     raise_descriptor_limit()
 

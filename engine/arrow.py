@@ -17,7 +17,7 @@ import pyarrow as pa
 from msgspec.structs import replace
 
 from engine.api import encoded_rows
-from engine.conversation.context import Progress, scan_context
+from engine.conversation.context import scan_context
 from engine.conversation.scan import ScanContext
 from engine.databases import shared_matcher
 from engine.model import ScanConfig, Target
@@ -79,8 +79,8 @@ def _target(ip: str | None, host: str | None, port: Any, proto: str | None, stat
     return Target(0, ip or host or "", port, sent, host if ip and host and host != ip else "", said)
 
 
-def _context(config: ScanConfig, progress: Progress) -> ScanContext:
-    return scan_context(config, progress, shared_matcher(config.probes, config.matcher))
+def _context(config: ScanConfig) -> ScanContext:
+    return scan_context(config, shared_matcher(config.probes, config.matcher))
 
 
 class _Scan:

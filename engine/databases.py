@@ -1,13 +1,17 @@
 """The databases and the matcher of a run, as options name them: one place for scanning and for offline matching."""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
 from engine.services import FILE_NAME, SYSTEM_FILE, ServiceTable
-from matcher import Match, Matcher, Probe, ProbeDatabase, compile_matcher, find_database, load_databases, nmap_file
+from matcher import Match, Matcher, MatcherError, Probe, ProbeDatabase, find_database, load_databases, nmap_file
+
+USUAL = ((), "auto")  # the databases and the engine of who chooses none
+_opened_ahead: list[Matcher] = []
 
 
 class _ServiceRows:
@@ -43,14 +47,24 @@ def open_database(probes: Sequence[str]) -> ProbeDatabase:
     return load_databases(choices(probes), services=_ServiceRows(probes))
 
 
-def open_matcher(probes: Sequence[str], engine: str, progress: Callable[[int, int], None] | None = None) -> Matcher:
-    """A matcher with every set ready. Raises MatcherError."""
+def open_matcher(probes: Sequence[str], engine: str) -> Matcher:
+    """A matcher, whose sets are made ready when they are needed, or when it is told to. Raises MatcherError."""
+    if (tuple(probes), engine) == USUAL and _opened_ahead:
+        return _opened_ahead.pop()
     gc.disable()  # a database is a hundred thousand objects that stay: looking through them costs a fifth of the start
     try:
-        return compile_matcher(open_database(probes), engine, progress=progress)
+        return Matcher(open_database(probes), engine)
     finally:
         gc.enable()
         gc.freeze()
+
+
+def open_ahead() -> None:
+    """Open what most scans ask for, before it is known whether this one does. What is wrong with it is told then."""
+    with suppress(MatcherError):
+        matcher = open_matcher(*USUAL)
+        matcher.preload()
+        _opened_ahead.append(matcher)
 
 
 class SharedMatcher:

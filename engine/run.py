@@ -152,6 +152,11 @@ class Run:
         """The machines of a cluster; none where there is none."""
         return self._runner.nodes()
 
+    @property
+    def preparing(self) -> bool:
+        """Whether nothing can have begun yet."""
+        return not self._runner.ready
+
     def restarts(self) -> int:
         """Workers that died and were replaced."""
         return self._runner.restarts

@@ -8,6 +8,7 @@ rows and onto terminals, so an entry whose name holds a control character is no 
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 from engine.errors import ConfigError
@@ -19,18 +20,27 @@ Row = tuple[str, int, str]
 FILE_NAME = "nmap-services"
 SYSTEM_FILE = Path("/etc/services")
 MAX_SIZE = 16 << 20  # bytes of a table; Nmap's has one million
-_ROW = re.compile(r"([^\s#\x00-\x1f\x7f-\x9f\xad]+)\s+(\d{1,5})/(tcp|udp)\b")
+_ROW = re.compile(r"^([^\s#\x00-\x1f\x7f-\x9f\xad]+)[^\S\n]+(\d{1,5})/(tcp|udp)\b", re.MULTILINE)
 
 
 class ServiceTable:
-    """Names of ports. source: the file they are from, empty for none."""
+    """Names of ports. source: the file they are from, empty for none.
+
+    rows: looked through when the first name is asked for, because a scan can begin before.
+    """
 
     def __init__(self, rows: Iterable[Row] = (), source: str = "") -> None:
         self.source = source
-        self._names: dict[str, dict[int, str]] = {"tcp": {}, "udp": {}}
-        for name, port, proto in rows:
+        self._rows = rows
+
+    @cached_property
+    def _names(self) -> dict[str, dict[int, str]]:
+        names: dict[str, dict[int, str]] = {"tcp": {}, "udp": {}}
+        for name, port, proto in self._rows:
             if name != "unknown":
-                self._names[proto].setdefault(port, name)
+                names[proto].setdefault(port, name)
+        self._rows = ()
+        return names
 
     @classmethod
     def load(cls, beside: Path | None = None) -> "ServiceTable":
@@ -64,7 +74,6 @@ class ServiceTable:
 
 def parse_services(text: str) -> Iterator[Row]:
     """The rows of /etc/services or nmap-services: `name port/protocol`, then aliases or frequency, and `#` comments."""
-    for line in text.split("\n"):
-        row = _ROW.match(line)
-        if row is not None and int(row[2]) <= 65535:
-            yield row[1], int(row[2]), row[3]
+    for name, number, proto in _ROW.findall(text):
+        if (port := int(number)) <= 65535:
+            yield name, port, proto

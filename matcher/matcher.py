@@ -6,7 +6,7 @@ Source: service-detection behaviour of Nmap 7.93 (lists to try, first match over
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Lock, Thread
 
 from msgspec import Struct, field
@@ -17,8 +17,6 @@ from matcher.patterns import EveryLine, PatternSet, SetFailure, cache, pcre, pla
 from matcher.patterns.keyed import KeyedSet
 from matcher.version import Expander, compile_templates, uses_groups
 
-Progress = Callable[[int, int], None]
-"""(probes whose sets are ready, probes in all); told while they are made, which ends with what it raises."""
 _PLANNED_BY = ("regex/tree.py", "regex/literals.py", "regex/translate.py", "patterns/plan.py")
 
 _UNSET = [(-1, -1)] * 10  # groups 0 to 9 are all that templates can name
@@ -71,15 +69,12 @@ class Matcher:
     `preload`. Raises EngineUnavailable where the engine is unknown or not installed. cache: keep plans on disk.
     """
 
-    def __init__(
-        self, db: ProbeDatabase, engine: str = "auto", cache: bool = True, progress: Progress | None = None
-    ) -> None:
+    def __init__(self, db: ProbeDatabase, engine: str = "auto", cache: bool = True) -> None:
         self.database = db
         self._engine = patterns.engine(engine)
         self.engine = self._engine.name
         self.stats = Stats()
         self._cached = cache
-        self._progress = progress
         self._sets: list[PatternSet | None] = [None] * len(db.probes)
         self._making = [Lock() for _ in db.probes]
         self._lines = [[Line(signature, probe) for signature in probe.signatures] for probe in db.probes]
@@ -117,24 +112,20 @@ class Matcher:
         return self._lines[probe][position]
 
     def compile_all(self) -> None:
-        """Make every set ready, from the cache or anew; it is left at once by what `progress` or a signal raises."""
-        for ready, index in enumerate(self._order(), 1):
+        """Make every set ready, from the cache or anew."""
+        for index in self._order():
             self._load(index)
-            if self._progress is not None:
-                self._progress(ready, len(self._sets))
 
     def preload(self) -> Thread:
-        """Begin to make every set ready beside whatever else is done, the NULL probe's first.
+        """Make the NULL probe's set ready, which every conversation begins with; begin with the others beside all else.
 
         A set that is asked for meanwhile is made, or waited for, by who asks.
         """
-        thread = Thread(target=self._preload, name="preload", daemon=True)
+        if (null := self.database.null_index) is not None:
+            self._load(null)
+        thread = Thread(target=self.compile_all, name="preload", daemon=True)
         thread.start()
         return thread
-
-    def _preload(self) -> None:
-        for index in self._order():
-            self._load(index)
 
     def _order(self) -> list[int]:
         """The NULL probe first. Processes that start together begin elsewhere with the rest: they share the cache."""
@@ -168,10 +159,8 @@ def _plan_key(lines: Sequence[Signature]) -> str:
     return cache.key("plan", cache.code(*_PLANNED_BY), *texts)
 
 
-def compile_matcher(
-    db: ProbeDatabase, engine: str = "auto", *, cache: bool = True, progress: Progress | None = None
-) -> Matcher:
+def compile_matcher(db: ProbeDatabase, engine: str = "auto", *, cache: bool = True) -> Matcher:
     """A Matcher with every set ready; see Matcher for the arguments."""
-    matcher = Matcher(db, engine, cache, progress)
+    matcher = Matcher(db, engine, cache)
     matcher.compile_all()
     return matcher

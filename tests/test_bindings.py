@@ -27,7 +27,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def test_a_missing_name_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line says what is installed, what it lacks and what would do."""
-    monkeypatch.setattr(bindings, "installed", lambda distribution: "0.8.0")
+    monkeypatch.setattr(bindings, "version", lambda distribution: "0.8.0")
     monkeypatch.setitem(bindings.TESTED, "pcre2", ("0.7.1", "0.7.4"))
     module = SimpleNamespace(match=1, compile=2)
     bindings.require(module, ("match", "compile"), "pcre2")
@@ -61,7 +61,7 @@ def test_the_command_says_it_in_one_line() -> None:
 
 def test_google_re2_is_named_where_it_stands_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both packages are imported as re2, and google-re2's hides the other one."""
-    monkeypatch.setattr(bindings, "installed", lambda distribution: "1.1")
+    monkeypatch.setattr(bindings, "version", lambda distribution: "1.1")
     with pytest.raises(EngineUnavailable, match=r"pyre2 1\.1 lacks Pattern; .*: pip uninstall google-re2$"):
         bindings.require(SimpleNamespace(), ("Pattern",), "pyre2")
 

@@ -200,6 +200,18 @@ def test_a_set_that_cannot_be_built_costs_speed_only(monkeypatch: pytest.MonkeyP
         assert matcher.stats.failures == {"re2: pattern too large": count}
 
 
+def test_what_a_killed_writer_left_is_removed(home: Path) -> None:
+    """Not at once: it may still be writing."""
+    cache.write(KEY, b"content")
+    old, new = home / f".{KEY}.0", home / f".{KEY}.1"
+    for left in (old, new):
+        left.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache.write(KEY, b"content")
+    assert not old.exists()
+    assert new.exists()
+
+
 # --- what others may have written -----------------------------------------------------------------------------------
 
 

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from test_fuzz_post import EDITS, SPOOFS, edited, texts
 
 from engine.model import TlsFacts
-from engine.transports.certificates import ALTERNATIVE, ALTERNATIVES, LARGEST, NAME, certificate_facts
+from engine.transports.certificates import (
+    ALTERNATIVE,
+    ALTERNATIVES,
+    LARGEST,
+    NAME,
+    REMEMBERED,
+    _read,
+    certificate_facts,
+)
 
 
 @cache
@@ -71,6 +79,21 @@ def test_a_certificate_of_many_names_and_one_too_long() -> None:
     assert 100 < len(check_certificate(named(220)).names) < 220
     assert len(named(260)) > LARGEST
     assert check_certificate(named(260)).subject == ""
+
+
+def test_a_certificate_that_is_seen_again() -> None:
+    """Is remembered by all of its bytes, beside the handshake that showed it; only so many are."""
+    elliptic = ec.generate_private_key(ec.SECP256R1())
+    one, other = certificate(elliptic), certificate(elliptic, name="other.test")
+    first = certificate_facts(one, TlsFacts(protocol="TLSv1.2", cipher="A"))
+    second = certificate_facts(one, TlsFacts(protocol="TLSv1.3", alpn="h2"))
+    assert (first.protocol, first.cipher, first.alpn) == ("TLSv1.2", "A", "")
+    assert (second.protocol, second.cipher, second.alpn) == ("TLSv1.3", "", "h2")
+    assert first.sha256 == second.sha256
+    assert certificate_facts(other, TlsFacts()).subject.startswith("CN=other.test")
+    for number in range(2 * REMEMBERED):
+        certificate_facts(b"no certificate, number %d" % number, TlsFacts())
+    assert _read.cache_info().currsize == REMEMBERED
 
 
 @settings(max_examples=400, deadline=None)

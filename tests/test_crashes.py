@@ -146,7 +146,8 @@ def test_every_stage(database: str, monkeypatch: pytest.MonkeyPatch, stage: str,
         assert {row.state for row in rows if row.reason is Reason.CRASHED} == {""}
 
 
-def test_a_transport_that_raises(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["step", "conclude", "connected"])
+def test_a_transport_that_raises(part: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault between socket and conversation ends the conversation above it."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
@@ -156,10 +157,10 @@ def test_a_transport_that_raises(database: str, monkeypatch: pytest.MonkeyPatch)
     def broken(self: TlsTransport, *arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(TlsTransport, "_handshake", broken)
+    monkeypatch.setattr(TlsTransport, part, broken)
     rows, _ = among_honest(talk, database)
     assert outcomes(rows) == CRASHED
-    assert {row.connections for row in rows} == {2}
+    assert {row.connections for row in rows} == {1 if part == "connected" else 2}  # TLS counts when it is opened
 
 
 def test_a_name_that_sni_cannot_carry(database: str) -> None:

@@ -21,6 +21,7 @@ GROUND = {
     "isolated": "",
     "signals": "",
     "threads": "",
+    "ahead": "isolated signals",
     "services": "errors",
     "databases": "services",
 }

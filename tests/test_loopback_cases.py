@@ -19,7 +19,7 @@ from engine.results.sinks import SINKS, Run, open_sink
 from engine.transports import Receiver, Transport
 from engine.transports.reactor import Reactor
 from engine.transports.tcp import TcpTransport
-from engine.transports.tls import TlsTransport, client_context
+from engine.transports.tls import Steps, TlsTransport, client_context
 from engine.transports.udp import UdpHub
 from probemill import ScanConfig, ServiceResult, Target, scan, scan_sync
 
@@ -119,7 +119,9 @@ def test_every_form_takes_the_rows(form: str, outcomes: dict[str, Outcome], tmp_
 
 
 def tls(reactor: Reactor, receiver: Receiver, host: str, port: int) -> Transport:
-    return TlsTransport(client_context(), receiver, lambda below: TcpTransport(reactor, below, host, port))
+    steps = Steps()
+    reactor.after_turn = steps.take
+    return TlsTransport(client_context(), receiver, lambda below: TcpTransport(reactor, below, host, port), steps)
 
 
 class LoneUdp:

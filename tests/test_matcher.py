@@ -109,15 +109,6 @@ def test_a_set_that_fails_loses_no_line(matcher: Matcher) -> None:
     assert matcher.stats.failures == {"out of memory": 3}
 
 
-def test_progress_counts_every_probe() -> None:
-    seen: list[tuple[int, int]] = []
-    compile_matcher(DATABASE, "re2", cache=False, progress=lambda ready, total: seen.append((ready, total)))
-    assert seen == [(number, 6) for number in range(1, 7)]
-
-
-# --- bounds: see the head of matcher/patterns/pcre.py ---------------------------------------------------------------
-
-
 def test_the_quick_limit_alone_decides_nothing() -> None:
     """A match that needs more steps than the quick limit is still found."""
     pattern = pcre.Pattern(rb"^(?:a|b)*c(?:a|b)*d", caseless=False, dotall=False)

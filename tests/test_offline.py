@@ -3,21 +3,14 @@
 import base64
 import json
 import random
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from engine.conversation.fingerprint import Fingerprint, unwrap
-from engine.databases import open_matcher
-from engine.errors import EngineError
 from engine.offline import answers
-from engine.offline import identify as offline
 from engine.offline.faults import KEPT, RECORDS, REPORT, Faults, Texts
 from engine.offline.forms.base import Row
-from engine.offline.identify import Identifier, Tally, identify
+from engine.offline.identify import Identifier, Tally
 from engine.offline.records import LineReader
 from engine.offline.stream import Chunk
 from matcher import compile_matcher, parse_database
@@ -90,7 +83,7 @@ def test_a_line_is_a_row(line: str, said: tuple[str, tuple[str, ...], bytes]) ->
     rows, faults = read(line)
     assert not faults
     assert [(row.proto, row.probes, row.data) for row in rows] == [said]
-    kept = json.loads(rows[0].head + b"}")
+    kept = json.loads(bytes(rows[0].head) + b"}")
     assert kept == json.loads(line.strip().rstrip(","))
 
 
@@ -149,6 +142,22 @@ def test_a_line_that_is_not_utf8(line: bytes) -> None:
     assert reader.faults.first == [(1, "not UTF-8")]
 
 
+@pytest.mark.parametrize("more", ["", "é"])
+def test_lines_together_are_read_as_one_by_one(more: str) -> None:
+    """Rows, faults and their numbers, texts and what is counted; of ASCII and of other text."""
+    wrapped = 'SF-Port1-TCP:V=1%r(NULL,5,"a\nSF:bc\nSF:de");'
+    lines = [line for _, line, _ in ROWS] + NOTHING + [line for line, _ in FAULTS] + wrapped.split("\n") + [more]
+    text = "\n".join(lines).encode()
+    one, all_of_it = LineReader(10), LineReader(10)
+    rows = [row for line in text.split(b"\n") for row in one.read(line)] + list(one.close())
+    together = [*all_of_it.read_lines(text), *all_of_it.close()]
+    assert [(row.proto, row.probes, row.data, bytes(row.head)) for row in together] == [
+        (row.proto, row.probes, row.data, bytes(row.head)) for row in rows
+    ]
+    for name in ("faults", "texts", "form", "silent", "derived"):
+        assert getattr(one, name) == getattr(all_of_it, name), name
+
+
 @pytest.mark.parametrize("heading", ["Nmap scan report for 192.0.2.1", 'SF-Port22-TCP:V=7%r(NULL,1,"a");'])
 def test_other_lines_mean_nothing_in_a_report(heading: str) -> None:
     """A heading or a fingerprint says that an input is one; a record says that it is none; the first of them counts."""
@@ -197,7 +206,7 @@ def test_fingerprints_are_read_as_they_are_written(seed: int) -> None:
 
 def test_a_fingerprint_row_says_what_the_fingerprint_says() -> None:
     rows, _ = read('SF-Port993-TCP:V=7.93%T=SSL%I=7%r(NULL,3E8,"ab\\0\\x001");')
-    assert json.loads(rows[0].head + b"}") == {
+    assert json.loads(bytes(rows[0].head) + b"}") == {
         "proto": "tcp", "port": 993, "tunnel": "ssl", "probe": "NULL", "data": b64(b"ab\0\x001"), "size": 1000,
     }  # fmt: skip
 
@@ -253,79 +262,18 @@ def test_what_is_remembered_is_what_was_said(identifier: Identifier, monkeypatch
     assert together == [Identifier(MATCHER).answer(Chunk(json.dumps(row).encode(), 0, 0)).out.strip() for row in rows]
 
 
-def stream(count: int) -> Iterator[Chunk]:
-    """Chunks of different sizes, so that they are not answered in their order."""
-    line = 0
-    for number in range(count):
-        size = 1 + number * 7919 % 1000
-        text = b"".join(b'{"banner":"SSH-%d.%d-x"}\n' % (number, row) for row in range(size)) + b"bad\n"
-        line += size + 1
-        yield Chunk(text, line - size - 1, number)
+def test_what_a_line_always_says_is_written_once() -> None:
+    """Not what it says of each response."""
+    calls: list[str] = []
 
+    def written(row: answers.MatchRow | None) -> str:
+        calls.append(row.name if row else "")
+        return calls[-1]
 
-@pytest.fixture
-def early_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offline, "INLINE_BYTES", 1)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("early_workers")
-def test_many_workers_answer_in_order(tmp_path: Path) -> None:
-    """Processes change nothing but the time; line numbers of faults count from the beginning of the input."""
-    path = tmp_path / "db"
-    path.write_bytes(DATABASE)
-    alone = list(identify(stream(40), open_matcher([str(path)], "reference"), [str(path)], 1))
-    together = list(identify(stream(40), open_matcher([str(path)], "reference"), [str(path)], 3))
-    assert [(one.out, one.faults, one.position) for one in together] == [
-        (one.out, one.faults, one.position) for one in alone
-    ]
-    assert len(together) == 40
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("early_workers")
-def test_a_worker_that_dies_is_an_error_not_a_silence(tmp_path: Path) -> None:
-    path = tmp_path / "db"
-    path.write_bytes(DATABASE)
-    matcher = open_matcher([str(path)], "reference")
-    answers = identify(stream(4000), matcher, [str(tmp_path / "gone")], 2)
-    with pytest.raises(EngineError, match=r"a worker \(pid \d+\) died with status 1"):
-        list(answers)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("early_workers")
-def test_no_more_is_read_than_is_in_flight(tmp_path: Path) -> None:
-    """Memory is flat: the reader runs ahead of the writer by a bounded number of chunks."""
-    path = tmp_path / "db"
-    path.write_bytes(DATABASE)
-    given = 0
-
-    def counted() -> Iterator[Chunk]:
-        nonlocal given
-        for chunk in stream(200):
-            given += 1
-            yield chunk
-
-    for written, _ in enumerate(identify(counted(), open_matcher([str(path)], "reference"), [str(path)], 2)):
-        assert given - written <= 2 * offline.CHUNKS_PER_WORKER + 2
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("early_workers")
-def test_workers_end_when_nobody_wants_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "db"
-    path.write_bytes(DATABASE)
-    started: list[subprocess.Popen[bytes]] = []
-    begin = subprocess.Popen
-
-    def followed(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
-        started.append(begin(*args, **options))
-        return started[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", followed)
-    answers = identify(stream(200), open_matcher([str(path)], "reference"), [str(path)], 2)
-    assert [next(answers), next(answers)]
-    assert [process.poll() for process in started] == [None, None]
-    answers.close()
-    assert [process.poll() for process in started] == [0, 0]
+    MATCHER.match(MATCHER.database.probes[0], b"220 ")  # a matcher sees at the second match that it needs no groups
+    asked = answers.Answers(MATCHER.database, MATCHER.match, written)
+    long = b"x" * answers.SHORT
+    for number in range(3):
+        for text in (b"220 %d", b"SSH-2.%d-x", b"?%d"):
+            asked.of("tcp", ("NULL",), False, text % number + long)
+    assert sorted(calls) == ["", "ftp", "ssh", "ssh", "ssh"]

@@ -61,11 +61,10 @@ def until_visited(farm: Farm, count: int) -> None:
 
 
 def finish(process: "subprocess.Popen[bytes]") -> tuple[list[dict[str, object]], str]:
-    """Wait for its end. -> rows, stderr without the word that a busy machine's slow start may draw"""
+    """Wait for its end. -> rows, stderr"""
     output, said = process.communicate(timeout=PATIENCE_S)
     rows = [json.loads(line) for line in (output or b"").splitlines()]
-    lines = said.decode().splitlines(keepends=True)
-    return rows, "".join(line for line in lines if "preparing the database" not in line)
+    return rows, said.decode()
 
 
 # -- what workers tell
@@ -123,7 +122,7 @@ def test_a_worker_is_killed(database: str, caplog: pytest.LogCaptureFixture) -> 
 def test_workers_that_die_at_once(database: str, main: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are replaced a few times, then the run gives up with a word of why."""
     child = [sys.executable, "-c", main]
-    monkeypatch.setattr("engine.pool.process.command", lambda function, descriptor: child)
+    monkeypatch.setattr("engine.ahead.command", lambda function, descriptor: child)
     with pytest.raises(EngineError, match=r"worker \d dies again and again"):
         scan(["127.4.0.1:9"], config(database, workers=2))
 

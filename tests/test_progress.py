@@ -29,6 +29,7 @@ def run(
     conversations: int = 0,
     nodes: Any = (),
     missing: int = 0,
+    preparing: bool = False,
     **tally: int,
 ) -> Any:
     """A run as far as it can be seen, with one sink; tally names with `__` for `:`."""
@@ -44,6 +45,7 @@ def run(
         input_ended=ended,
         started=time.monotonic(),
         elapsed_s=3.21,
+        preparing=preparing,
         ending=lambda: Ending(read=rows + missing, done=rows, not_reached=missing),
         behind=lambda: {"delta:/lake": behind},
     )
@@ -66,6 +68,14 @@ def test_while_the_input_goes_on() -> None:
     """No total, no end in sight; and in flight are conversations that are open, not targets that wait."""
     seen = run(5000, conversations=60, verdict__hardmatched=1200, verdict__softmatched=34, verdict__nomatch=66)
     assert line(seen, 987.6) == "1,300 done  988/s  120 in flight  1,234 found"
+
+
+def test_while_the_database_is_prepared() -> None:
+    """That is what goes on, once it lasts longer than a second."""
+    seen = run(5, preparing=True)
+    assert line(seen) == "preparing the database"
+    seen.elapsed_s = 0.9
+    assert line(seen).startswith("0 done")
 
 
 def test_what_is_left_to_deliver() -> None:

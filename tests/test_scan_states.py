@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engine.conversation.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan, Stage
-from engine.conversation.timing import AdaptiveTiming, NmapTiming
+from engine.conversation.timing import TACITURN, AdaptiveTiming, NmapTiming, Timing
 from engine.errors import ScanStateError
 from engine.model import Reason, Target, Tunnel, Verdict
 from matcher import compile_matcher, parse_database
@@ -50,6 +50,18 @@ LONGEST_S = 2 * PROBES * (7.5 + TLS_S)  # both passes, bare and in a tunnel: eve
 EVENTS = ("start", "connected", "received", "timed_out", "closed", "failed", "write_failed")
 
 
+def timing_of(kind: str) -> Timing:
+    """hurried: it has seen that no port that a probe names has services that greet."""
+    if kind == "nmap":
+        return NmapTiming()
+    timing = AdaptiveTiming()
+    for port in (80, 443) if kind == "hurried" else ():
+        for tunnel in Tunnel:
+            for _ in range(TACITURN):
+                timing.greeted(port, tunnel, False)
+    return timing
+
+
 class Conversation(RuleBasedStateMachine):
     """A driver that obeys deadlines, and a peer that does anything."""
 
@@ -65,7 +77,7 @@ class Conversation(RuleBasedStateMachine):
         port=st.sampled_from([80, 443, 7, 9100]),
         proto=st.sampled_from(["tcp", "udp"]),
         state=st.sampled_from(["", "open"]),
-        adaptive=st.booleans(),
+        timing=st.sampled_from(["nmap", "adaptive", "hurried"]),
         intensity=st.integers(0, 9),
         max_probes=st.sampled_from([0, 1, 1 << 30]),
     )
@@ -75,7 +87,7 @@ class Conversation(RuleBasedStateMachine):
             DATABASE,
             MATCH,
             intensity=drawn["intensity"],  # type: ignore[arg-type]
-            timing=AdaptiveTiming() if drawn["adaptive"] else NmapTiming(),
+            timing=timing_of(drawn["timing"]),  # type: ignore[arg-type]
             connect_s=CONNECT_S,
             tls_connect_s=TLS_S,
             max_bytes=MAX_BYTES,

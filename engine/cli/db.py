@@ -220,7 +220,7 @@ def _facts(database: ProbeDatabase, backtracking: int) -> list[tuple[str, int | 
 def compile_command(probes: tuple[str, ...], engine: str) -> None:
     """Plan a database ahead of time, so that the first scan finds everything ready."""
     console = Console(stderr=True)
-    matcher = ready_matcher(probes, engine, console)
+    matcher = ready_matcher(probes, engine, console, compiled=True)
     database = matcher.database
     lines = sum(len(probe.signatures) for probe in database.probes)
     click.echo(f"{database.name}: {lines:,} lines of {len(database.probes):,} probes are ready for {matcher.engine}")

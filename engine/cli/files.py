@@ -12,8 +12,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import ConfigError
-from engine.offline.rows_in import SCHEMES
-from engine.results.lake import LAKES
 from engine.results.sinks import STDOUT
 
 Named = tuple[str, str]
@@ -38,6 +36,8 @@ def check_outputs(outputs: Iterable[Named], inputs: Iterable[Named]) -> None:
 
 def check_place(option: str, out: str, inputs: Iterable[str]) -> None:
     """Of what rows are read from: raises ConfigError for an output, a file or a sink, that is one, or lies in one."""
+    from engine.results.lake import LAKES
+
     to_lake = out.partition(":")[0] in LAKES
     place = _local(out) if to_lake else out
     if place in {None, STDOUT}:
@@ -55,6 +55,9 @@ def check_place(option: str, out: str, inputs: Iterable[str]) -> None:
 
 def _local(path: str) -> str | None:
     """Where a name leads on this machine; None for other places."""
+    from engine.offline.rows_in import SCHEMES  # every form of rows, which a scan does not read
+    from engine.results.lake import LAKES
+
     scheme, _, rest = path.partition(":")
     where = rest if scheme in SCHEMES else path
     if where.startswith("file://"):

@@ -5,7 +5,9 @@ output that failed, a deadline); 2 nothing could be done (an option, a database 
 130 somebody ended it.
 """
 
+import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +18,7 @@ import click
 from engine import __version__
 from engine.cli.help import Group, coloured
 from engine.cli.lazy import Commands, Place
-from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, listen
+from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, leave_nothing_behind, listen
 from engine.errors import ConfigError, EngineError, InputError, SinkClosed
 from matcher import MatcherError, shown
 
@@ -58,13 +60,15 @@ def main() -> NoReturn:
         _open_standard_streams()
         _forget_what_means_nothing()
         cli.commands.get("".join(sys.argv[1:2]))  # until it is imported there is nothing to put in order
+        gc.enable()
+        gc.freeze()
         if "_PROBEMILL_COMPLETE" in os.environ:
             from engine.cli.completion import register
 
             register()
         listen(interrupt)
         cli.main(prog_name="probemill", standalone_mode=False)
-    except (click.exceptions.Abort, Interrupted):
+    except (click.exceptions.Abort, Interrupted, KeyboardInterrupt):
         _spoken(partial(os.write, 2, LINE))
         _leave_at_once(INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as help_wanted:
@@ -122,6 +126,8 @@ def _spoken(words: Callable[[], object]) -> bool:
 
 def _leave(code: int) -> NoReturn:
     """Of a cluster that was lost, and so never left, Ray has threads that crash an interpreter which ends."""
+    leave_nothing_behind()
+    listen(signal.SIG_IGN)  # all is said and done
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         _leave_at_once(code)
@@ -129,7 +135,8 @@ def _leave(code: int) -> NoReturn:
 
 
 def _leave_at_once(code: int) -> NoReturn:
-    """Threads that still compile or write are not waited for."""
+    """Threads that still prepare or write are not waited for."""
+    leave_nothing_behind()
     for stream in (sys.stdout, sys.stderr):
         if not _spoken(stream.flush):
             break

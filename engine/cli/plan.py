@@ -21,7 +21,7 @@ from engine.cli.options import ALL_OPTIONS, Options, option
 from engine.cli.planned import show
 from engine.cli.settings import post_modules, source_addresses
 from engine.conversation.plan import Planner
-from engine.conversation.timing import TIMINGS
+from engine.conversation.timing import TIMINGS, Pace
 from engine.databases import open_database
 from engine.errors import ConfigError, InputError
 from engine.forecast.constants import KINDS, Constants, read_constants
@@ -242,11 +242,12 @@ def _question(options: Options, config: ScanConfig, found: Counted) -> Question:
         mix = {kind: part / 100 for kind, part in options["mix"].items() if part}
     database, timing = open_database(config.probes), TIMINGS[config.timing]()
     planner, null_probe = Planner(database, config.intensity), database.null_probe
-    banner_window_s = timing.silence_s(null_probe, options["rtt_s"]) if null_probe is not None else 0.0
+    banner_window_s = timing.silence_s(null_probe, Pace(options["rtt_s"])) if null_probe is not None else 0.0
     silence: dict[int, Silence] = {}
     for port in found.counts if "silent" in mix else ():
         queue = planner.plan("tcp", Tunnel.NONE, port).queue
-        windows = (timing.silence_s(probe, 0.0) for probe, listed in queue if planner.allows(probe, listed, None))
+        sent = (probe for probe, listed in queue if planner.allows(probe, listed, None))
+        windows = (timing.silence_s(probe, Pace(options["rtt_s"], expired=before)) for before, probe in enumerate(sent))
         silence[port] = Silence(planner.most_connections("tcp", port), banner_window_s + sum(windows))
     post = Counter[str]()
     for module in config.post:

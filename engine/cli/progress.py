@@ -5,16 +5,16 @@ import io
 import time
 from collections.abc import Callable
 from functools import partial
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from engine.cli.status import Pace, duration, fit, found, left_of, status, text_of
 from engine.cli.stderr import NAME, Stderr
 from engine.run import Run
 from engine.text import counted
 from matcher import shown
+
+if TYPE_CHECKING:  # loaded where there is a table: most of a scan, and above all its start, does without
+    from rich.table import Table
 
 REFRESH_S = 0.25
 PLAIN_S = 10.0  # from one plain line to the next
@@ -75,8 +75,11 @@ def _title(run: Run) -> str:
     return f"{of} target{'s' * (ending.read != 1)} in {took}"
 
 
-def summary_table(run: Run) -> Table:
+def summary_table(run: Run) -> "Table":
     """What was found, by service, and how the conversations ended, most first. It fits into 60 columns."""
+    from rich.table import Table
+    from rich.text import Text
+
     tally = run.collector.tally
     table = Table(title=_title(run), title_justify="left", title_style="bold", box=None)
     table.add_column("outcome", no_wrap=True)
@@ -101,8 +104,11 @@ class NodeTable:
         self._seen: dict[str, int] = {}
         self._seen_at = run.started
 
-    def look(self) -> Table | None:
+    def look(self) -> "Table | None":
         """A line for each node; None where there is none."""
+        from rich.table import Table
+        from rich.text import Text
+
         nodes, now = self._run.nodes(), time.monotonic()
         if not nodes:
             return None
@@ -122,8 +128,11 @@ class NodeTable:
         return table
 
 
-def nodes_summary(run: Run) -> Table | None:
+def nodes_summary(run: Run) -> "Table | None":
     """What each node has done; None where there is none."""
+    from rich.table import Table
+    from rich.text import Text
+
     nodes = run.nodes()
     if not nodes:
         return None
@@ -135,8 +144,10 @@ def nodes_summary(run: Run) -> Table | None:
     return table
 
 
-def plain(table: Table) -> str:
+def plain(table: "Table") -> str:
     """A table as lines of text, for whoever is no terminal."""
+    from rich.console import Console
+
     console = Console(file=io.StringIO(), width=PLAIN_WIDTH, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -16,15 +16,15 @@ import msgspec
 from msgspec.structs import replace
 
 from engine import __version__
+from engine.ahead import dismiss
 from engine.api import make_runner
 from engine.cli import options as groups
 from engine.cli.habits import nmap_habits
 from engine.cli.help import Command
-from engine.cli.metrics import serve_metrics, snapshot
 from engine.cli.outputs import outputs
 from engine.cli.progress import NodeTable, follow, plain, summarise
 from engine.cli.settings import scan_cluster, scan_config, scan_inputs
-from engine.cli.start import INTERRUPTED, Interrupted, heard
+from engine.cli.start import INTERRUPTED, Interrupted, heard, interrupt, listen
 from engine.cli.stderr import Stderr, open_result
 from engine.conversation.plan import Planner
 from engine.databases import open_database
@@ -89,6 +89,8 @@ def scan_command(**options: Any) -> None:
     """
     _refuse_empty(click.get_current_context())
     config = scan_config(options)
+    if options["runner"] == "ray" or not config.workers:
+        dismiss()
     inputs = scan_inputs(options, config)
     written = outputs(options, config)
     stderr = Stderr(quiet=options["quiet"], traced=options["trace"])
@@ -119,7 +121,10 @@ def scan_command(**options: Any) -> None:
             sink = open_result(output.form, output.path, facts, stderr)
             sinks.append(OpenOnly(sink) if options["open_only"] else sink)
         run = Run(config, inputs, runner, sinks, errors.report, segments=segments)
-        asyncio.run(_follow(run, stderr, options))
+        try:
+            asyncio.run(_follow(run, stderr, options))
+        finally:
+            listen(interrupt)  # a loop that closes takes its handlers along, and those before them
     except (Interrupted, EngineError, MatcherError) as error:
         if run is None or isinstance(error, Interrupted):  # nothing was begun
             summary = Summary(time.time(), ending=Ending(why="ended before anything was scanned"))
@@ -241,7 +246,11 @@ async def _follow(run: Run, stderr: Stderr, options: groups.Options) -> None:
     watchers = [asyncio.create_task(follow(run, stderr))]
     if options["stats_every"]:
         watchers.append(asyncio.create_task(_print_stats(run, stderr, options["stats_every"])))
-    server = serve_metrics(run, stderr.tail, *options["metrics"]) if options["metrics"] else None
+    server = None
+    if options["metrics"]:
+        from engine.cli.metrics import serve_metrics  # and an HTTP server, which a plain scan does without
+
+        server = serve_metrics(run, stderr.tail, *options["metrics"])
     try:
         await running
     except asyncio.CancelledError:
@@ -264,6 +273,8 @@ async def _print_stats(run: Run, stderr: Stderr, every_s: float) -> None:
 
 
 def _print_snapshot(run: Run, stderr: Stderr) -> None:
+    from engine.cli.metrics import snapshot
+
     stderr.say(json.dumps(snapshot(run)))
 
 

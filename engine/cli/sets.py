@@ -1,20 +1,22 @@
-"""A database and its compiled sets made ready, with a progress line where that takes time."""
+"""A matcher opened for a command, with a word for people where that takes time, and bars for what takes longer."""
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from threading import Timer
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn
 
 from engine.cli.kinds import one_of
 from engine.databases import open_matcher
 from engine.model import field_choices
+from engine.threads import aside
 from matcher import Matcher
 
 ENGINES = field_choices("matcher")
 PATIENCE_S = 1.0  # before people are told what they wait for
+WAITING = "preparing the database"
 
 matcher_option = click.option(
     *("--matcher", "engine"),
@@ -39,27 +41,31 @@ def progress_bar(console: Console, shown: bool, *columns: ProgressColumn) -> Ite
             bar.stop()
 
 
-def ready_matcher(probes: tuple[str, ...], engine: str, console: Console, quiet: bool = False) -> Matcher:
-    """The matcher with all its sets compiled or loaded. Raises MatcherError."""
-    columns = (
-        TextColumn("compiling the sets"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("probes"),
-        TimeElapsedColumn(),
-    )
-    began = time.monotonic()
-    told = False
-    with progress_bar(console, console.is_terminal and not quiet, *columns) as bar:
-        task = bar.add_task("", visible=False)
+def ready_matcher(
+    probes: tuple[str, ...], engine: str, console: Console, quiet: bool = False, *, compiled: bool = False
+) -> Matcher:
+    """The matcher; signals are heard meanwhile. compiled: with every set ready. Raises MatcherError."""
 
-        def follow(done: int, total: int) -> None:
-            nonlocal told
-            if quiet or time.monotonic() - began < PATIENCE_S:
-                return
-            bar.update(task, completed=done, total=total, visible=True)
-            if not told and done < total and not console.is_terminal:
-                console.print("compiling the sets; the next start will find them ready")
-            told = True
+    def ready() -> Matcher:
+        matcher = open_matcher(probes, engine)
+        if compiled:
+            matcher.compile_all()
+        return matcher
 
-        return open_matcher(probes, engine, follow)
+    with nullcontext() if quiet else _patience(console):
+        return aside(ready)
+
+
+@contextmanager
+def _patience(console: Console) -> Iterator[None]:
+    """Say what people wait for when that lasts: on a terminal until it is over, elsewhere once."""
+    waiting = console.status(WAITING)
+    timer = Timer(PATIENCE_S, waiting.start if console.is_terminal else lambda: console.print(WAITING))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        waiting.stop()

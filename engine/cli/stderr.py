@@ -11,12 +11,10 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 from msgspec.structs import replace
-from rich.console import Console
-from rich.table import Table
 
 from engine.cli.help import coloured
 from engine.cli.tail import LogTail
@@ -25,6 +23,9 @@ from engine.results import paint
 from engine.results.sinks import STDOUT, Run, Sink, open_sink
 from engine.threads import Desk
 from matcher import shown
+
+if TYPE_CHECKING:  # loaded where a table is printed
+    from rich.table import Table
 
 LAST_S = 1.0
 NAME = "probemill:"
@@ -75,8 +76,10 @@ class Stderr:
         posted.setFormatter(logging.Formatter(f"{NAME} %(levelname)s: %(message)s"))
         logging.basicConfig(level=level, format="%(message)s", handlers=[posted, self.tail])
 
-    def print(self, table: Table) -> None:
+    def print(self, table: "Table") -> None:
         """A table, as wide as the terminal at most."""
+        from rich.console import Console
+
         colours = self.paint is paint.coloured
         system: Literal["auto"] | None = "auto" if colours else None
         page = io.StringIO()

@@ -13,10 +13,13 @@ The rules, each in exactly one method:
 
   Which probe next (`_next_probe`, with plan.py). The NULL probe listens for a banner; then come the probes that name
   the port, then the others as rarity and intensity allow. A softmatch restricts what follows to probes that can detect
-  the softmatched service. Inside a tunnel the same pass is made once more, with `sslports` in place of `ports`.
+  the softmatched service. Inside a tunnel the same pass is made once more, with `sslports` in place of `ports`, as far
+  as the timing finds a probe useful there.
 
   Which connection (`_advance`). The NULL probe and the probe after it share a connection and the buffer: the banner
-  stays in front of the answer. Every further probe gets a connection of its own and an empty buffer.
+  stays in front of the answer. Every further probe gets a connection of its own and an empty buffer. Where the timing
+  hurries, the NULL probe is not waited for (`_said_at_once`); who then hangs up unheard may be looked at again
+  (`_looks_again`).
 
   How long (`_deadline`). A window begins with the connect, or with sending on a shared connection. Under Nmap's timing
   data does not lengthen it; 4096 unmatched bytes end it.
@@ -45,7 +48,7 @@ from msgspec.structs import replace
 
 from engine.conversation.fingerprint import Fingerprint
 from engine.conversation.plan import Plan, Planner
-from engine.conversation.timing import NmapTiming, Timing
+from engine.conversation.timing import NmapTiming, Pace, Timing
 from engine.errors import ScanStateError
 from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
 from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
@@ -148,6 +151,7 @@ class ServiceScan:
     """
 
     __slots__ = (
+        "_again_s",
         "_answer",
         "_buffer",
         "_bytes",
@@ -161,10 +165,11 @@ class ServiceScan:
         "_idle_s",
         "_info",
         "_name",
+        "_pace",
         "_plan",
         "_probe",
         "_probes_left",
-        "_rtt_s",
+        "_shared_since",
         "_soft",
         "_started",
         "_state",
@@ -192,7 +197,9 @@ class ServiceScan:
         self._window = 0.0  # when the present window ends
         self._idle_s = 0.0
         self._heard = False  # a byte has arrived in the present window
-        self._rtt_s = 0.0
+        self._shared_since: float | None = None  # the connect, while the connection is the one with the NULL probe
+        self._again_s = 0.0  # what the NULL probe gets in a second look; 0 before there is one
+        self._pace = Pace()
         self._name: str | None = None
         self._soft = False
         self._info = _NO_INFO
@@ -240,14 +247,23 @@ class ServiceScan:
         """The connection stands, with TLS inside where a tunnel was asked for."""
         self._expect(Stage.CONNECTING, "connected")
         self.stage = Stage.LISTENING
-        if self._tunnel is Tunnel.NONE and self.target.proto == "tcp":
-            self._state = "open"
-            self._connections += 1
-            self._rtt_s = now - self._t0
+        if self.target.proto == "tcp":
+            self._pace.connected(now - self._t0, self._tunnel)
+            if self._tunnel is Tunnel.NONE:
+                self._state = "open"
+                self._connections += 1
         probe = self._probe
         assert probe is not None
+        if probe.is_null:
+            self._shared_since = now
+            if self._context.timing.hurries(self.target.port, self._tunnel) and (said := self._said_at_once()):
+                self._probe = probe = said
         deadline = self._open_window(probe, now)
-        return Send(probe.payload, deadline) if probe.payload else Listen(deadline)
+        if probe.payload:
+            return Send(probe.payload, deadline)
+        if self._again_s:
+            deadline = min(self._window, max(deadline, now + self._again_s))
+        return Listen(deadline)
 
     def received(self, data: bytes, now: float) -> Action:
         """At least one byte arrived."""
@@ -259,7 +275,10 @@ class ServiceScan:
         assert probe is not None
         if not self._heard:
             self._heard = True
-            self._context.timing.heard(probe, now - self._t0)
+            timing = self._context.timing
+            timing.heard(probe, self._pace, now - self._t0)
+            if self._shared_since is not None:
+                timing.greeted(self.target.port, self._tunnel, probe.is_null)
         buffer = self._buffer = self._buffer + data if self._buffer else data
         match = self._context.match(probe, buffer)
         if match is not None and self._take(match, probe):
@@ -280,6 +299,8 @@ class ServiceScan:
             return self.failed(Reason.TIMEOUT, now)
         self._expect(Stage.LISTENING, "timed out")
         self._wrap_ok = False
+        if self._probe is not None and self._probe.payload:
+            self._pace.expired += 1
         self._keep_fingerprint(now)
         return self._advance(now, restart=False)
 
@@ -323,6 +344,8 @@ class ServiceScan:
         """We have not run for so long: what is being measured began later, and ends later, by that much."""
         self._t0 += pause_s
         self._window += pause_s
+        if self._shared_since is not None:
+            self._shared_since += pause_s
 
     def crashed(self, now: float) -> ServiceResult:
         """The least there is to say, where the state of the conversation can no longer be trusted."""
@@ -362,7 +385,9 @@ class ServiceScan:
         while cursor < len(queue):
             probe, listed = queue[cursor]
             cursor += 1
-            if context.planner.allows(probe, listed, soft):
+            if not context.planner.allows(probe, listed, soft):
+                continue
+            if listed or soft or self._tunnel is Tunnel.NONE or context.timing.useful(probe, self._pace):
                 self._cursor = cursor
                 return probe
         self._cursor = cursor
@@ -370,11 +395,16 @@ class ServiceScan:
 
     def _connect_next(self, now: float) -> Action:
         """A new connection, an empty buffer, the next probe."""
+        self._pace.over(self._buffer, self._answer)
         if self._buffer:
             self._answer, self._buffer = self._buffer, b""
+        self._shared_since = None
         self._probe = self._next_probe()
         if self._probe is None:
             return self._exhausted(now)
+        return self._connect(now)
+
+    def _connect(self, now: float) -> Connect:
         self.stage = Stage.CONNECTING
         self._contacted = True
         self._t0 = now
@@ -399,8 +429,15 @@ class ServiceScan:
         self._t0 = now
         self._heard = False
         self._window = now + probe.totalwait_s
-        self._idle_s = timing.idle_s(probe, self._rtt_s)
-        return min(self._window, now + timing.silence_s(probe, self._rtt_s))
+        self._idle_s = timing.idle_s(probe, self._pace)
+        return min(self._window, now + timing.silence_s(probe, self._pace))
+
+    def _said_at_once(self) -> Probe | None:
+        """Where nobody greets: the probe that would follow the NULL probe, if it names the port."""
+        if self._again_s:
+            return None
+        queue = self._context.planner.plan(self.target.proto, self._tunnel, self.target.port).queue
+        return self._next_probe() if queue and queue[0][1] else None
 
     def _exhausted(self, now: float) -> Finish:
         return self._finish(Verdict.SOFTMATCHED if self._soft else Verdict.NOMATCH, now)
@@ -411,15 +448,33 @@ class ServiceScan:
         assert probe is not None
         if reset and self._wrap_ok and probe.is_null and now - self._t0 < probe.tcpwrapped_s:
             return self._finish(Verdict.TCPWRAPPED, now)
+        if self._looks_again(now):
+            self._wrap_ok = True
+            self._probe = self._context.database.null_probe
+            return self._connect(now)
         return self._advance(now, restart=True)
+
+    def _looks_again(self, now: float) -> bool:
+        """Whether a peer that has just hung up may have done so unasked: it was asked while Nmap would have waited."""
+        context, since = self._context, self._shared_since
+        null_probe = context.database.null_probe
+        if null_probe is None or since is None or self._bytes or self._again_s or self._probe is null_probe:
+            return False
+        after_s = now - since
+        if after_s < min(null_probe.totalwait_s, null_probe.tcpwrapped_s):
+            self._again_s = context.timing.second_look_s(after_s)
+        return self._again_s > 0
 
     def _take(self, match: Match, sent: Probe) -> bool:
         """Note what a line said. True: it was a hard match."""
         signature = match.signature
+        if match.probe.is_null and not sent.is_null and self._shared_since is not None:
+            self._context.timing.greeted(self.target.port, self._tunnel, True)
         if signature.soft and self._name is not None:
             return False
         self._name = signature.service
         self._soft = signature.soft
+        self._pace.expired = 0  # what is asked from now on is meant for this service
         if self._info is _NO_INFO:
             self._info = match.info
         else:
@@ -451,6 +506,7 @@ class ServiceScan:
         self._fingerprint = None
         self._plan = None
         self._cursor = -1
+        self._pace = Pace()
         return True
 
     def _keep_fingerprint(self, now: float) -> None:

@@ -66,6 +66,7 @@ class Answers(Generic[Written]):
         self._readings: dict[tuple[str, tuple[str, ...], bool], _Reading] = {}
         self._numbers = count()
         self._remembered: dict[tuple[int, bytes], Written] = {}  # (number of the reading, response) -> answer
+        self._last: dict[int, tuple[Match, Written]] = {}  # id of a line of the database -> its last match
 
     def of(self, proto: str, names: tuple[str, ...], foreign: bool, response: bytes) -> Written | None:
         """The answer to a response; None where the database has none of the probes.
@@ -76,14 +77,15 @@ class Answers(Generic[Written]):
         reading = self._readings.get(name) or self._reading(*name)
         if not reading.probes:
             return None
+        if len(response) > SHORT:
+            return self._matched(reading, response)
         key = (reading.number, response)
         answer = self._remembered.get(key)
         if answer is None:
             answer = self._matched(reading, response)
-            if len(response) <= SHORT:
-                if len(self._remembered) >= REMEMBERED:
-                    self._remembered.clear()
-                self._remembered[key] = answer
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = answer
         return answer
 
     def _reading(self, proto: str, names: tuple[str, ...], foreign: bool) -> _Reading:
@@ -108,8 +110,18 @@ class Answers(Generic[Written]):
         for probe in reading.probes:
             match = self._match(probe, as_asked(probe, response) if reading.foreign else response)
             if match is not None:
-                return self._written(match_row(match, self._database))
+                return self._said(match)
         return self._nothing
+
+    def _said(self, match: Match) -> Written:
+        """What is written of a match; once where a line always says the same, which it does with the same object."""
+        line = id(match.signature)
+        last = self._last.get(line)
+        if last is not None and last[0] is match:
+            return last[1]
+        written = self._written(match_row(match, self._database))
+        self._last[line] = (match, written)
+        return written
 
 
 def match_row(match: Match, database: str) -> MatchRow:

@@ -2,35 +2,28 @@
 
 Contract: `identify(...)` yields `Answer`s in the order of the input. Memory is flat: a bounded number of chunks, and of
 bytes, is on its way at any time. The first bytes are answered by the calling process, so that a small input never waits
-for others to start. Workers are isolated processes that hold one link to their parent, and end when it closes.
+for others to start, and a large one loses no time to that.
 """
 
-import signal
-import subprocess
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
-from typing import cast
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from itertools import chain
 
 import msgspec
 from msgspec import Struct, field
 
 from engine.databases import open_matcher
-from engine.errors import EngineError, InputError
-from engine.isolated import command
+from engine.errors import InputError
 from engine.offline.answers import Answers, MatchRow
 from engine.offline.faults import Faults, Texts
 from engine.offline.forms.base import Row
 from engine.offline.records import LineReader
 from engine.offline.stream import Chunk
-from engine.signals import held_back
+from engine.offline.workers import Crew, serve
 from matcher import Matcher
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
 NO_MATCH = b',"match":null}\n'
-CHUNKS_PER_WORKER = 4  # read but not yet written; a slow chunk holds up the others no sooner than that
-HELD_BYTES = 64 << 20  # of chunks and answers; beyond it only one chunk more is on its way
 
 
 class Tally(Struct):
@@ -76,11 +69,8 @@ class Identifier:
     def answer(self, chunk: Chunk) -> Answer:
         reader = LineReader(chunk.line)
         tally = Tally()
-        pieces: list[bytes] = []
-        for line in chunk.data.split(b"\n"):
-            for row in reader.read(line):
-                pieces += (row.head, self._end(row, tally))
-        for row in reader.close():
+        pieces: list[bytes | memoryview] = []
+        for row in chain(reader.read_lines(chunk.data), reader.close()):
             pieces += (row.head, self._end(row, tally))
         tally.silent, tally.derived = reader.silent, reader.derived
         return Answer(b"".join(pieces), tally, reader.faults, reader.texts, reader.form, chunk.position)
@@ -111,8 +101,10 @@ def identify(
     texts = Texts()
     position = 0
     damage = None
+    answers = _answers(iter(chunks), matcher, probes, workers)
+    del matcher  # the workers have their own
     try:
-        for answer in _answers(iter(chunks), matcher, probes, workers):
+        for answer in answers:
             faults, meaningless = texts.judge(answer.form, answer.texts)
             answer.faults.extend(faults)
             answer.tally.text += meaningless
@@ -128,98 +120,52 @@ def identify(
 
 
 def _answers(source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int) -> Iterator[Answer]:
-    engine = matcher.engine
+    """While workers start, the caller's process answers on."""
+    setup = msgspec.msgpack.encode((probes, matcher.engine))
     identifier = Identifier(matcher)
     answered = 0
+    with ExitStack() as stack:
+        crew = None
+        for chunk in source:
+            yield identifier.answer(chunk)
+            answered += len(chunk.data)
+            if workers > 1 and answered >= INLINE_BYTES:
+                crew = crew or stack.enter_context(closing(Crew("engine.offline.identify:work", setup, workers)))
+                if crew.is_ready():
+                    break
+        else:
+            return
+        del matcher, identifier
+        for note, text in crew.run(_tasks(source)):
+            answer = _read_answer(note)
+            answer.out = text
+            yield answer
+
+
+def _tasks(source: Iterator[Chunk]) -> Iterator[tuple[bytes, bytes]]:
     for chunk in source:
-        yield identifier.answer(chunk)
-        answered += len(chunk.data)
-        if workers > 1 and answered >= INLINE_BYTES:
-            break
-    else:
-        return
-    del matcher, identifier
-    yield from _Pool(probes, engine, workers).run(source)
-
-
-class _Pool:
-    """Workers that are given one chunk at a time. A chunk goes only to one that waits for it, so no link can block."""
-
-    def __init__(self, probes: Sequence[str], engine: str, workers: int) -> None:
-        self._setup = (tuple(probes), engine)
-        self._workers: dict[Connection, subprocess.Popen[bytes]] = {}
-        for _ in range(workers):
-            ours, theirs = Pipe()
-            with theirs, held_back(signal.SIGINT):  # the terminal's ^C is the parent's affair; they end with their link
-                descriptor = theirs.fileno()
-                self._workers[ours] = subprocess.Popen(
-                    command("engine.offline.identify:work", descriptor),
-                    pass_fds=[descriptor],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                )
-
-    def run(self, source: Iterator[Chunk]) -> Iterator[Answer]:
-        try:
-            for link in self._workers:
-                self._send(link, self._setup)
-            yield from self._run(source)
-        finally:
-            for link in self._workers:
-                link.close()
-            for process in self._workers.values():
-                process.wait()
-
-    def _run(self, source: Iterator[Chunk]) -> Iterator[Answer]:
-        idle = list(self._workers)
-        busy: dict[Connection, int] = {}  # link -> number of its chunk
-        done: dict[int, Answer] = {}
-        sizes: dict[int, int] = {}  # number of a chunk not yet written -> bytes of it, or of its answer
-        given = written = 0
-        window = CHUNKS_PER_WORKER * len(idle)
-        chunk = next(source, None)
-        while busy or chunk is not None:
-            while idle and chunk is not None and given - written < window and sum(sizes.values()) < HELD_BYTES:
-                link = idle.pop()
-                busy[link] = given
-                sizes[given] = len(chunk.data)
-                self._send(link, chunk)
-                given += 1
-                chunk = next(source, None)
-            for link in cast(list[Connection], wait(list(busy))):
-                number = busy.pop(link)
-                done[number] = self._receive(link)
-                sizes[number] = len(done[number].out)
-                idle.append(link)
-            while written in done:
-                del sizes[written]
-                yield done.pop(written)
-                written += 1
-
-    def _send(self, link: Connection, message: object) -> None:
-        try:
-            link.send(message)
-        except OSError:
-            raise self._death(link) from None
-
-    def _receive(self, link: Connection) -> Answer:
-        try:
-            message = link.recv()
-        except (EOFError, OSError):
-            raise self._death(link) from None
-        return cast(Answer, message)
-
-    def _death(self, link: Connection) -> EngineError:
-        process = self._workers[link]
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
-        return EngineError(f"a worker (pid {process.pid}) died with status {process.returncode}")
+        yield _write(Chunk(b"", chunk.line, chunk.position)), chunk.data
 
 
 def work(descriptor: int) -> None:
     """The whole life of a worker."""
-    with Connection(descriptor) as link, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        probes, engine = link.recv()
-        identifier = Identifier(open_matcher(probes, engine))
-        while True:
-            link.send(identifier.answer(link.recv()))
+    serve(descriptor, _opened)
+
+
+def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
+    probes, engine = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str])
+    identifier = Identifier(open_matcher(probes, engine))
+
+    def answered(note: bytes, text: bytes) -> tuple[bytes, bytes]:
+        chunk = _read_chunk(note)
+        chunk.data = text
+        answer = identifier.answer(chunk)
+        out, answer.out = answer.out, b""
+        return _write(answer), out
+
+    return answered
+
+
+_write = msgspec.msgpack.Encoder().encode
+_read_chunk = msgspec.msgpack.Decoder(Chunk).decode
+_read_answer = msgspec.msgpack.Decoder(Answer).decode

@@ -11,9 +11,9 @@ U+00FF was text and not bytes: it is read as UTF-8. What a record is shows in it
     Shodan    `_shodan` or `ip_str`
     SF-Port   the text of a fingerprint, in whatever text it was pasted, or as `fingerprint` of a result row
 
-Contract: `LineReader.read(line)` gives the rows that a line completes. Every line that is not empty, a comment or the
-punctuation of an array either gives rows, or belongs to a fingerprint that does, or is counted: as a fault, as text, or
-by what it holds instead of a response. Never raises. No I/O.
+Contract: `LineReader.read(line)` gives the rows that a line completes, `read_lines(text)` those of whole lines. Every
+line that is not empty, a comment or the punctuation of an array either gives rows, or belongs to a fingerprint that
+does, or is counted: as a fault, as text, or by what it holds instead of a response. Never raises. No I/O.
 """
 
 import re
@@ -34,6 +34,7 @@ _HEADING = re.compile(
     rb"\W*(?:Nmap \d|Starting Nmap|Nmap scan report|Nmap done|Scan report for|PORT +STATE +SERVICE|<nmaprun|={5,}NEXT)"
 )
 _PUNCTUATION = frozenset((b"", b"[", b"]", b'{"finished":1}', b"{finished:1}"))  # masscan ends its arrays so
+_BRACE, _CLOSING = b"{}"
 _AROUND = b", \t\r\f\v"
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, at the beginning of files
 _ANSWERED = frozenset((b'"hardmatched"', b'"softmatched"'))
@@ -78,12 +79,23 @@ class LineReader:
         self._block: fingerprints.Block | None = None  # a fingerprint that has not ended yet
         self._began = 0
 
-    def read(self, line: bytes) -> Iterable[Row]:
-        """The rows that this line completes; to be taken before the next line is read."""
+    def read_lines(self, text: bytes) -> Iterator[Row]:
+        """The rows that these whole lines complete. Of a plain record nothing is copied."""
+        source = memoryview(text) if text.isascii() else text
+        at, size = 0, len(text)
+        while at < size:
+            end = text.find(b"\n", at)
+            if end < 0:
+                end = size
+            yield from self.read(source[at:end])
+            at = end + 1
+
+    def read(self, line: bytes | memoryview) -> Iterable[Row]:
+        """The rows that this line completes; to be taken before the next line is read. A view holds only ASCII."""
         self._line += 1
-        if line[:1] == b"{" and self._block is None:
+        if line and line[0] == _BRACE and self._block is None:
             return self._record(line)
-        return self._other(line) if line or self._block is not None else ()
+        return self._other(bytes(line)) if line or self._block is not None else ()
 
     def close(self) -> Iterator[Row]:
         """The rows of the fingerprint that has been read so far."""
@@ -127,22 +139,22 @@ class LineReader:
             return _reason(error, line)
         return "not a response record"
 
-    def _record(self, line: bytes) -> Iterable[Row]:
-        if line[-1:] != b"}":
-            line = line.rstrip(_AROUND)
+    def _record(self, line: bytes | memoryview) -> Iterable[Row]:
+        if line[-1] != _CLOSING:
+            line = bytes(line).rstrip(_AROUND)
         try:
-            if not line.isascii():
+            if isinstance(line, bytes) and not line.isascii():
                 line.decode()  # msgspec does not look into what it passes over
             keys = self._decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._refused(line, error)
+            return self._refused(bytes(line), error)
         self.form = self.form or RECORDS
         data = keys.data
         if data is None and keys.banner is not None:
             data = latin1_bytes(keys.banner)
         if isinstance(data, bytes) and keys.match is keys.shodan is keys.ip_str is UNSET:
             return (Row(keys.proto.lower(), (keys.probe or "NULL",), data, line[:-1], False),)
-        return self._rows(_items(keys, data, line), self._line, len(line))
+        return self._rows(_items(keys, data, bytes(line)), self._line, len(line))
 
     def _refused(self, line: bytes, error: Exception) -> Iterable[Row]:
         if line.replace(b" ", b"") in _PUNCTUATION:

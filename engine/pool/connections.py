@@ -13,7 +13,7 @@ from engine.transports.dial import Dialler
 from engine.transports.local_addresses import Sources
 from engine.transports.reactor import Reactor
 from engine.transports.tcp import TcpTransport
-from engine.transports.tls import TlsTransport, client_context
+from engine.transports.tls import Steps, TlsTransport, client_context
 from engine.transports.udp import UdpHub
 
 
@@ -26,6 +26,7 @@ class Connections:
         self._reset = reset
         self._udp = UdpHub(reactor)
         self._tls = client_context()
+        self._steps = Steps()
 
     def open(self, receiver: Receiver, target: Target, tunnel: Tunnel) -> Transport:
         """A connection to the target, begun; what becomes of it is told to the receiver. Raises OSError."""
@@ -33,7 +34,7 @@ class Connections:
             return self._udp.open(receiver, target.host, target.port, self._sources.towards(target.host))
         if tunnel is Tunnel.NONE:
             return self._tcp(receiver, target)
-        return TlsTransport(self._tls, receiver, lambda tls: self._tcp(tls, target), target.name)
+        return TlsTransport(self._tls, receiver, lambda tls: self._tcp(tls, target), self._steps, target.name)
 
     def dial(self, result: ServiceResult, deadline: float, *, wait_s: Callable[[str], float]) -> Dialler:
         """What holds further conversations with a service, until the deadline (of the loop's clock).
@@ -49,6 +50,10 @@ class Connections:
             source=self._sources.towards(result.ip),
             pace=partial(wait_s, result.ip),
         )
+
+    def after_turn(self) -> None:
+        """Of the reactor, before anything else: the handshakes' steps that wait for it."""
+        self._steps.take()
 
     def close(self) -> None:
         self._udp.close()

@@ -1,21 +1,16 @@
-"""One worker process, seen from outside: how it is started, how one talks with it, how it ends.
+"""One worker process, seen from outside: how one talks with it, how it ends. engine/ahead.py is how it starts.
 
-Contract: a process is started by exec and sees neither the caller's signals nor the caller's working folder as a place
-to import from; it ends when its link closes. Writing to a dead one is harmless: its death is noticed where it is read.
+Contract: it ends when its link closes. Writing to a dead one is harmless: its death is noticed where it is read.
 """
 
 import asyncio
-import signal
-import socket
 import subprocess
 from contextlib import suppress
 
-from engine.isolated import command
+from engine import ahead
 from engine.pool.wire import Kind, frame, receive
-from engine.signals import held_back
 from engine.threads import in_thread
 
-COLLECTORS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # signals that are not a worker's business
 GRACE_S = 2.0  # for a worker to end by itself once its link is closed
 STREAM_LIMIT = 1 << 22  # bytes that are buffered of a worker's messages
 
@@ -32,11 +27,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls) -> "WorkerProcess":
-        ours, theirs = socket.socketpair()
-        with theirs:
-            descriptor = theirs.fileno()
-            with held_back(*COLLECTORS):
-                process = subprocess.Popen(command("engine.pool.serve:serve", descriptor), pass_fds=[descriptor])
+        process, ours = ahead.take()
         try:
             return cls(process, *await asyncio.open_unix_connection(sock=ours, limit=STREAM_LIMIT))
         except BaseException:  # whoever wanted it has left

@@ -5,13 +5,16 @@ by BYE when all is done. The process ends when the collector closes the link, an
 """
 
 import asyncio
-import contextlib
+import os
 import socket
+import sys
+from select import select
 
 import msgspec
 import uvloop
 
 from engine.conversation.context import scan_context
+from engine.databases import open_ahead
 from engine.errors import EngineError
 from engine.model import Reason, Target
 from engine.pool.wire import OPEN, Kind, frame, receive, setup
@@ -19,6 +22,7 @@ from engine.pool.worker import Worker, have_process, in_batches
 from matcher import MatcherError
 
 BEAT_S = 0.25  # from one sign of life to the next
+SWITCH_S = 0.0005  # the loop gets its turn so soon while a thread makes sets ready; usually there is no other thread
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
 
 
@@ -55,8 +59,8 @@ async def _serve(link: socket.socket) -> None:
         family = MatcherError if isinstance(error, MatcherError) else EngineError
         text = str(error).encode(errors="backslashreplace").decode()
         writer.write(frame(Kind.FAULT, encode((family.__name__, text))))
-        with contextlib.suppress(ConnectionError):  # another worker has said it before, and the run has ended
-            await writer.drain()
+        while await receive(reader) is not None:  # a link that closes with something unread takes our words along
+            pass
         return
     decode = msgspec.msgpack.Decoder(list[Target]).decode
     writer.write(frame(Kind.READY, encode(context.reference)))
@@ -78,6 +82,13 @@ async def _serve(link: socket.socket) -> None:
 
 
 def serve(descriptor: int) -> None:
-    """The main function of a worker process, which inherits its link."""
-    have_process()
-    uvloop.run(_serve(socket.socket(fileno=descriptor)))
+    """The main function of a worker process, which inherits its link. Does not return: no thread is waited for."""
+    sys.setswitchinterval(SWITCH_S)
+    link = socket.socket(fileno=descriptor)
+    if not select([link], [], [], 0)[0]:  # it was started ahead
+        open_ahead()
+    if link.recv(1, socket.MSG_PEEK):  # else it was started ahead, and nobody has wanted it
+        have_process()
+        uvloop.run(_serve(link))
+    sys.stderr.flush()
+    os._exit(0)

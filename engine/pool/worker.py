@@ -5,8 +5,8 @@ actor of a cluster (cluster/actor.py). It keeps at most `max_inflight` conversat
 than its caller gave it.
 
 Here is the flow, from target to row, and what drivers ask for; what it takes stands in files of its own: who may start
-(limits.py), until when (budgets.py), through what (connections.py), who shakes hands (turns.py), which hosts pretend
-(pseudo.py), what follows the scan (enrichment.py), how rows leave (outbox.py).
+(limits.py), until when (budgets.py), through what (connections.py), who shakes hands (turns.py) and what that told
+(shaken.py), which hosts pretend (pseudo.py), what follows the scan (enrichment.py), how rows leave (outbox.py).
 """
 
 import asyncio
@@ -30,13 +30,13 @@ from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
 from engine.pool.outbox import Outbox, Rows
 from engine.pool.pseudo import PseudoServices
+from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
 from engine.post import PostProcessing
 from engine.post.second_opinion import open_opinion
 from engine.results.ending import CUT
 from engine.transports.base import Transport
-from engine.transports.certificates import tls_facts
 from engine.transports.crashes import report
 from engine.transports.reactor import Reactor
 from engine.transports.tls import TlsTransport
@@ -97,6 +97,7 @@ class Worker:
         self._budgets = Budgets(config.service_timeout_s, config.host_timeout_s)
         self._connections = Connections(self.reactor, config.sources, reset=config.reset)
         self._handshakes: Turns[Driver] = Turns(TLS_HANDSHAKES)
+        self._shaken = Shaken()
         self._pseudo = PseudoServices(config.pseudo_ports)
         self._enrichment = Enrichment(
             PostProcessing(config.post, intensity=config.intensity),
@@ -177,8 +178,8 @@ class Worker:
 
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
         self._handshakes.leave(driver)
-        if isinstance(transport, TlsTransport) and driver.scan.tls is None:
-            driver.scan.tls = tls_facts(transport.session)
+        if isinstance(transport, TlsTransport):
+            self._shaken.add(driver, transport.session)
 
     def sent(self, probe: str) -> None:
         self._outbox.tally["sent:" + probe] += 1
@@ -197,7 +198,7 @@ class Worker:
         self._inflight.discard(driver)
         self._handshakes.leave(driver)
         try:
-            result = self._enrichment.read(result, response)
+            result = self._enrichment.read(self._shaken.completed(driver, result), response)
             label = self._pseudo.label(result, response)
         except Exception as error:  # the scan is done: its row is not lost for what comes after
             report(f"{target.host} port {target.port}/{target.proto}", error, time.monotonic())
@@ -227,6 +228,8 @@ class Worker:
     def _pump(self) -> None:
         """After each turn: let the next targets and the queued TLS connections begin."""
         now = time.monotonic()
+        self._connections.after_turn()
+        self._shaken.read(now)
         while (driver := self._handshakes.call()) is not None:
             driver.reopen(now)
         gate, waiting, outbox = self._gate, self._waiting, self._outbox

@@ -8,17 +8,19 @@ import hashlib
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
-from typing import TypeVar
-
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.model import TlsFacts
 from engine.text import one_line
 
+if TYPE_CHECKING:  # loaded with the first certificate: it is a tenth of the start of a scan
+    from cryptography import x509
+
 LARGEST = 1 << 14  # bytes of a certificate that is looked into: 200 names fit, and reading it takes 25 ms at worst
 NAME = 1024  # characters of a subject or issuer
+REMEMBERED = 256  # certificates; many hosts show the same one. 6 MB at worst
 ALTERNATIVE = 256  # characters of one alternative name
 ALTERNATIVES = 1 << 13  # characters of all of them
 
@@ -40,12 +42,20 @@ def tls_facts(session: ssl.SSLObject) -> TlsFacts:
 
 def certificate_facts(der: bytes, facts: TlsFacts) -> TlsFacts:
     """`facts` with what stands in a certificate."""
+    known = _read(der) if len(der) <= LARGEST else {"sha256": hashlib.sha256(der).hexdigest()}
+    return TlsFacts(protocol=facts.protocol, cipher=facts.cipher, alpn=facts.alpn, **known)  # type: ignore[arg-type]
+
+
+@lru_cache(REMEMBERED)
+def _read(der: bytes) -> Mapping[str, object]:
+    from cryptography import x509
+
     known: dict[str, object] = {"sha256": hashlib.sha256(der).hexdigest()}
-    if len(der) <= LARGEST and (certificate := _attempt(x509.load_der_x509_certificate, der)) is not None:
+    if (certificate := _attempt(x509.load_der_x509_certificate, der)) is not None:
         for field, read in _READ.items():
             if (value := _attempt(read, certificate)) is not None:
                 known[field] = value
-    return TlsFacts(protocol=facts.protocol, cipher=facts.cipher, alpn=facts.alpn, **known)  # type: ignore[arg-type]
+    return known
 
 
 def _attempt(read: Callable[[_Given], _Read], given: _Given) -> _Read | None:
@@ -61,14 +71,16 @@ def _rfc3339(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-def _is_self_signed(certificate: x509.Certificate) -> bool:
+def _is_self_signed(certificate: "x509.Certificate") -> bool:
     if certificate.subject != certificate.issuer:
         return False
     certificate.verify_directly_issued_by(certificate)  # raises where it is not
     return True
 
 
-def _key(certificate: x509.Certificate) -> str:
+def _key(certificate: "x509.Certificate") -> str:
+    from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+
     match certificate.public_key():
         case rsa.RSAPublicKey() as key:
             return f"rsa {key.key_size}"
@@ -84,8 +96,10 @@ def _key(certificate: x509.Certificate) -> str:
             return type(other).__name__
 
 
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+def _names(certificate: "x509.Certificate") -> tuple[str, ...]:
     """As many as fit, in the certificate's order."""
+    from cryptography import x509
+
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
@@ -102,7 +116,7 @@ def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     return tuple(names)
 
 
-_READ: Mapping[str, Callable[[x509.Certificate], object]] = MappingProxyType(
+_READ: Mapping[str, Callable[["x509.Certificate"], object]] = MappingProxyType(
     {
         "subject": lambda certificate: one_line(certificate.subject.rfc4514_string(), NAME),
         "issuer": lambda certificate: one_line(certificate.issuer.rfc4514_string(), NAME),

@@ -10,8 +10,6 @@ Source: pcre2/__init__.py and _cy.pyx of pcre2 0.7; pyre2's README and compile.p
 """
 
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from threading import Lock
 from typing import Any
 
@@ -38,6 +36,9 @@ _CY_NAMES = (
 
 def version(distribution: str) -> str:
     """Of what is installed; `absent` where nothing is."""
+    from importlib.metadata import PackageNotFoundError  # and the email package, a tenth of a start
+    from importlib.metadata import version as installed
+
     try:
         return installed(distribution)
     except PackageNotFoundError:

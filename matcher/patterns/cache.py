@@ -28,6 +28,7 @@ Loaded = TypeVar("Loaded")
 FORMAT = b"probemill-2\n"  # changes with the layout of the files
 DIGEST_BYTES = 32
 WAIT_S = 60.0  # for another process that makes it; then we do it ourselves
+LEFT_S = 3600.0  # nobody writes a file for so long
 SLICE_S = 0.02  # between two looks, so that a signal gets through
 
 OPENING = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # no link is followed, no FIFO is waited for
@@ -172,12 +173,23 @@ def write(name: str, content: bytes) -> bool:
         try:
             with os.fdopen(entry(place, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
                 file.write(_head(name, content) + content)
+                now = os.fstat(file.fileno()).st_mtime
             os.replace(temporary, name, src_dir_fd=place, dst_dir_fd=place)
         except OSError:
             os.unlink(temporary, dir_fd=place)
             raise
+        _sweep(place, now - LEFT_S)
         return True
     return False
+
+
+def _sweep(place: int, before: float) -> None:
+    """Remove what processes that were killed while they wrote have left. before: seconds since the epoch."""
+    for name in os.listdir(place):
+        if name.startswith("."):
+            with suppress(OSError):
+                if os.stat(name, dir_fd=place, follow_symlinks=False).st_mtime < before:
+                    os.unlink(name, dir_fd=place)
 
 
 def _head(name: str, content: bytes) -> bytes:

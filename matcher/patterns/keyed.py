@@ -2,7 +2,7 @@
 
 Which keys can matter depends on the response's first byte: nine of ten lines of a probe that is greeted are rooted,
 that is, they begin at the first byte and know it. So lines stand in a group per first byte, beside those that may begin
-anywhere. A group gets its finder of keys when a response first needs it; a group of few rooted lines needs none.
+anywhere. A group gets its finder of keys when a response first needs it; one of few rooted lines needs none of its own.
 Contract: PatternSet. Keys of which an engine can make no finder are a SetFailure, at every response from then on.
 """
 
@@ -22,16 +22,16 @@ WIDE = 16  # first bytes; a line that has keys and takes more may as well begin 
 class _Group:
     """What responses are tested for. direct: lines that are, one by one; headed: others, if any of their heads fits."""
 
-    __slots__ = ("begins", "direct", "find", "headed")
+    __slots__ = ("begins", "direct", "finders", "headed")
 
-    def __init__(self, lines: Sequence[Line], find: Finder | None) -> None:
+    def __init__(self, lines: Sequence[Line], *finders: Finder | None) -> None:
         """lines: those that are not found by key."""
         headed = [line for line in lines if line.head and not line.prefix][:MOST_HEADS]
         self.headed = [(re.compile(line.head, re.DOTALL).match, _entry(line)) for line in headed]
         self.begins = re.compile(b"|".join([line.head for line in headed]), re.DOTALL).match if headed else None
         chosen = {line.position for line in headed}
         self.direct = tuple(_entry(line) for line in lines if line.position not in chosen)
-        self.find = find
+        self.finders = [find for find in finders if find is not None]
 
 
 def _entry(line: Line) -> Entry:
@@ -46,7 +46,7 @@ class KeyedSet:
         self._anywhere: list[Line] = []
         self._rooted: dict[int, list[Line]] = {}  # by first byte
         self._groups: list[_Group | None] = [None] * 256
-        self._free: Finder | None = None  # of the keys of lines that may begin anywhere
+        self._free: list[Finder | None] = []  # see _everywhere; empty before it was needed
         self._failure: SetFailure | None = None
         self._empty: list[int] = []  # lines that an empty response may fit
         for line in lines:
@@ -70,11 +70,11 @@ class KeyedSet:
         if not response:
             return self._empty
         group = self._groups[response[0]] or self._group(response[0])
-        tested: Iterable[Iterable[Entry]] = group.find(response) if group.find is not None else ()
-        if group.direct:
-            tested = (group.direct, *tested)
+        tested: list[Iterable[Entry]] = [group.direct]
+        for find in group.finders:
+            tested += find(response)
         if group.begins is not None and group.begins(response):
-            tested = (*tested, [entry for fits, entry in group.headed if fits(response)])
+            tested.append([entry for fits, entry in group.headed if fits(response)])
         found: list[int] = []
         begins = response.startswith
         for entries in tested:
@@ -99,12 +99,19 @@ class KeyedSet:
 
     def _made(self, rooted: list[Line]) -> _Group:
         keyless = [line for line in self._anywhere if not line.keys]
-        if sum(bool(line.keys) for line in rooted) > FEW:
+        keyed = [line for line in rooted if line.keys]
+        if len(keyed) > FEW:
             keyless += [line for line in rooted if not line.keys]
-            return _Group(keyless, self._finder([*self._anywhere, *rooted]))
-        if self._free is None:
-            self._free = self._finder(self._anywhere)
-        return _Group([*keyless, *rooted], self._free)
+            if len(keyed) >= len(self._anywhere):
+                return _Group(keyless, self._finder([*self._anywhere, *keyed]))
+            return _Group(keyless, self._everywhere(), self._finder(keyed))  # 256 times the others would be too many
+        return _Group([*keyless, *rooted], self._everywhere())
+
+    def _everywhere(self) -> Finder | None:
+        """Of the keys of the lines that may begin anywhere."""
+        if not self._free:
+            self._free.append(self._finder(self._anywhere))
+        return self._free[0]
 
     def _finder(self, lines: Iterable[Line]) -> Finder | None:
         keys: dict[Literal, list[Entry]] = {}

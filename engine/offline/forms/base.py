@@ -18,14 +18,15 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 class Row(Struct):
     """One response.
 
-    probes: names, of which the first known one counts. head: the JSON object to write, without its closing brace.
-    foreign: another program asked, so that its own number may stand where ours would.
+    probes: names, of which the first known one counts. head: the JSON object to write, without its closing brace; where
+    it is what the input says, a slice of that. foreign: another program asked, so that its own number may stand where
+    ours would.
     """
 
     proto: str
     probes: tuple[str, ...]
     data: bytes
-    head: bytes
+    head: bytes | memoryview
     foreign: bool = True
 
 

@@ -120,6 +120,9 @@ def is_damaged(line: bytes) -> str:
 
 def unfinished(text: bytes | bytearray) -> int:
     """Where the fingerprint begins in which a text of whole lines ends; -1 where it ends in none."""
+    last = text.rfind(b"\n", 0, max(len(text) - 1, 0)) + 1
+    if text[last : last + 1] == b"{":  # as nearly all texts end, which are megabytes to look through
+        return -1
     end = len(text.rstrip())
     further: list[bytes] = []
     while end > 0 and len(further) < MOST_LINES:

@@ -16,9 +16,10 @@ Deliver = Callable[[Batch | Outcome], Awaitable[None]]
 
 
 class Runner(Protocol):
-    """restarts: workers that died and were replaced."""
+    """restarts: workers that died and were replaced. ready: whether one could begin; before that there is no row."""
 
     restarts: int
+    ready: bool
 
     async def run(self, source: Source, deliver: Deliver) -> None:
         """Scan all targets of `source`. Every target is delivered exactly once, whatever happens to workers."""

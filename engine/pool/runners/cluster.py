@@ -45,6 +45,7 @@ class ClusterRunner:
     def __init__(self, config: ScanConfig, settings: ClusterSettings, engine: Engine, staging: Staging) -> None:
         """Raises ConfigError, InputError, MatcherError for files that cannot be used."""
         self.restarts = 0
+        self.ready = True  # what its machines do is told by `nodes`
         self._config = config
         self._settings = settings
         self._engine = engine

@@ -1,12 +1,9 @@
 """The runner without processes: one worker on the caller's own event loop."""
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 
-from engine.conversation.context import Progress, scan_context
-from engine.conversation.scan import ScanContext
-from engine.errors import EngineError
+from engine.conversation.context import MakeContext, scan_context
 from engine.model import Batch, Reason, ScanConfig
 from engine.pool.cluster.words import NodeStatus
 from engine.pool.descriptors import window
@@ -17,18 +14,16 @@ from engine.threads import in_thread
 QUEUED_BATCHES = 64  # beyond it no new target is begun
 
 
-MakeContext = Callable[[ScanConfig, Progress], ScanContext]
-
-
 class InlineRunner:
     """For `workers=0`: nothing is started, and the caller's loop does the work. restarts stays 0.
 
-    context: makes the database ready, in a thread, so that whoever cancels meanwhile does not wait; what it has not
-    begun by then is left undone. It raises MatcherError, ConfigError.
+    context: makes the database ready, in a thread, so that whoever cancels meanwhile does not wait. It raises
+    MatcherError, ConfigError.
     """
 
     def __init__(self, config: ScanConfig, context: MakeContext = scan_context) -> None:
         self.restarts = 0
+        self.ready = False
         self._config = config
         self._context = context
         self._worker: Worker | None = None
@@ -58,7 +53,8 @@ class InlineRunner:
 
     async def run(self, source: Source, deliver: Deliver) -> None:
         batches: asyncio.Queue[Batch | None] = asyncio.Queue()
-        context = await self._made_ready()
+        context = await in_thread(partial(self._context, self._config))
+        self.ready = True
         outbox = in_batches(self._config, context, batches.put_nowait, lambda: batches.qsize() > QUEUED_BATCHES)
         worker = self._worker = Worker(self._config, context, outbox)
         feeder = self._feeder = asyncio.create_task(self._feed(source, worker))
@@ -84,18 +80,6 @@ class InlineRunner:
             feeder.cancel()
             finisher.cancel()
             worker.close()
-
-    async def _made_ready(self) -> ScanContext:
-        abandoned = False
-
-        def go_on(_ready: int, _total: int) -> None:
-            if abandoned:
-                raise EngineError("nobody waits for this database any more")
-
-        try:
-            return await in_thread(partial(self._context, self._config, go_on))
-        finally:
-            abandoned = True
 
     async def _feed(self, source: Source, worker: Worker) -> None:
         limit = window(self._config)

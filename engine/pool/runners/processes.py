@@ -32,9 +32,8 @@ log = logging.getLogger("probemill.pool")
 
 MAX_BARREN_DEATHS = 4  # of one slot in a row without a row and without a target to blame; then the run gives up
 MAX_CULPRITS = 20  # of one slot in a row without a row in between; then it is not the targets
-PATIENCE_S = 4.0  # before people are told what the workers are doing
 LOOK_S = 1.0  # from one look at the workers' signs of life to the next
-START_S = 600.0  # for a worker to be ready; compiling a large database on a slow machine takes minutes
+START_S = 600.0  # for a worker to be ready; a slow machine may read a large database for long
 HANG_S = 20.0  # without a sign of life; a worker that was stopped for less goes on as if nothing had been
 ENDING_S = 5.0  # for workers to hand over what they have when the run is to end early
 
@@ -42,13 +41,14 @@ ENDING_S = 5.0  # for workers to hand over what they have when the run is to end
 class _Slot:
     """One worker's place: its process, and what it owes. heard_at: its last sign of life, monotonic.
 
-    conversations: open there when it last said so.
+    conversations: open there when it last said so. A process is started when there is something to do for it.
     """
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.process: WorkerProcess | None = None
         self.owed = Owed()
+        self.wanted = asyncio.Event()  # there is something to do for a process
         self.room = asyncio.Event()
         self.barren_deaths = 0
         self.culprits = 0
@@ -78,6 +78,7 @@ class ProcessRunner:
         self._cancelled: Reason | None = None
         self._database = DatabaseRef("", "")
         self.restarts = 0
+        self.ready = False
 
     @property
     def pids(self) -> list[int]:
@@ -90,7 +91,7 @@ class ProcessRunner:
         if self._feeder is not None:
             self._feeder.cancel()
         for slot in self._slots:
-            slot.write(Kind.CANCEL, reason.value.encode())
+            self._tell_to_end(slot)
 
     def outstanding(self) -> list[int]:
         return [len(slot.owed) for slot in self._slots]
@@ -105,26 +106,19 @@ class ProcessRunner:
         return []
 
     async def run(self, source: Source, deliver: Deliver) -> None:
-        patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._explain_waiting)
         watching = asyncio.create_task(self._watch())
+        self._slots[0].wanted.set()  # it makes the database ready while the first target is looked for
         try:
-            for slot in self._slots:
-                await self._launch(slot)
             readers = [asyncio.create_task(self._attend(slot, deliver)) for slot in self._slots]
             self._feeder = asyncio.create_task(self._feed(source))
-            if self._cancelled is not None:  # while the workers were starting
+            if self._cancelled is not None:  # before it had begun
                 self._feeder.cancel()
             await self._until_done(self._feeder, readers)
         finally:
-            patience.cancel()
             watching.cancel()
             if self._feeder is not None:
                 self._feeder.cancel()
             await self._discard(self._slots)
-
-    def _explain_waiting(self) -> None:
-        if not any(slot.ready for slot in self._slots):
-            log.warning("preparing the database; the first time this can take a minute")
 
     async def _until_done(self, feeder: "asyncio.Task[None]", readers: "list[asyncio.Task[None]]") -> None:
         """Wait for the reader, then for every worker; the first thing to go wrong with one of these ends the run.
@@ -141,6 +135,7 @@ class ProcessRunner:
                     self._fed = True
                     for slot in self._slots:
                         self._give_due(slot)
+                        slot.wanted.set()
             if not feeder.cancelled():
                 feeder.result()
         finally:
@@ -152,10 +147,13 @@ class ProcessRunner:
         slots = self._slots
         count = len(slots)
         by_prefix = self._config.per_prefix > 0
+        first: int | None = None  # the place whose targets go to the slot that has a process already
         async for targets in source:
             shares: list[list[Target]] = [[] for _ in slots]
             for target in targets:
-                shares[route(kin(target.host, by_prefix=by_prefix), count)].append(target)
+                place = route(kin(target.host, by_prefix=by_prefix), count)
+                first = place if first is None else first
+                shares[(place - first) % count].append(target)
             for slot, share in zip(slots, shares, strict=True):
                 if share:
                     await self._give(slot, share)
@@ -169,6 +167,9 @@ class ProcessRunner:
 
     def _give_due(self, slot: _Slot) -> None:
         """What the worker may have now, and when that was all there will be, the word that it was."""
+        if slot.process is None:
+            slot.wanted.set()
+            return
         if self._cancelled is None:
             while due := slot.owed.due():
                 slot.write(Kind.TARGETS, self._encode(due))
@@ -180,7 +181,11 @@ class ProcessRunner:
             slot.write(Kind.DRAIN)
 
     async def _attend(self, slot: _Slot, deliver: Deliver) -> None:
-        """Take in what a worker sends until it says goodbye; replace it when it dies."""
+        """Start a worker when it is wanted, take in what it sends until it says goodbye; replace it when it dies."""
+        await slot.wanted.wait()
+        if not self._needs(slot):
+            return
+        await self._launch(slot)
         while True:
             assert slot.process is not None
             message = await slot.process.receive()
@@ -201,7 +206,7 @@ class ProcessRunner:
                 (slot.conversations,) = OPEN.unpack(body)
             elif kind is Kind.READY:
                 self._database = msgspec.msgpack.decode(body, type=DatabaseRef)
-                slot.ready = True
+                slot.ready = self.ready = True
             elif kind is Kind.FAULT:
                 fault, text = msgspec.msgpack.decode(body, type=tuple[str, str])
                 raise (MatcherError if fault == MatcherError.__name__ else ConfigError)(text)
@@ -209,6 +214,10 @@ class ProcessRunner:
                 slot.done = True  # it has nothing more to say, and that is no silence
                 slot.conversations = 0
                 return
+
+    def _needs(self, slot: _Slot) -> bool:
+        """Whether a process is to be started there, or all is over before there was one."""
+        return self._cancelled is None and (bool(slot.owed) or not self._fed)
 
     @staticmethod
     async def _deliver(slot: _Slot, batch: Batch, deliver: Deliver) -> None:
@@ -224,6 +233,17 @@ class ProcessRunner:
         slot.process = await WorkerProcess.start()
         slot.heard_at = time.monotonic()
         slot.write(Kind.SETUP, setup_body(self._config))
+        if self._cancelled is not None:  # meanwhile
+            self._tell_to_end(slot)
+        self._give_due(slot)
+
+    def _tell_to_end(self, slot: _Slot) -> None:
+        """One that is not ready has nothing to hand over, and may not listen for a while."""
+        assert self._cancelled is not None
+        if slot.ready:
+            slot.write(Kind.CANCEL, self._cancelled.value.encode())
+        elif slot.process is not None:
+            slot.process.kill()
 
     async def _replace(self, slot: _Slot, deliver: Deliver) -> None:
         """A new process for a slot whose worker has died, and the verdict on what it had. Raises EngineError."""
@@ -248,7 +268,6 @@ class ProcessRunner:
             await self._deliver(slot, self._obituary(culprit), deliver)
         await self._discard([slot])
         await self._launch(slot)
-        self._give_due(slot)
 
     def _obituary(self, target: Target) -> Batch:
         """The row of a target that no worker survives."""
@@ -280,8 +299,10 @@ class ProcessRunner:
 
     @staticmethod
     async def _discard(slots: Sequence[_Slot]) -> None:
-        """Let go of workers, all at the same time."""
+        """Let go of workers, all at the same time. One that is not ready is not waited for."""
         processes = [slot.process for slot in slots if slot.process is not None]
         for slot in slots:
+            if slot.process is not None and not slot.ready:
+                slot.process.kill()
             slot.process = None
         await asyncio.gather(*(process.end() for process in processes))

@@ -1,23 +1,19 @@
 """Where rows go. `SINKS` names every form; `open_sink` opens one on a file or on standard output.
 
+Each form is one file, imported when it is asked for.
 Whether a file is compressed is told by its name, whatever the form (suffixes.py).
 """
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from types import MappingProxyType
 
 from engine.errors import ConfigError, EngineError, SinkClosed
 from engine.extras import extra
 from engine.results.sinks.base import BUFFERED_ROWS, Run, Sink, Summary
-from engine.results.sinks.csv_rows import CsvSink
-from engine.results.sinks.fingerprints import FingerprintsSink
-from engine.results.sinks.grepable import GrepableSink
-from engine.results.sinks.ndjson import NdjsonSink
-from engine.results.sinks.nmap_xml import NmapXmlSink
 from engine.results.sinks.open_only import OpenOnly
 from engine.results.sinks.output import STDOUT, Output
 from engine.results.sinks.packed import PackedOutput
-from engine.results.sinks.text import TextSink
 from engine.results.suffixes import read_name
 
 __all__ = [
@@ -34,14 +30,14 @@ __all__ = [
     "open_sink",
 ]
 
-SINKS: Mapping[str, Callable[[Output, Run], Sink]] = MappingProxyType(
+SINKS: Mapping[str, str] = MappingProxyType(  # form -> its class
     {
-        "ndjson": NdjsonSink,
-        "csv": CsvSink,
-        "text": TextSink,
-        "xml": NmapXmlSink,
-        "grepable": GrepableSink,
-        "fingerprints": FingerprintsSink,
+        "ndjson": "ndjson:NdjsonSink",
+        "csv": "csv_rows:CsvSink",
+        "text": "text:TextSink",
+        "xml": "nmap_xml:NmapXmlSink",
+        "grepable": "grepable:GrepableSink",
+        "fingerprints": "fingerprints:FingerprintsSink",
     }
 )
 
@@ -59,9 +55,11 @@ def open_sink(form: str, path: str, run: Run, output: Output | None = None) -> S
     """
     if form == "parquet":
         return _open_parquet(path, run)
+    module, _, name = SINKS[form].partition(":")
+    made: Callable[[Output, Run], Sink] = getattr(import_module(f"{__name__}.{module}"), name)
     output = output or open_output(path)
     try:
-        return SINKS[form](output, run)
+        return made(output, run)
     except EngineError:
         output.close()
         raise

@@ -1,0 +1,296 @@
+"""Adaptive timing, rule by rule, in virtual time: what each saves, what it costs, and what it must not lose.
+
+The rules have the names of docs/timing.md.
+"""
+
+from typing import Any
+
+import pytest
+from cases import Case, Do, Expected, Step
+from replay import replay
+
+from engine.conversation.scan import ScanContext
+from engine.conversation.timing import (
+    DOORS,
+    IN_VAIN,
+    QUIET_FLOOR_S,
+    QUIET_ROUND_TRIPS,
+    QUIET_UDP_S,
+    TACITURN,
+    AdaptiveTiming,
+    NmapTiming,
+    Pace,
+    Timing,
+)
+from engine.model import ServiceResult, Tunnel, Verdict
+from matcher import compile_matcher, parse_database
+
+OTHERS = 10
+DATABASE = (
+    """Probe TCP NULL q||
+totalwaitms 6000
+tcpwrappedms 3000
+match greeter m|^HELLO|
+Probe TCP First q|FIRST|
+rarity 1
+ports 80
+sslports 443
+match answerer m|^first|
+match ssl m|^TLS|
+"""
+    + "".join(f"Probe TCP Q{n} q|Q{n}|\nrarity 1\nmatch late{n} m|^q{n}|\n" for n in range(OTHERS))
+    + """Probe TCP InTls q|INTLS|
+rarity 1
+sslports 1
+match tlsonly m|^intls|
+Probe UDP U q|U|
+rarity 1
+"""
+)
+PARSED = parse_database(DATABASE.encode(), "timing")
+MATCH = compile_matcher(PARSED, "reference").match
+NULL = PARSED.null_probe
+assert NULL is not None
+FIRST, LATE = PARSED.probes[1], PARSED.probes[2]
+PROBES = OTHERS + 2
+
+
+def talk(
+    server: list[list[Step]], timing: Timing | None = None, *, port: int = 80, **case: Any
+) -> tuple[ServiceResult, list[bytes]]:
+    """The row of a conversation with a scripted server, and what it received by connection."""
+    told = Case(id="timing", what="", db=DATABASE, server=server, expect=Expected(), port=port, **case)
+    return replay(told, ScanContext(PARSED, MATCH, timing=timing or AdaptiveTiming()), port=port)
+
+
+def answer(words: dict[str, str], after_s: float = 0.0) -> list[Step]:
+    """A server that answers what begins with a word, so much later."""
+    return [Do(on={word: [Do(wait=after_s), Do(send=said), "hold"] for word, said in words.items()})]
+
+
+def taciturn(port: int = 80) -> AdaptiveTiming:
+    """A policy that has seen enough services of a port that answer and do not greet."""
+    timing = AdaptiveTiming()
+    for _ in range(TACITURN):
+        talk([answer({"FIRST": "first"})], timing, port=port)
+    return timing
+
+
+# -- quiet
+
+
+def test_silent_port_costs_two_patient_windows_and_short_ones() -> None:
+    """The banner's, two answers', and from then on what a near port is given."""
+    row, sent = talk([["hold"]])
+    assert row.verdict is Verdict.NOMATCH
+    assert len(sent) == PROBES
+    assert row.elapsed_ms == pytest.approx(1000 * (0.5 + 2 * 1.5 + (PROBES - 2) * QUIET_FLOOR_S), abs=20)
+
+
+def test_short_windows_hear_a_prompt_answer_to_a_late_probe() -> None:
+    row, _ = talk([answer({"Q8": "q8"}, QUIET_FLOOR_S * 0.9)])
+    assert row.name == "late8"
+
+
+def test_price_of_short_windows() -> None:
+    """A service that is silent to two probes and then thinks longer than a short window is not heard."""
+    slow = answer({"Q8": "q8"}, QUIET_FLOOR_S * 1.1)
+    assert talk([slow])[0].verdict is Verdict.NOMATCH
+    assert talk([slow], NmapTiming())[0].name == "late8"
+
+
+def test_patient_windows_outlast_a_lost_packet() -> None:
+    """A second and a long round trip are borne by the first probes."""
+    row, _ = talk([answer({"FIRST": "first"}, 1.4)])
+    assert row.name == "answerer"
+
+
+@pytest.mark.parametrize("rtt_s", [0.05, 0.3, 0.7])
+def test_far_port_is_not_cut(rtt_s: float) -> None:
+    """A short window is several of the port's round trips, or of its quickest answer."""
+    near = Pace(0.001, expired=20)
+    for _ in range(2):
+        near.answered(rtt_s)
+    for pace in (Pace(rtt_s, expired=20), near):
+        assert AdaptiveTiming().silence_s(LATE, pace) >= QUIET_ROUND_TRIPS * rtt_s
+
+
+def test_one_answer_that_was_held_up_does_not_lengthen_windows() -> None:
+    pace = Pace(0.001, expired=20)
+    pace.answered(1.2)
+    assert AdaptiveTiming().silence_s(LATE, pace) == QUIET_FLOOR_S
+
+
+def test_what_was_learned_holds_for_silent_ports() -> None:
+    """Neither below what this probe's answers take, nor below what answers in this run take: both doubled."""
+    timing = AdaptiveTiming()
+    for _ in range(100):
+        timing.heard(FIRST, Pace(), 0.4)
+    assert timing.silence_s(FIRST, Pace(0.001, expired=20)) == pytest.approx(0.8, abs=0.02)
+    assert timing.silence_s(LATE, Pace(0.001, expired=20)) >= 0.6, "a far network behind a proxy that is near"
+
+
+def test_one_answer_does_not_overshoot() -> None:
+    timing = AdaptiveTiming()
+    timing.heard(FIRST, Pace(), 0.001)
+    assert timing.silence_s(FIRST, Pace(0.001, expired=20)) == QUIET_FLOOR_S
+
+
+def test_udp_has_no_round_trip() -> None:
+    """Where no connection has measured one, short windows are twice as long."""
+    datagram = PARSED.probes[-1]
+    assert datagram.proto == "udp"
+    assert AdaptiveTiming().silence_s(datagram, Pace(expired=20)) == QUIET_UDP_S
+
+
+def test_short_windows_are_never_longer_than_patient_ones() -> None:
+    timing = AdaptiveTiming()
+    for _ in range(1000):
+        timing.heard(FIRST, Pace(), 20.0)
+    for probe in (FIRST, LATE):
+        patient, quiet = (timing.silence_s(probe, Pace(0.5, expired=expired)) for expired in (0, 20))
+        assert quiet <= patient <= probe.totalwait_s
+
+
+def test_softmatch_begins_anew() -> None:
+    """What is asked after a softmatch is meant for this service, and is waited for patiently."""
+    database = DATABASE.replace("match late5", "softmatch slow").replace("match late8", "match slow")
+    parsed = parse_database(database.encode(), "soft")
+    context = ScanContext(parsed, compile_matcher(parsed, "reference").match, timing=AdaptiveTiming())
+    server = [answer({"Q5": "q5"}), answer({"Q8": "q8"}, 1.2)]
+    case = Case(id="soft", what="", db=database, server=[["hold"]] * 6 + [server[0], server[1]], expect=Expected())
+    row, _ = replay(case, context, port=7)
+    assert (row.name, row.verdict) == ("slow", Verdict.HARDMATCHED)
+
+
+# -- greeting
+
+
+def test_doors_that_never_greet_are_asked_at_once() -> None:
+    row, sent = talk([answer({"FIRST": "first"})], taciturn())
+    assert (row.name, row.elapsed_ms, sent) == ("answerer", 0, [b"FIRST"])
+
+
+def test_other_doors_are_not() -> None:
+    """What one port is like says nothing of another, nor of the same number inside TLS."""
+    timing = taciturn()
+    assert timing.hurries(80, Tunnel.NONE)
+    assert not timing.hurries(80, Tunnel.SSL)
+    assert not timing.hurries(81, Tunnel.NONE)
+
+
+def test_only_probes_that_name_the_port_follow_at_once() -> None:
+    """On a port that no probe names a stranger is let speak first."""
+    row, _ = talk([answer({"FIRST": "first"})], taciturn(7), port=7)
+    assert row.elapsed_ms == 500
+
+
+def test_greeter_among_them_is_still_known_by_its_greeting() -> None:
+    """It is matched with the NULL probe's lines whatever was asked before it came; its door is hurried no more."""
+    timing = taciturn()
+    row, _ = talk([[Do(wait=0.2), Do(send="HELLO"), "hold"]], timing)
+    assert row.name == "greeter"
+    assert row.evidence is not None
+    assert (row.evidence.probe, row.evidence.sent) == ("NULL", "First")
+    assert not timing.hurries(80, Tunnel.NONE)
+
+
+def test_greeters_keep_their_door() -> None:
+    timing = AdaptiveTiming()
+    for _ in range(10):
+        for _ in range(TACITURN - 1):
+            talk([answer({"FIRST": "first"})], timing)
+        talk([[Do(send="HELLO"), "hold"]], timing)
+    assert not timing.hurries(80, Tunnel.NONE)
+
+
+def test_price_of_asking_at_once() -> None:
+    """Where the others of a door do not greet, a greeter that complains first is named by its complaint."""
+    complaint = [Do(recv=0.3), Do(send="first, HELLO"), "hold"]
+    assert talk([complaint], taciturn())[0].name == "answerer"
+
+
+def test_doors_are_bounded() -> None:
+    timing = AdaptiveTiming()
+    for port in range(DOORS):
+        for tunnel in Tunnel:
+            timing.greeted(port, tunnel, False)
+    assert len(timing._silent) == DOORS
+
+
+# -- second look
+
+
+@pytest.mark.parametrize("leaving", ["close", "rst"])
+def test_peer_that_leaves_unasked_is_tcpwrapped_though_it_was_asked_at_once(leaving: Step) -> None:
+    server: list[Step] = [Do(wait=0.1), leaving]
+    row, sent = talk([server], taciturn())
+    assert (row.verdict, sent) == (Verdict.TCPWRAPPED, [b"FIRST", b""])
+    assert talk([server], NmapTiming())[0].verdict is Verdict.TCPWRAPPED
+
+
+def test_peer_that_leaves_late_is_tcpwrapped_though_the_banner_window_was_short() -> None:
+    row, sent = talk([[Do(wait=1.2), "close"]])
+    assert (row.verdict, len(sent)) == (Verdict.TCPWRAPPED, 2)
+
+
+def test_peer_that_leaves_because_it_was_asked_is_not_tcpwrapped() -> None:
+    """Looked at a second time it stays; the conversation goes on where it was, the first question is not repeated."""
+    row, sent = talk([[Do(recv=30), "close"]])
+    assert row.verdict is Verdict.NOMATCH
+    assert sent[:3] == [b"FIRST", b"Q0", b"Q1"]
+    assert talk([[Do(recv=30), "close"]], NmapTiming())[0].verdict is Verdict.NOMATCH
+
+
+def test_one_second_look_is_enough() -> None:
+    _, sent = talk([[Do(recv=30), "close"]])
+    assert len(sent) == PROBES
+
+
+# -- tunnel
+
+
+def in_tls(*then: Step) -> list[list[Step]]:
+    return [answer({"FIRST": "TLS"}), ["tls", *then]]
+
+
+def test_service_in_tls_that_says_nothing_is_asked_only_what_is_asked_in_tls() -> None:
+    row, sent = talk(in_tls("hold"))
+    assert row.tunnel is Tunnel.SSL
+    assert [b"".join(sent[1:])] == [b"FIRST" + b"".join(b"Q%d" % n for n in range(IN_VAIN - 1)) + b"INTLS"]
+
+
+def test_service_in_tls_is_still_found_by_a_probe_for_tls() -> None:
+    row, _ = talk([answer({"FIRST": "TLS"}), ["tls", *answer({"INTLS": "intls"})]])
+    assert (row.name, row.tunnel) == ("tlsonly", Tunnel.SSL)
+
+
+def test_service_in_tls_that_says_the_same_to_everything_is_left() -> None:
+    _, sent = talk(in_tls(Do(send="me"), "hold"))
+    assert len(sent) == 1 + 1 + IN_VAIN
+
+
+def test_price_of_ending_a_tunnel_early() -> None:
+    """A service in TLS that answers only a probe that the database never sends in TLS, after silence to others."""
+    server = [answer({"FIRST": "TLS"}), ["tls", *answer({"Q8": "q8"})]]
+    assert talk(server)[0].verdict is Verdict.NOMATCH
+    assert talk(server, NmapTiming())[0].name == "late8"
+
+
+def test_outside_a_tunnel_every_probe_is_sent() -> None:
+    for server in (["hold"], [Do(send="me"), "hold"], [Do(recv=30), "close"]):
+        assert len(talk([server])[1]) == PROBES
+
+
+# -- exactness
+
+
+def test_nmap_timing_learns_nothing() -> None:
+    """Whatever a run has seen, the conversation and its duration are those of the first."""
+    timing = NmapTiming()
+    servers: list[list[list[Step]]] = [[["hold"]], [answer({"FIRST": "first"}, 3.0)], in_tls("hold")]
+    before = [talk(server, timing) for server in servers]
+    for _ in range(TACITURN):
+        talk([answer({"FIRST": "first"})], timing)
+    after = [talk(server, timing) for server in servers]
+    assert [(row.elapsed_ms, sent) for row, sent in before] == [(row.elapsed_ms, sent) for row, sent in after]
