@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-start bench-sinks bench-plan bench-report bench-cluster dist clean
+.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-start bench-parts bench-record bench-compare bench-sinks bench-plan bench-report bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -86,7 +86,7 @@ fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 lab: .venv/dev  ## compare with Nmap on real daemons (root, apt and ../shared/lab)
 	@$(BIN)/python -m bench.lab --up $(ARGS)
 
-bench: bench-match bench-scan  ## all benchmarks
+bench: bench-match bench-scan bench-parts  ## all benchmarks
 
 bench-match: .venv/dev  ## matching speed of every engine
 	@$(BIN)/python -m bench.match_table
@@ -96,6 +96,15 @@ bench-scan: .venv/dev  ## scan throughput on a loopback farm
 
 bench-start: .venv/dev  ## how soon a scan begins, warm, cold and interrupted
 	@$(BIN)/python -m bench.start $(ARGS)
+
+bench-parts: .venv/dev  ## parse, plan, candidates, confirm, templates, encode, match and scan, each by itself
+	@$(BIN)/python -m pytest -o addopts= -o python_files='bench_*.py' --benchmark-timer=time.process_time --benchmark-columns=min,median,stddev,rounds bench
+
+bench-record: .venv/dev  ## measure this commit and append it to bench/record
+	@$(BIN)/python -m bench.record $(ARGS)
+
+bench-compare: .venv/dev  ## what has become better or worse since the last record
+	@$(BIN)/python -m bench.record --compare $(ARGS)
 
 bench-sinks: .venv/all  ## what sinks cost, alone and beside a scan
 	@$(BIN)/python -m bench.sinks

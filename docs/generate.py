@@ -2,6 +2,7 @@
 
     options.md   a table for each group of options of `probemill scan`, from engine/cli/options.py
     design.md    the house, from the tables in tests/test_imports.py
+    benchmarks.md, img/history.svg    the figures of the last record, and all of them as a chart, from bench/record
 
 A made part stands between `<!-- made: NAME -->` and `<!-- end -->`. The script prints the pages that changed; with
 `--check` it changes none, and exits 1 where one would.
@@ -19,6 +20,7 @@ sys.path[:0] = [str(PAGES.parent), str(PAGES.parent / "tests")]
 
 from test_imports import GROUND, MATCHER_GROUND, MATCHER_WINGS, WINGS  # noqa: E402 - a checkout needs no installation
 
+from bench import history, recorded  # noqa: E402
 from engine.cli.help import Section  # noqa: E402
 from engine.cli.options import DEFAULTS, GROUPS  # noqa: E402
 
@@ -61,9 +63,12 @@ def house(wings: Mapping[str, str], ground: Mapping[str, str]) -> Iterator[str]:
     yield "```"
 
 
+RECORDS = recorded.read()
+CHART = PAGES / "img" / "history.svg"
 PARTS = {f"options, {section.title}": options_table(section) for section in GROUPS} | {
     "engine": house(WINGS, GROUND),
     "matcher": house(MATCHER_WINGS, MATCHER_GROUND),
+    "record": history.table(RECORDS),
 }
 
 
@@ -79,6 +84,11 @@ def main(check: bool) -> int:
             changed.append(page.name)
             if not check:
                 page.write_text(new, encoding="utf-8")
+    chart = history.chart(RECORDS)
+    if not CHART.exists() or CHART.read_text(encoding="utf-8") != chart:
+        changed.append("img/history.svg")
+        if not check:
+            CHART.write_text(chart, encoding="utf-8")
     for name in sorted(made.keys() - found):
         print(f"no page has the part {name!r}")
     for name in changed:
