@@ -119,12 +119,10 @@ def head(node: Node) -> bytes:
             case Chars():
                 text += superset(item)
             case Repeat(Chars(mask) as body, low, high):
-                if high is None or high > low + MAX_COPIES:
+                ends = isinstance(following, Chars) and not following.mask & mask
+                if low != high and not ends:  # it would have to be tried how often
                     return text + superset(Repeat(body, low, low), max_repeat=low)
-                text += superset(item, max_repeat=high)
-                # How often is only clear, without trying, where what follows ends it.
-                if low != high and not (isinstance(following, Chars) and not following.mask & mask):
-                    return text
+                text += superset(item, max_repeat=max(low, high or 0))
             case Mark("start"):
                 continue
             case Mark(kind):
