@@ -40,9 +40,9 @@ ROUNDS = 3
 class Row(Struct):
     ip: str
     name: str
-    product: str
-    version: str
     database: DatabaseRef
+    product: str = ""
+    version: str = ""
 
 
 class Kind(Struct):

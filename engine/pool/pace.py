@@ -16,11 +16,11 @@ from math import ceil, inf
 from engine.transports.base import Load
 
 START = 256  # conversations of a worker to begin with, and never fewer
-LOOK_S = 0.1
+LOOK_S = 0.05
 ROOM = 0.1  # the least share of idle time that is worth growing for; so much may be other work in the loop
 MOST_GROWTH = 2.0
 SHRINK = 0.8
-CAREFUL_GROWTH = 1.02  # beyond what was once too much
+CAREFUL_GROWTH = 1.01  # beyond what was once too much
 LATE_S = 0.5  # of a deadline
 SLOWER, SLOWER_S = 2.0, 0.1  # connections: so many times the usual time, and so much more
 CONNECTS = 8  # the fewest in a look whose mean says something
