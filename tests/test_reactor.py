@@ -324,6 +324,26 @@ def test_sockets_that_wait_leave_no_idle_time() -> None:
     asyncio.run(talk())
 
 
+def test_a_turn_that_took_all_says_nothing_for_long() -> None:
+    """Nothing more may have waited behind it: then only deadlines wake the loop, and it is idle between them."""
+
+    async def talk() -> None:
+        with contextlib.ExitStack() as stack:
+            made = stack.enter_context(reactor())
+            ears = [stack.enter_context(contextlib.closing(Ear(made))) for _ in range(EVENTS_PER_TURN)]
+            for ear in ears:
+                ear.mouth.send(b"a")
+            Alarm(made, PATIENCE_S)
+            made._turn()
+            made.load = Load()
+            made._advance()
+            time.sleep(LONG_S)
+            made._advance()
+            assert made.load.idle_s >= LONG_S
+
+    asyncio.run(talk())
+
+
 def test_a_deadline_that_came_late_is_told() -> None:
     async def wait() -> None:
         with reactor() as made:

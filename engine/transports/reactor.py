@@ -109,7 +109,7 @@ class Reactor:
                     owner.ready(mask, now)
                 except Exception as error:
                     self.crash(owner, error, now)
-        self._behind = len(events) == EVENTS_PER_TURN
+        self._behind = len(events) == EVENTS_PER_TURN  # until somebody looks again
         if events:
             self._end_turn()
         return len(events)
@@ -178,6 +178,7 @@ class Reactor:
         asleep_s, self._awake = now - self._awake, now
         if not self._behind:
             self.load.idle_s += asleep_s
+        self._behind = False
         if asleep_s > PAUSE_S:
             self.paused_s += asleep_s - PAUSE_COUNTS_S
             for slot in self._slots.values():
