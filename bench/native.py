@@ -37,7 +37,7 @@ def compiled(name: str, folder: Path) -> Path:
 @contextlib.contextmanager
 def farm(program: Path, mode: str, ports: Sequence[int] = ()) -> Iterator[int]:
     """A farm as long as the block; gives its port, which is the first free one of `ports`, or any."""
-    port = next(filter(_is_free, ports), 0)
+    port = first_free(ports)
     with subprocess.Popen([program, mode, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -45,6 +45,11 @@ def farm(program: Path, mode: str, ports: Sequence[int] = ()) -> Iterator[int]:
         finally:
             process.stdin.close()
             process.wait()
+
+
+def first_free(ports: Sequence[int]) -> int:
+    """The first of these ports that nobody uses; 0, which is any, where there is none."""
+    return next(filter(_is_free, ports), 0)
 
 
 def _is_free(port: int) -> bool:

@@ -272,7 +272,8 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=MANY,
-            description="Conversations at once. 0: what the file descriptor limit allows, at most 20,000.",
+            description="Conversations at once. 0: as many as pay, which is found while scanning; at most 20,000 and "
+            "what the file descriptor limit allows.",
         ),
     ] = 0
     rate: Annotated[float, Meta(ge=0, description="Connections per second.")] = 0.0

@@ -124,6 +124,20 @@ def test_a_limit_lowered_for_want_of_sockets_recovers() -> None:
     assert made.max_inflight == 12
 
 
+def test_another_limit_is_within_what_the_sockets_allow() -> None:
+    """A limit that is set holds at once; while the machine has no sockets, only where it is the lower one."""
+    made = gate([], max_inflight=100)
+    made.allow(200)
+    assert made.max_inflight == 200
+    made.starved(100)
+    made.allow(300)
+    assert made.max_inflight == 90
+    made.allow(50)
+    assert made.max_inflight == 50
+    made.allow(60)
+    assert made.max_inflight == 60
+
+
 @pytest.mark.parametrize(("conversations", "left"), [(1, 1), (0, 1), (1000, 900)])
 def test_want_of_sockets_leaves_one_place(conversations: int, left: int) -> None:
     """And however many there are, no more than 64 releases bring one back."""

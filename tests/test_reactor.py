@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from engine.transports import crashes
+from engine.transports.base import Load
 from engine.transports.reactor import EVENTS_PER_TURN, PAUSE_S, Reactor, Timed
 
 PATIENCE_S = 10.0
@@ -284,3 +285,71 @@ def test_even_a_process_that_is_always_stopped_comes_to_its_deadlines(monkeypatc
             assert stops > 1
 
     asyncio.run(test())
+
+
+def test_a_loop_with_nothing_to_do_is_idle() -> None:
+    """Waiting for a socket counts as idle, listening to one does not."""
+
+    async def talk() -> None:
+        with reactor() as made, contextlib.closing(Ear(made, lambda heard: time.sleep(LONG_S))) as ear:
+            began = time.monotonic()
+            await asyncio.sleep(LONG_S)
+            for number in (1, 2):
+                ear.mouth.send(b"a")
+                await until(lambda: len(ear.heard) == number)  # noqa: B023 - it is awaited here
+            assert made.load.idle_s >= LONG_S
+            assert made.load.idle_s < time.monotonic() - began - LONG_S
+
+    asyncio.run(talk())
+
+
+def test_sockets_that_wait_leave_no_idle_time() -> None:
+    """After a turn that took all that it may, more waits: what passes until the next is not for want of work."""
+
+    async def talk() -> None:
+        with contextlib.ExitStack() as stack:
+            made = stack.enter_context(reactor())
+            ears = [stack.enter_context(contextlib.closing(Ear(made))) for _ in range(EVENTS_PER_TURN + 1)]
+            for ear in ears:
+                ear.mouth.send(b"a")
+            made._turn()
+            made.load = Load()
+            time.sleep(LONG_S)
+            made._turn()
+            assert made.load.idle_s == 0.0
+            time.sleep(LONG_S)
+            made._turn()
+            assert made.load.idle_s >= LONG_S
+
+    asyncio.run(talk())
+
+
+def test_a_turn_that_took_all_says_nothing_for_long() -> None:
+    """Nothing more may have waited behind it: then only deadlines wake the loop, and it is idle between them."""
+
+    async def talk() -> None:
+        with contextlib.ExitStack() as stack:
+            made = stack.enter_context(reactor())
+            ears = [stack.enter_context(contextlib.closing(Ear(made))) for _ in range(EVENTS_PER_TURN)]
+            for ear in ears:
+                ear.mouth.send(b"a")
+            Alarm(made, PATIENCE_S)
+            made._turn()
+            made.load = Load()
+            made._advance()
+            time.sleep(LONG_S)
+            made._advance()
+            assert made.load.idle_s >= LONG_S
+
+    asyncio.run(talk())
+
+
+def test_a_deadline_that_came_late_is_told() -> None:
+    async def wait() -> None:
+        with reactor() as made:
+            alarm = Alarm(made, 0.02)
+            time.sleep(LONG_S)
+            await until(lambda: alarm.expired_at)
+            assert made.load.late_s >= LONG_S / 2
+
+    asyncio.run(wait())

@@ -10,6 +10,7 @@ from loopback import DATABASE, Farm, Visit, collect, config, database_file, gree
 
 from engine.conversation.context import scan_context
 from engine.model import Batch, Reason, Target
+from engine.pool.pace import START
 from engine.pool.runners.inline import InlineRunner
 from engine.pool.worker import Worker, in_batches
 from engine.transports.tcp import TcpTransport
@@ -96,3 +97,25 @@ def test_a_closed_worker_is_still(tmp_path: Path, congested: bool) -> None:
         asyncio.run(test())
         assert (len(farm.visits), len(tarpit.visits)) == (2, 1)
     assert (delivered, complaints) == ([], [])
+
+
+@pytest.mark.parametrize(("max_inflight", "at_first", "at_last"), [(0, START, 2 * START), (60, 60, 60)])
+def test_silent_services_have_the_slots_that_they_need(
+    tmp_path: Path, max_inflight: int, at_first: int, at_last: int
+) -> None:
+    """A worker that finds the number by itself takes more once they keep it idle; one that was told does not."""
+    settings = config(database_file(tmp_path), max_inflight=max_inflight, per_host=0)
+
+    async def test() -> None:
+        context = scan_context(settings)
+        worker = Worker(settings, context, in_batches(settings, context, lambda batch: None))
+        targets = (f"127.{second}.0.{last}" for second in (3, 4, 5) for last in range(1, 251))
+        worker.submit([Target(ordinal, host, farm.port) for ordinal, host in enumerate(targets)])
+        await until(lambda: worker.inflight >= at_first)
+        await until(lambda: worker.inflight >= at_last)
+        await asyncio.sleep(0.2)
+        assert max_inflight in (0, worker.inflight)
+        worker.close()
+
+    with Farm(silent) as farm:
+        asyncio.run(test())

@@ -215,6 +215,12 @@ class Gate:
         self.max_inflight = max(1, conversations * 9 // 10)
         self._recovery = min(RECOVERY, self.max_inflight)
 
+    def allow(self, max_inflight: int) -> None:
+        """So many at once from now on, or what the machine's sockets allow where these are fewer."""
+        if self.max_inflight == self._most_inflight or max_inflight < self.max_inflight:
+            self.max_inflight = max_inflight
+        self._most_inflight = max_inflight
+
     def change(self, max_inflight: int, rate: float, now: float) -> None:
         """Other limits from now on. rate: 0 where the gate was made without one."""
         self.max_inflight = self._most_inflight = max_inflight

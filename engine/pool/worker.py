@@ -1,12 +1,13 @@
 """One process's share of a scan: thousands of drivers on one event loop, targets in, batches of encoded rows out.
 
 `Worker` runs anywhere an asyncio loop runs: inside the caller (runners/inline.py), alone in a process (serve.py), as an
-actor of a cluster (cluster/actor.py). It keeps at most `max_inflight` conversations open and never holds more targets
-than its caller gave it.
+actor of a cluster (cluster/actor.py). It keeps as many conversations open as pay, at most `max_inflight`, and never
+holds more targets than its caller gave it.
 
 Here is the flow, from target to row, and what drivers ask for; what it takes stands in files of its own: who may start
-(limits.py), until when (budgets.py), through what (connections.py), who shakes hands (turns.py) and what that told
-(shaken.py), which hosts pretend (pseudo.py), what follows the scan (enrichment.py), how rows leave (outbox.py).
+(limits.py), how many at once (pace.py), until when (budgets.py), through what (connections.py), who shakes hands
+(turns.py) and what that told (shaken.py), which hosts pretend (pseudo.py), what follows the scan (enrichment.py), how
+rows leave (outbox.py).
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from engine.pool.descriptors import inflight_limit, raise_descriptor_limit
 from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
 from engine.pool.outbox import Outbox, Rows
+from engine.pool.pace import START, Pace
 from engine.pool.pseudo import PseudoServices
 from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
@@ -36,13 +38,13 @@ from engine.pool.turns import Turns
 from engine.post import PostProcessing
 from engine.post.second_opinion import open_opinion
 from engine.results.ending import CUT
-from engine.transports.base import Transport
+from engine.transports.base import Load, Transport
 from engine.transports.crashes import report
 from engine.transports.reactor import Reactor
 from engine.transports.tls import TlsTransport
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
-BEGINS_PER_TURN = 64  # then sockets are served: fast services never pile up, silent ones still fill every slot
+BEGINS_PER_TURN = 256  # then sockets are served, as many as were served before
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
 
@@ -87,8 +89,10 @@ class Worker:
         self._context = context
         self._trace_lines = TraceLines()
         self._trace = Trace(self._trace_lines.emit, time.monotonic()) if config.trace else None
+        most = inflight_limit(config)
+        self._pace = Pace(most, time.monotonic(), start=most if config.max_inflight else START)
         self._gate = Gate(
-            max_inflight=inflight_limit(config),
+            max_inflight=self._pace.limit,
             rate=RateLimiter(share(config.rate, config.workers)) if config.rate else None,
             per_host=config.per_host,
             per_prefix=config.per_prefix,
@@ -124,7 +128,8 @@ class Worker:
 
     def change(self, max_inflight: int, rate: float) -> None:
         """Other limits from now on: conversations at once, connections per second. Those that go on are finished."""
-        self._gate.change(max_inflight, rate, time.monotonic())
+        self._pace.change(max_inflight)
+        self._gate.change(self._pace.limit, rate, time.monotonic())
         self._pump()
 
     def submit(self, targets: Sequence[Target]) -> None:
@@ -244,6 +249,8 @@ class Worker:
                 self._begin(target, now)
                 while waiting and gate.offer(waiting[0]):
                     waiting.popleft()
+            if now >= self._pace.look_at:
+                self._look(now)
             if gate.waiting and (at := gate.wake_at()) is not None:
                 self._alarm.set(at, now)
         if not waiting and not gate.waiting and not self._inflight and not self._enrichment.busy:
@@ -251,6 +258,13 @@ class Worker:
             self._idle.set()
         else:
             outbox.settle(now)
+
+    def _look(self, now: float) -> None:
+        """Let the limit follow what the loop has seen."""
+        gate, load = self._gate, self.reactor.load
+        self.reactor.load = Load()
+        full = gate.waiting > 0 and gate.inflight >= gate.max_inflight
+        gate.allow(self._pace.look(load, gate.inflight, now, full=full))
 
     def _begin(self, target: Target, now: float) -> None:
         max_probes = UNLIMITED

@@ -2,7 +2,21 @@
 
 from typing import Protocol
 
+from msgspec import Struct
+
 MAX_READ = 600_000  # bytes handed over at once, as much as Nmap takes in one read event
+
+
+class Load(Struct):
+    """What a reactor has seen for a while. idle_s: waiting, with nothing left to do. late_s: of the latest deadline.
+
+    connects: TCP connections made; connect_s: what they took altogether.
+    """
+
+    idle_s: float = 0.0
+    late_s: float = 0.0
+    connects: int = 0
+    connect_s: float = 0.0
 
 
 class Transport(Protocol):

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
+from engine.transports.base import Load
 from engine.transports.crashes import report
 
 TICK_S = 0.01
@@ -54,7 +55,10 @@ class Timed(Fallible, Protocol):
 
 
 class Reactor:
-    """after_turn: called once after each batch of events or deadlines, for work that is cheaper done together."""
+    """after_turn: called once after each batch of events or deadlines, for work that is cheaper done together.
+
+    load: what has been seen since somebody put a new one in its place.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, after_turn: Callable[[], None] = lambda: None) -> None:
         self._loop = loop
@@ -64,6 +68,10 @@ class Reactor:
         self._tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._awake = time.monotonic()  # when we last ran, as far as there were deadlines
+        self._behind = (
+            False  # the last turn left sockets waiting: what follows is no idleness, whoever else has the core
+        )
+        self.load = Load()
         self.paused_s = 0.0  # by how much deadlines have been put off altogether
         self.after_turn = after_turn
         loop.add_reader(self._epoll.fileno(), self._turn)
@@ -101,6 +109,7 @@ class Reactor:
                     owner.ready(mask, now)
                 except Exception as error:
                     self.crash(owner, error, now)
+        self._behind = len(events) == EVENTS_PER_TURN  # until somebody looks again
         if events:
             self._end_turn()
         return len(events)
@@ -135,6 +144,7 @@ class Reactor:
         due = self._wake()
         first, self._tick = self._tick + 1, int(due / TICK_S)
         ticks = range(first, self._tick + 1)
+        self.load.late_s = max(self.load.late_s, due - first * TICK_S)
         slots = [slot for tick in ticks if (slot := self._slots.pop(tick, None))]
         if any(timed.deadline <= due for slot in slots for timed in slot):
             self._read_what_waits()
@@ -165,9 +175,11 @@ class Reactor:
     def _wake(self) -> float:
         """The time. If there was a pause since the last turn, the deadlines have been put off."""
         now = time.monotonic()
-        asleep_s = now - self._awake
+        asleep_s, self._awake = now - self._awake, now
+        if not self._behind:
+            self.load.idle_s += asleep_s
+        self._behind = False
         if asleep_s > PAUSE_S:
-            self._awake = now
             self.paused_s += asleep_s - PAUSE_COUNTS_S
             for slot in self._slots.values():
                 for timed in slot:

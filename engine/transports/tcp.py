@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 from errno import EAGAIN, ECONNRESET, EINPROGRESS
 
 from engine.transports.base import MAX_READ, Receiver
@@ -20,7 +21,7 @@ class TcpTransport:
     connections that we end first. Raises OSError when the kernel refuses at once.
     """
 
-    __slots__ = ("_connecting", "_fd", "_reactor", "_receiver", "_socket", "_unsent")
+    __slots__ = ("_begun", "_connecting", "_fd", "_reactor", "_receiver", "_socket", "_unsent")
 
     def __init__(
         self, reactor: Reactor, receiver: Receiver, host: str, port: int, *, source: str = "", reset: bool = False
@@ -45,6 +46,7 @@ class TcpTransport:
             raise
         self._socket: socket.SocketType | None = sock
         self._fd = sock.fileno()
+        self._begun = time.monotonic()
         reactor.register(self._fd, self)
 
     def send(self, data: bytes) -> None:
@@ -77,6 +79,9 @@ class TcpTransport:
             if not mask & (WRITABLE | BROKEN):
                 return
             self._connecting = False
+            load = self._reactor.load
+            load.connects += 1
+            load.connect_s += now - self._begun
             self._receiver.connected(now)
             if self._socket is None:
                 return

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from msgspec import Struct
 
 from matcher.regex.translate import anchored, flat, superset
-from matcher.regex.tree import Alt, Chars, Mark, Node, Repeat, Seq
+from matcher.regex.tree import ALL, Alt, Chars, Mark, Node, Repeat, Seq
 
 MAX_BRANCHES = 16  # alternatives one requirement may have
 MAX_COPIES = 16  # bytes taken from a counted repeat such as \0{200}
@@ -119,7 +119,7 @@ def head(node: Node) -> bytes:
             case Chars():
                 text += superset(item)
             case Repeat(Chars(mask) as body, low, high):
-                ends = isinstance(following, Chars) and not following.mask & mask
+                ends = not mask & _needed(following)
                 if low != high and not ends:  # it would have to be tried how often
                     return text + superset(Repeat(body, low, low), max_repeat=low)
                 text += superset(item, max_repeat=max(low, high or 0))
@@ -130,3 +130,11 @@ def head(node: Node) -> bytes:
             case _:
                 return text
     return text
+
+
+def _needed(node: Node | None) -> int:
+    """The bytes that `node` must go on with, as a mask: all of them where that is not plain."""
+    match node:
+        case Chars(mask) | Repeat(Chars(mask), 1 | 2 | 3):
+            return mask
+    return ALL
