@@ -134,7 +134,7 @@ def test_prefix_and_first_bytes() -> None:
     assert prefix(parse(rb"ab")) == b""
     assert not anchored(parse(rb"^a|b"))
     assert anchored(parse(rb"(?:^a|\Ab)c"))
-    assert head(parse(rb"^a\d{2}b{1,2}c{1,3}.")) == rb"a[\x30-\x39]{2}b{1}"
+    assert head(parse(rb"^a\d{2}b{1,2}c{1,3}.")) == rb"a[\x30-\x39]{2}b{1,2}c{1}"
     assert head(parse(rb"^[a-c]{3}$", dotall=True)) == rb"[\x61-\x63]{3}\n?\Z"
     assert head(parse(rb"^a{1,2}a")) == rb"a{1}"
     assert head(parse(rb"^a+b{1,2}c")) == rb"a+b{1,2}c"

@@ -18,7 +18,7 @@ import click
 from engine import __version__
 from engine.cli.help import Group, coloured
 from engine.cli.lazy import Commands, Place
-from engine.cli.start import INTERRUPTED, LINE, Interrupted, interrupt, leave_nothing_behind, listen
+from engine.cli.start import INTERRUPTED, LINE, Interrupted, heard, interrupt, leave_nothing_behind, listen
 from engine.errors import ConfigError, EngineError, InputError, SinkClosed
 from matcher import MatcherError, shown
 
@@ -89,6 +89,9 @@ def main() -> NoReturn:
     except OSError as error:  # of the process itself: descriptors, memory, a full disk behind standard output
         _silence_stdout()
         _fail(shown(f"{error.filename or 'system'}: {error.strerror or error}"), 1)
+    if heard:  # and what was raised got lost in somebody's bare `except`
+        _spoken(partial(os.write, 2, LINE))
+        _leave_at_once(INTERRUPTED)
     _leave(0)
 
 
