@@ -86,13 +86,16 @@ fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 lab: .venv/dev  ## compare with Nmap on real daemons (root, apt and ../shared/lab)
 	@$(BIN)/python -m bench.lab --up $(ARGS)
 
-bench: bench-match bench-scan bench-parts  ## all benchmarks
+bench: bench-match bench-scan bench-start bench-parts  ## all benchmarks
 
-bench-match: .venv/dev  ## matching speed of every engine
+bench-match: .venv/dev  ## matching speed of every engine, and of the whole `probemill match`
 	@$(BIN)/python -m bench.match_table
+	@$(BIN)/python -m bench.match_command
 
-bench-scan: .venv/dev  ## scan throughput on a loopback farm
+bench-scan: .venv/dev  ## scan throughput on loopback farms, the concurrency it finds, and TLS beside a bare loop
 	@$(BIN)/python -m bench.scan_table
+	@$(BIN)/python -m bench.pace
+	@$(BIN)/python -m bench.tls_table
 
 bench-start: .venv/dev  ## how soon a scan begins, warm, cold and interrupted
 	@$(BIN)/python -m bench.start $(ARGS)
