@@ -23,6 +23,7 @@ KEY_BYTES = 8  # of a literal; longer ones are found no less often, but make lar
 MIN_KEY_BYTES = 3  # of a literal; shorter ones are found in everything
 MIN_CHECK_BYTES = 2
 MAX_CHECKS = 3  # further literals tested per line
+COMMON = 100  # lines; a short text that so many need is in nearly all responses
 GRAM = 4  # bytes by which it is told how common a literal is
 
 
@@ -122,9 +123,10 @@ class _Rarity:
                 cost = self._cost(option)
                 if not best or cost < cheapest:
                     best, cheapest = option, cost
-            if len(option) == 1 and not option[0].caseless and option[0].text != need.prefix:
+            if len(option) == 1 and not option[0].caseless and option[0].text not in need.prefix:
                 plain.append(option[0].text)
         keys = tuple(dict.fromkeys([self._window(literal)[1] for literal in best]))
+        plain = [text for text in plain if len(text) >= GRAM or self._spread[text] < COMMON]
         if len(plain) > 1:
             plain.sort(key=lambda text: (self._spread[text[:GRAM]], -len(text)))
         return Line(position, keys, need.prefix, tuple(plain[:MAX_CHECKS]), need.first, need.head)
