@@ -205,3 +205,43 @@ def test_engines_agree_on_a_newer_database() -> None:
         if probe is not None:
             first, *others = [matcher.match(probe, response) for matcher in matchers]
             assert all(other == first for other in others), (name, response[:60])
+
+
+# --- patterns that were once read otherwise than PCRE2 reads them ----------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("pattern", "response"),
+    [
+        (b"(?x)foo {1,3}bar", b"foobar"),
+        (b"ab(?#c){1,3}cde", b"abcde"),
+        (rb"foo\E\E{1,3}bar", b"foobar"),
+        (rb"foo\Q\E{0,3}bar", b"fobar"),
+        (b"[[:<:]]SSH[[:>:]]", b"SSH"),
+        (b"(?xx)^[^a b]zz", b" zz"),
+    ],
+)
+def test_what_a_quantifier_belongs_to(pattern: bytes, response: bytes, engine: str) -> None:
+    database = parse_database(b"Probe TCP NULL q||\nmatch found m@%b@\n" % pattern, "db")
+    try:
+        match = compile_matcher(database, engine, cache=False).match(database.probes[0], response)
+    except EngineUnavailable as absent:
+        pytest.skip(str(absent))
+    assert match is not None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_lines_that_cannot_fit_cost_no_patience(engine: str) -> None:
+    """Not even where RE2 cannot say so: the line behind them still has the full limit, with every engine."""
+    dear = [b"^(?:a|a)*(?:KEYON%d|KEYTWO)(?:[pq]{0,900}){6}" % number for number in range(5)]
+    rooted = [b"^aaaa+ZZZ%d" % number for number in range(1000, 1020)]  # so many that they are found by key
+    lines = [b"match other m@%b@\n" % text for text in (*dear, *rooted)]
+    lines.insert(5, b"match good m@^(?:(?:a|aa)+c|a+GOODKEY)@\n")
+    database = parse_database(b"Probe TCP NULL q||\n" + b"".join(lines), "db")
+    try:
+        match = compile_matcher(database, engine, cache=False).match(database.probes[0], b"a" * 16 + b"GOODKEY")
+    except EngineUnavailable as absent:
+        pytest.skip(str(absent))
+    assert match is not None
+    assert match.service == "good"

@@ -17,6 +17,7 @@ from functools import lru_cache
 from matcher.errors import UnsupportedPattern
 from matcher.patterns import bindings
 from matcher.patterns.bindings import Code, Expression
+from matcher.regex.literals import Needs
 from matcher.regex.translate import anchored, pcre2_text, superset
 from matcher.regex.tree import parse
 
@@ -37,13 +38,19 @@ match = bindings.match
 
 
 @lru_cache(maxsize=KEPT_CHECKS)
-def _linear_check(text: bytes, caseless: bool, dotall: bool) -> tuple[Expression | None, bool]:
-    """(an RE2 expression that matches wherever the pattern does, whether it is anchored); (None, False) without one."""
+def _linear_check(text: bytes, caseless: bool, dotall: bool) -> tuple[Expression | None, bool, Needs | None]:
+    """(an RE2 expression that matches wherever the pattern does, whether it is anchored, what it needs at least).
+
+    None for what there is not.
+    """
     try:
         tree = parse(text, caseless=caseless, dotall=dotall)
-        return bindings.linear(superset(tree), max_mem=CHECK_MEMORY), anchored(tree)
     except UnsupportedPattern:
-        return None, False
+        return None, False, None
+    try:
+        return bindings.linear(superset(tree), max_mem=CHECK_MEMORY), anchored(tree), None
+    except UnsupportedPattern:
+        return None, False, Needs(tree)
 
 
 class Patience:
@@ -111,9 +118,9 @@ class Pattern:
 
     def possible_start(self, response: bytes) -> int | None:
         """A place before which no match can begin, or None where there is none at all; in linear time."""
-        check, is_anchored = _linear_check(self.text, self.caseless, self.dotall)
-        if check is None:
-            return 0
+        check, is_anchored, needs = _linear_check(self.text, self.caseless, self.dotall)
+        if check is None:  # the same must be left out here as by sets, for what else may spend patience
+            return 0 if needs is None or needs.met(response) else None
         found = check.search(response)
         if found is None:
             return None

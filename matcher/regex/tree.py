@@ -226,6 +226,8 @@ class _Parser:
                 return EMPTY if "m" in self.flags else Mark("end")
             case b"*" | b"+" | b"?":
                 raise self.unsupported("quantifier without an operand")
+            case b"{" if QUANTIFIER.match(self.text, self.at - 1):  # of what stands before a comment or a quote
+                raise self.unsupported("quantifier without an operand")
         return self.literal(code[0])
 
     def literal(self, code: int) -> Node:
@@ -294,6 +296,9 @@ class _Parser:
         return value
 
     def byte_class(self) -> Node:
+        if self.text.startswith((b"[:<:]]", b"[:>:]]"), self.at):  # the start and the end of a word
+            self.at += 6
+            return EMPTY
         plain = _CLASS.match(self.text, self.at - 1)
         if plain is None:
             return self.any_class()
@@ -380,6 +385,8 @@ class _Parser:
                 return ANY
             elif found := self.take(_OPTIONS):
                 on, off, end_byte = found.groups(default=b"")
+                if b"xx" in on:  # blanks mean nothing in classes, to PCRE2
+                    raise self.unsupported("(?xx)")
                 self.flags = (frozenset() if on[:1] == b"^" else self.flags) | set(on.decode()) - {"^"}
                 self.flags -= set(off.decode())
                 if end_byte == b")":
