@@ -375,3 +375,13 @@ def test_any_bytes_are_fingerprints_or_an_error(piece: bytes, place: int, gone: 
         parse_recog(good[:place] + piece + good[place + gone :], "x.xml")
     except MatcherError as error:
         assert str(error).isprintable()
+
+
+def test_heads_that_are_long_do_not_hold_up_a_response() -> None:
+    """Lines without keys that each begin with thousands of sets: only so much of that is looked at."""
+    database = small(*(rb"^[^\x%02x]" % number + b"." * 8050 for number in range(200)), b"^last")
+    matcher = compile_matcher(database, "re2", cache=False)
+    began = time.process_time()
+    for first in b"abcdefgh":
+        assert matcher.match(database.probes[0], bytes((first,))) is None
+    assert time.process_time() - began < LIMIT_S

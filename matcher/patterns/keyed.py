@@ -14,7 +14,7 @@ from matcher.patterns.plan import Line
 from matcher.regex.literals import Literal
 from matcher.regex.tree import ALL
 
-MOST_HEADS = 200  # in one expression, which Python compiles slowly
+HEAD_BYTES = 8000  # of all heads in one expression, which Python compiles slowly
 FEW = 12  # rooted lines are tested one by one: cheaper than another automaton
 WIDE = 16  # first bytes; a line that has keys and takes more may as well begin anywhere
 
@@ -26,7 +26,11 @@ class _Group:
 
     def __init__(self, lines: Sequence[Line], *finders: Finder | None) -> None:
         """lines: those that are not found by key."""
-        headed = [line for line in lines if line.head and not line.prefix][:MOST_HEADS]
+        headed, spare = [], HEAD_BYTES
+        for line in lines:
+            spare -= len(line.head)
+            if line.head and not line.prefix and spare >= 0:
+                headed.append(line)
         self.headed = [(re.compile(line.head, re.DOTALL).match, _entry(line)) for line in headed]
         self.begins = re.compile(b"|".join([line.head for line in headed]), re.DOTALL).match if headed else None
         chosen = {line.position for line in headed}

@@ -14,6 +14,7 @@ from matcher.regex.translate import anchored, first_bytes, flat, superset
 from matcher.regex.tree import ALL, Alt, Chars, Mark, Node, Repeat, Seq
 
 MAX_BRANCHES = 16  # alternatives one requirement may have
+HEAD_BYTES = 200  # of an expression; nothing is told by what comes then
 MAX_COPIES = 16  # bytes taken from a counted repeat such as \0{200}
 
 
@@ -116,6 +117,8 @@ def head(node: Node) -> bytes:
     text = b""
     items = flat(node) if anchored(node) else ()
     for item, following in zip_longest(items, items[1:]):
+        if len(text) > HEAD_BYTES:
+            break
         match item:
             case Chars():
                 text += superset(item)
