@@ -118,6 +118,29 @@ def test_a_worker_is_killed(database: str, caplog: pytest.LogCaptureFixture) -> 
     assert f"(pid {pid}) died with status -9" in caplog.text
 
 
+def test_a_database_that_changes_is_told(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that takes another one's place reads it again."""
+    targets = addresses(400)
+
+    async def change_and_kill(runner: ProcessRunner, farm: Farm) -> None:
+        while len(farm.visits) < 30 or not all(slot.ready for slot in runner._slots):
+            await asyncio.sleep(0.01)
+        with Path(database).open("ab") as file:
+            file.write(b"# another one\n")
+        os.kill(runner.pids[0], signal.SIGKILL)
+
+    async def run(farm: Farm) -> int:
+        runner = ProcessRunner(config(database, workers=2, max_inflight=20))
+        changing = asyncio.create_task(change_and_kill(runner, farm))
+        rows, _ = await collect(farm.targets(*targets), runner)
+        await changing
+        return len(rows)
+
+    with caplog.at_level(logging.WARNING, "probemill.pool"), Farm(greeting_after(0.2)) as farm:
+        assert asyncio.run(run(farm)) == 400
+    assert "has changed since the scan began" in caplog.text
+
+
 @pytest.mark.parametrize("main", ["raise SystemExit(7)", "import os; os.kill(os.getpid(), 9)"])
 def test_workers_that_die_at_once(database: str, main: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are replaced a few times, then the run gives up with a word of why."""

@@ -205,7 +205,10 @@ class ProcessRunner:
             elif kind is Kind.ALIVE:
                 (slot.conversations,) = OPEN.unpack(body)
             elif kind is Kind.READY:
-                self._database = msgspec.msgpack.decode(body, type=DatabaseRef)
+                database = msgspec.msgpack.decode(body, type=DatabaseRef)
+                if self.ready and database != self._database:
+                    log.warning("%s has changed since the scan began; rows say which one they are by", database.name)
+                self._database = database
                 slot.ready = self.ready = True
             elif kind is Kind.FAULT:
                 fault, text = msgspec.msgpack.decode(body, type=tuple[str, str])
