@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.model import Target
 from engine.pool.limits import Gate
-from engine.pool.pace import LOOK_S, START, Pace
+from engine.pool.pace import CALM, CAREFUL_GROWTH, LOOK_S, START, Pace
 from engine.transports.base import Load
 
 CEILING = 10_000
@@ -135,6 +135,31 @@ def test_late_deadlines_lower_it() -> None:
     for step in range(100):
         pace.look(late, pace.limit, 0.4 + step * LOOK_S, full=True)
     assert pace.limit == START
+
+
+def test_one_bad_moment_is_forgotten() -> None:
+    """What was once too much is no bound for the rest: it doubles again once it stood above that for a while."""
+    made = scan(cost_s=0.0001, wait_s=6.0)
+    made.run(0.2)
+    grown = made.pace.limit
+    made.pace.look(Load(late_s=2.0), made.inflight, made.now, full=True)
+    assert START < made.pace.limit < grown < CEILING / 3
+    made.run(1.0)
+    assert made.pace.limit < grown * 1.1
+    made.run(2.5)
+    assert made.pace.limit == CEILING
+
+
+def test_more_trouble_is_remembered_as_long() -> None:
+    """The quiet that it takes begins anew with each sign of trouble."""
+    pace = Pace(CEILING, 0.0)
+    pace.limit = 1000
+    now = 0.0
+    for step in range(3 * CALM):
+        now += LOOK_S
+        bad = step % (CALM // 2) == 0
+        before, load = pace.limit, Load(late_s=1.0) if bad else Load(idle_s=LOOK_S)
+        assert pace.look(load, pace.limit, now, full=True) <= max(before * CAREFUL_GROWTH + 1, START)
 
 
 def test_no_growth_without_need() -> None:

@@ -14,6 +14,7 @@ import uvloop
 from engine.transports import crashes
 from engine.transports.base import Load
 from engine.transports.reactor import EVENTS_PER_TURN, PAUSE_S, Reactor, Timed
+from engine.transports.tcp import TcpTransport
 
 PATIENCE_S = 10.0
 LONG_S = 0.3  # for a moment in which the loop does not run, and less than counts as a pause
@@ -353,3 +354,71 @@ def test_a_deadline_that_came_late_is_told() -> None:
             assert made.load.late_s >= LONG_S / 2
 
     asyncio.run(wait())
+
+
+def test_a_pause_is_neither_late_nor_idle() -> None:
+    """What was not seen while we did not run says nothing of how much there is to do."""
+
+    async def wait() -> None:
+        with reactor() as made:
+            alarm = Alarm(made, 0.3)
+            await asyncio.sleep(0.05)
+            made.load = Load()
+            time.sleep(PAUSE_S + 0.5)
+            await until(lambda: made.paused_s)
+            assert made.load.late_s < PAUSE_S / 2
+            assert made.load.idle_s < PAUSE_S / 2
+            await until(lambda: alarm.expired_at)
+            assert made.load.late_s < PAUSE_S / 2
+
+    asyncio.run(wait())
+
+
+class Caller:
+    """Takes a connection and is told nothing more."""
+
+    def __init__(self) -> None:
+        self.connected_at = 0.0
+
+    def opened(self) -> None: ...
+
+    def connected(self, now: float) -> None:
+        self.connected_at = now
+
+    def received(self, data: bytes, now: float) -> None: ...
+
+    def ended(self, now: float) -> None: ...
+
+    def broken(self, error: OSError, now: float) -> None: ...
+
+    def crashed(self, error: Exception, now: float) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("how", "counts"), [("idle", True), ("busy", False), ("paused", False)], ids=["idle", "busy", "paused"]
+)
+def test_a_connection_that_waits_for_us_is_not_slow(how: str, counts: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only while there is nothing to do can it be the network that it waits for."""
+
+    async def connect() -> None:
+        with reactor() as made, socket.create_server(("127.0.0.1", 0)) as server:
+            Alarm(made, PATIENCE_S)
+            caller = Caller()
+            transport = TcpTransport(made, caller, "127.0.0.1", server.getsockname()[1])
+            try:
+                if how == "paused":
+                    monkeypatch.setattr("engine.transports.reactor.PAUSE_S", LONG_S / 2)
+                if how == "busy":
+                    made.after_turn = lambda: time.sleep(LONG_S)
+                    made._end_turn()
+                    made.after_turn = lambda: None
+                else:
+                    time.sleep(LONG_S)
+                made._turn()
+                assert caller.connected_at
+                assert made.load.connects == 1
+                assert (made.load.connect_s >= LONG_S / 2) is counts
+            finally:
+                transport.close()
+
+    asyncio.run(connect())

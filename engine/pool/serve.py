@@ -26,17 +26,23 @@ SWITCH_S = 0.0005  # the loop gets its turn so soon while a thread makes sets re
 WRITE_BUFFER = 4 << 20  # bytes of rows waiting for the collector; beyond it no new target is begun
 
 
+def _say(writer: asyncio.StreamWriter, kind: Kind, body: bytes = b"") -> None:
+    """Tell the collector. Harmless when it is gone: this process ends soon, and no target is to blame."""
+    if not writer.is_closing():
+        writer.write(frame(kind, body))
+
+
 async def _drain(worker: Worker, writer: asyncio.StreamWriter) -> None:
     """Say goodbye when all is done."""
     await worker.idle()
-    writer.write(frame(Kind.BYE))
+    _say(writer, Kind.BYE)
 
 
 async def _beat(worker: Worker, writer: asyncio.StreamWriter) -> None:
     """Say that the loop goes round, and how much goes on in it: who is stuck is replaced."""
     while True:
         await asyncio.sleep(BEAT_S)
-        writer.write(frame(Kind.ALIVE, OPEN.pack(worker.conversations)))
+        _say(writer, Kind.ALIVE, OPEN.pack(worker.conversations))
 
 
 async def _serve(link: socket.socket) -> None:
@@ -51,19 +57,19 @@ async def _serve(link: socket.socket) -> None:
         outbox = in_batches(
             config,
             context,
-            lambda batch: writer.write(frame(Kind.BATCH, encode(batch))),
+            lambda batch: _say(writer, Kind.BATCH, encode(batch)),
             lambda: writer.transport.get_write_buffer_size() > WRITE_BUFFER,
         )
         worker = Worker(config, context, outbox)
     except (MatcherError, EngineError) as error:
         family = MatcherError if isinstance(error, MatcherError) else EngineError
         text = str(error).encode(errors="backslashreplace").decode()
-        writer.write(frame(Kind.FAULT, encode((family.__name__, text))))
+        _say(writer, Kind.FAULT, encode((family.__name__, text)))
         while await receive(reader) is not None:  # a link that closes with something unread takes our words along
             pass
         return
     decode = msgspec.msgpack.Decoder(list[Target]).decode
-    writer.write(frame(Kind.READY, encode(context.reference)))
+    _say(writer, Kind.READY, encode(context.reference))
     beating = asyncio.create_task(_beat(worker, writer))
     draining: asyncio.Task[None] | None = None
     while (message := await receive(reader)) is not None:

@@ -249,8 +249,8 @@ class Worker:
                 self._begin(target, now)
                 while waiting and gate.offer(waiting[0]):
                     waiting.popleft()
-            if now >= self._pace.look_at:
-                self._look(now)
+            if (awake := now - self.reactor.paused_s) >= self._pace.look_at:
+                self._look(awake)
             if gate.waiting and (at := gate.wake_at()) is not None:
                 self._alarm.set(at, now)
         if not waiting and not gate.waiting and not self._inflight and not self._enrichment.busy:
@@ -259,12 +259,12 @@ class Worker:
         else:
             outbox.settle(now)
 
-    def _look(self, now: float) -> None:
-        """Let the limit follow what the loop has seen."""
+    def _look(self, awake: float) -> None:
+        """Let the limit follow what the loop has seen. awake: the time without pauses."""
         gate, load = self._gate, self.reactor.load
         self.reactor.load = Load()
         full = gate.waiting > 0 and gate.inflight >= gate.max_inflight
-        gate.allow(self._pace.look(load, gate.inflight, now, full=full))
+        gate.allow(self._pace.look(load, gate.inflight, awake, full=full))
 
     def _begin(self, target: Target, now: float) -> None:
         max_probes = UNLIMITED

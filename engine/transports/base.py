@@ -10,7 +10,8 @@ MAX_READ = 600_000  # bytes handed over at once, as much as Nmap takes in one re
 class Load(Struct):
     """What a reactor has seen for a while. idle_s: waiting, with nothing left to do. late_s: of the latest deadline.
 
-    connects: TCP connections made; connect_s: what they took altogether.
+    connects: TCP connections made; connect_s: of what they took altogether, the part in which the loop was idle, since
+    in the rest they may have waited for us. A pause is none of these.
     """
 
     idle_s: float = 0.0

@@ -71,7 +71,9 @@ class Reactor:
         self._behind = (
             False  # the last turn left sockets waiting: what follows is no idleness, whoever else has the core
         )
+        self._tick_at = 0.0  # when the next tick is to come; a pause moves it as it moves deadlines
         self.load = Load()
+        self.idle_s = 0.0  # waited with nothing left to do altogether
         self.paused_s = 0.0  # by how much deadlines have been put off altogether
         self.after_turn = after_turn
         loop.add_reader(self._epoll.fileno(), self._turn)
@@ -126,6 +128,7 @@ class Reactor:
         if self._timer is None:
             self._awake = time.monotonic()
             self._tick = int(self._awake / TICK_S)
+            self._tick_at = self._awake + TICK_S
             self._timer = self._loop.call_later(TICK_S, self._advance)
         tick = max(int(timed.deadline / TICK_S), self._tick) + 1  # what is past already comes up with the next tick
         slot = self._slots.get(tick)
@@ -144,7 +147,8 @@ class Reactor:
         due = self._wake()
         first, self._tick = self._tick + 1, int(due / TICK_S)
         ticks = range(first, self._tick + 1)
-        self.load.late_s = max(self.load.late_s, due - first * TICK_S)
+        self.load.late_s = max(self.load.late_s, due - self._tick_at)
+        self._tick_at = due + TICK_S
         slots = [slot for tick in ticks if (slot := self._slots.pop(tick, None))]
         if any(timed.deadline <= due for slot in slots for timed in slot):
             self._read_what_waits()
@@ -176,14 +180,17 @@ class Reactor:
         """The time. If there was a pause since the last turn, the deadlines have been put off."""
         now = time.monotonic()
         asleep_s, self._awake = now - self._awake, now
-        if not self._behind:
-            self.load.idle_s += asleep_s
-        self._behind = False
         if asleep_s > PAUSE_S:
-            self.paused_s += asleep_s - PAUSE_COUNTS_S
+            pause_s = asleep_s - PAUSE_COUNTS_S
+            self.paused_s += pause_s
+            self._tick_at += pause_s
             for slot in self._slots.values():
                 for timed in slot:
-                    timed.put_off(asleep_s - PAUSE_COUNTS_S)
+                    timed.put_off(pause_s)
+        elif not self._behind:
+            self.idle_s += asleep_s
+            self.load.idle_s += asleep_s
+        self._behind = False
         return now
 
     def _end_turn(self) -> None:

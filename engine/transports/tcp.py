@@ -2,7 +2,6 @@
 
 import socket
 import struct
-import time
 from errno import EAGAIN, ECONNRESET, EINPROGRESS
 
 from engine.transports.base import MAX_READ, Receiver
@@ -21,7 +20,7 @@ class TcpTransport:
     connections that we end first. Raises OSError when the kernel refuses at once.
     """
 
-    __slots__ = ("_begun", "_connecting", "_fd", "_reactor", "_receiver", "_socket", "_unsent")
+    __slots__ = ("_connecting", "_fd", "_idle_s", "_reactor", "_receiver", "_socket", "_unsent")
 
     def __init__(
         self, reactor: Reactor, receiver: Receiver, host: str, port: int, *, source: str = "", reset: bool = False
@@ -46,7 +45,7 @@ class TcpTransport:
             raise
         self._socket: socket.SocketType | None = sock
         self._fd = sock.fileno()
-        self._begun = time.monotonic()
+        self._idle_s = reactor.idle_s
         reactor.register(self._fd, self)
 
     def send(self, data: bytes) -> None:
@@ -81,7 +80,7 @@ class TcpTransport:
             self._connecting = False
             load = self._reactor.load
             load.connects += 1
-            load.connect_s += now - self._begun
+            load.connect_s += self._reactor.idle_s - self._idle_s
             self._receiver.connected(now)
             if self._socket is None:
                 return
