@@ -68,7 +68,10 @@ async def speak_tls(
             session.do_handshake()
         except ssl.SSLWantReadError:
             writer.write(outgoing.read())
-            incoming.write(await reader.read(4096))
+            if data := await reader.read(4096):
+                incoming.write(data)
+            else:
+                incoming.write_eof()  # and the next step says so
         else:
             break
     session.write(said)

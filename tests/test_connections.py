@@ -100,3 +100,17 @@ def test_local_addresses_take_turns(listener: socket.socket) -> None:
 
     run(test())
     assert peers == [SOURCES[0], SOURCES[1], SOURCES[1]]
+
+
+def test_a_write_to_what_has_ended(listener: socket.socket) -> None:
+    """It fails like one to a connection that the peer has reset: somebody above may not have heard of the end yet."""
+
+    async def test() -> None:
+        reactor = Reactor(asyncio.get_running_loop())
+        transport = TcpTransport(reactor, Silent(), "127.3.0.1", listener.getsockname()[1])
+        transport.close()
+        with pytest.raises(ConnectionResetError):
+            transport.send(b"late")
+        reactor.close()
+
+    run(test())

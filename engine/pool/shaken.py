@@ -1,18 +1,22 @@
 """What handshakes told, read together after each turn.
 
 A handshake is half a millisecond of OpenSSL and leaves nothing else in the processor's caches. Reading a certificate
-takes 25 us beside another one and 100 us between two handshakes, so that the facts wait for the end of the turn.
+takes 25 us beside another one and 100 us between two handshakes, so that this waits for the end of the turn. It is
+taken from the session at once, because the same turn may end that.
 
-Contract: whoever is `added` has its facts after the next `read`, or by `completed` where its row comes first.
+Contract: whoever is `added` has its facts after the next `read`, or by `completed` where its row comes first. A fault
+here costs facts: no conversation ends by it, and no row is lost.
 """
 
 import ssl
+import time
 
 from msgspec.structs import replace
 
 from engine.conversation.driver import Driver
-from engine.model import ServiceResult
-from engine.transports.certificates import tls_facts
+from engine.model import ServiceResult, TlsFacts
+from engine.transports.certificates import certificate_facts, handshake
+from engine.transports.crashes import report
 
 
 class Shaken:
@@ -21,23 +25,37 @@ class Shaken:
     __slots__ = ("_unread",)
 
     def __init__(self) -> None:
-        self._unread: dict[Driver, ssl.SSLObject] = {}
+        self._unread: dict[Driver, tuple[TlsFacts, bytes]] = {}
 
     def add(self, driver: Driver, session: ssl.SSLObject) -> None:
-        """A handshake succeeded; a driver's first is the one that counts."""
-        if driver.scan.tls is None:
-            self._unread.setdefault(driver, session)
+        """A handshake succeeded just now; a driver's first is the one that counts."""
+        if driver.scan.tls is None and driver not in self._unread:
+            try:
+                self._unread[driver] = handshake(session)
+            except Exception as error:
+                _tell(driver, error)
 
-    def read(self, now: float) -> None:
+    def read(self) -> None:
         """Give all scans their facts."""
         while self._unread:
-            driver, session = self._unread.popitem()
-            try:
-                driver.scan.tls = tls_facts(session)
-            except Exception as error:
-                driver.crashed(error, now)
+            driver, taken = self._unread.popitem()
+            driver.scan.tls = _facts(driver, *taken)
 
     def completed(self, driver: Driver, result: ServiceResult) -> ServiceResult:
         """The row of a driver that ended in the turn of its handshake, with the facts."""
-        session = self._unread.pop(driver, None)
-        return result if session is None else replace(result, tls=tls_facts(session))
+        taken = self._unread.pop(driver, None)
+        return result if taken is None else replace(result, tls=_facts(driver, *taken))
+
+
+def _facts(driver: Driver, facts: TlsFacts, der: bytes) -> TlsFacts:
+    """With the certificate's, unless reading it fails."""
+    try:
+        return certificate_facts(der, facts)
+    except Exception as error:
+        _tell(driver, error)
+        return facts
+
+
+def _tell(driver: Driver, error: Exception) -> None:
+    target = driver.scan.target
+    report(f"{target.host} port {target.port}/{target.proto}", error, time.monotonic())

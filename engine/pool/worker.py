@@ -234,7 +234,7 @@ class Worker:
         """After each turn: let the next targets and the queued TLS connections begin."""
         now = time.monotonic()
         self._connections.after_turn()
-        self._shaken.read(now)
+        self._shaken.read()
         while (driver := self._handshakes.call()) is not None:
             driver.reopen(now)
         gate, waiting, outbox = self._gate, self._waiting, self._outbox

@@ -24,7 +24,7 @@ class Transport(Protocol):
     """One connection, or what UDP has in its place. Its construction begins it."""
 
     def send(self, data: bytes) -> None:
-        """Write all of `data`, now or as soon as the socket takes it. Raises OSError."""
+        """Write all of `data`, now or as soon as the socket takes it. Raises OSError, also where it has ended."""
         ...
 
     def close(self) -> None:

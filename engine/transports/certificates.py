@@ -30,18 +30,28 @@ _Read = TypeVar("_Read")
 
 def tls_facts(session: ssl.SSLObject) -> TlsFacts:
     """The facts of a handshake. A certificate that cannot be read leaves its fields empty but for the hash."""
+    facts, der = handshake(session)
+    return certificate_facts(der, facts)
+
+
+def handshake(session: ssl.SSLObject) -> tuple[TlsFacts, bytes]:
+    """What has to be asked while the session is whole: the facts but for the certificate's, and its DER, or nothing.
+
+    A microsecond. Once the session has read an end or an error, OpenSSL may deny that there was a handshake.
+    """
     cipher = session.cipher()
     facts = TlsFacts(
         protocol=session.version() or "",
         cipher=cipher[0] if cipher else "",
         alpn=one_line(session.selected_alpn_protocol() or "", ALTERNATIVE),
     )
-    der = session.getpeercert(binary_form=True)
-    return certificate_facts(der, facts) if der else facts
+    return facts, session.getpeercert(binary_form=True) or b""
 
 
 def certificate_facts(der: bytes, facts: TlsFacts) -> TlsFacts:
-    """`facts` with what stands in a certificate."""
+    """`facts` with what stands in a certificate, if there is one."""
+    if not der:
+        return facts
     known = _read(der) if len(der) <= LARGEST else {"sha256": hashlib.sha256(der).hexdigest()}
     return TlsFacts(protocol=facts.protocol, cipher=facts.cipher, alpn=facts.alpn, **known)  # type: ignore[arg-type]
 

@@ -49,10 +49,11 @@ class TcpTransport:
         reactor.register(self._fd, self)
 
     def send(self, data: bytes) -> None:
+        if self._socket is None:  # it broke, and somebody above has not heard of it yet
+            raise OSError(ECONNRESET, "send")
         if self._unsent:
             self._unsent += data
             return
-        assert self._socket is not None
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
