@@ -4,12 +4,13 @@ The rules have the names of docs/timing.md.
 """
 
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from cases import Case, Do, Expected, Step
 from replay import replay
 
-from engine.conversation.scan import ScanContext
+from engine.conversation.scan import Connect, Finish, ScanContext, Send, ServiceScan
 from engine.conversation.timing import (
     DOORS,
     IN_VAIN,
@@ -22,7 +23,7 @@ from engine.conversation.timing import (
     Pace,
     Timing,
 )
-from engine.model import ServiceResult, Tunnel, Verdict
+from engine.model import Reason, ServiceResult, Target, Tunnel, Verdict
 from matcher import compile_matcher, parse_database
 
 OTHERS = 10
@@ -240,6 +241,35 @@ def test_peer_that_leaves_because_it_was_asked_is_not_tcpwrapped() -> None:
     assert row.verdict is Verdict.NOMATCH
     assert sent[:3] == [b"FIRST", b"Q0", b"Q1"]
     assert talk([[Do(recv=30), "close"]], NmapTiming())[0].verdict is Verdict.NOMATCH
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_second_look_that_is_refused_says_nothing(warm: bool) -> None:
+    """Only who accepts and hangs up unasked is tcpwrapped: the row is what it would be without the second look."""
+    rows = [
+        talk([[Do(recv=30), "close"]], timing, closes_after=1)[0]
+        for timing in (taciturn() if warm else AdaptiveTiming(), NmapTiming())
+    ]
+    assert {(row.verdict, row.reason, row.name, row.conf) for row in rows} == {
+        (Verdict.INCOMPLETE, Reason.REFUSED, "", 0)
+    }
+
+
+@pytest.mark.parametrize("reason", [Reason.REFUSED, Reason.TIMEOUT, Reason.UNREACHABLE])
+def test_conversation_goes_on_after_a_second_look_that_failed(reason: Reason) -> None:
+    """The next probe has its own connection; in the end the port is one that nobody could name."""
+    scan = ServiceScan(Target(0, "127.0.0.1", 80), ScanContext(PARSED, MATCH, timing=taciturn()))
+    scan.start(0.0)
+    assert scan.connected(0.0) == Send(b"FIRST", ANY)
+    assert isinstance(scan.closed(0.1), Connect), "the second look"
+    assert isinstance(scan.failed(reason, 0.1), Connect), "the next probe"
+    for n in range(OTHERS):
+        assert scan.connected(1.0 + n) == Send(b"Q%d" % n, ANY)
+        scan.closed(1.0 + n)
+    assert scan.connected(20.0) == Send(b"INTLS", ANY)
+    ended = scan.closed(20.0)
+    assert isinstance(ended, Finish)
+    assert (ended.result.verdict, ended.result.conf) == (Verdict.NOMATCH, 0)
 
 
 def test_one_second_look_is_enough() -> None:

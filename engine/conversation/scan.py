@@ -262,6 +262,7 @@ class ServiceScan:
         if probe.payload:
             return Send(probe.payload, deadline)
         if self._again_s:
+            self._wrap_ok = True
             deadline = min(self._window, max(deadline, now + self._again_s))
         return Listen(deadline)
 
@@ -315,6 +316,8 @@ class ServiceScan:
     def failed(self, reason: Reason, now: float) -> Action:
         """The connection could not be made, or broke while reading."""
         if self.stage is Stage.CONNECTING:
+            if self._again_s and self._probe is self._context.database.null_probe:
+                return self._advance(now, restart=True)  # a second look at nothing says nothing
             return self._finish(Verdict.INCOMPLETE, now, reason)
         self._expect(Stage.LISTENING, f"failed ({reason.value})")
         if reason is Reason.UNREACHABLE:
@@ -449,7 +452,7 @@ class ServiceScan:
         if reset and self._wrap_ok and probe.is_null and now - self._t0 < probe.tcpwrapped_s:
             return self._finish(Verdict.TCPWRAPPED, now)
         if self._looks_again(now):
-            self._wrap_ok = True
+            self._wrap_ok = False  # Nmap would have seen the NULL probe's window run out; until we have looked
             self._probe = self._context.database.null_probe
             return self._connect(now)
         return self._advance(now, restart=True)
@@ -506,6 +509,7 @@ class ServiceScan:
         self._fingerprint = None
         self._plan = None
         self._cursor = -1
+        self._again_s = 0.0
         self._pace = Pace()
         return True
 
