@@ -4,12 +4,13 @@ The rules have the names of docs/timing.md.
 """
 
 from typing import Any
-from unittest.mock import ANY
+from unittest.mock import ANY, Mock
 
 import pytest
 from cases import Case, Do, Expected, Step
 from replay import replay
 
+from engine.conversation.driver import Driver
 from engine.conversation.scan import Connect, Finish, ScanContext, Send, ServiceScan
 from engine.conversation.timing import (
     DOORS,
@@ -114,6 +115,17 @@ def test_far_port_is_not_cut(rtt_s: float) -> None:
         near.answered(rtt_s)
     for pace in (Pace(rtt_s, expired=20), near):
         assert AdaptiveTiming().silence_s(LATE, pace) >= QUIET_ROUND_TRIPS * rtt_s
+
+
+def test_waiting_for_a_turn_to_connect_is_no_round_trip() -> None:
+    """A rate, a host's delay or other handshakes may hold a connection up; windows are those of a near port."""
+
+    scan = ServiceScan(Target(0, "127.0.0.1", 80), ScanContext(PARSED, MATCH, timing=AdaptiveTiming()))
+    driver = Driver(scan, Mock(open=Mock(side_effect=[None, Mock()])))
+    driver.begin(0.0)
+    driver.reopen(4.0)
+    driver.connected(4.01)
+    assert driver.deadline == pytest.approx(4.51)
 
 
 def test_one_answer_that_was_held_up_does_not_lengthen_windows() -> None:

@@ -239,6 +239,10 @@ class ServiceScan:
             return self._finish(Verdict.EXCLUDED, now)
         return self._connect_next(now)
 
+    def dialled(self, now: float) -> None:
+        """The connection asked for begins only now; what it waited for before is no round trip."""
+        self._t0 = now
+
     def opened(self) -> None:
         """A TCP connection stands, and TLS begins to shake hands in it. Told in tunnels only, before the outcome."""
         self._connections += 1
