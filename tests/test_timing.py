@@ -101,6 +101,16 @@ def test_price_of_short_windows() -> None:
     assert talk([slow], NmapTiming())[0].name == "late8"
 
 
+def test_price_of_counting_windows_that_a_pause_ended() -> None:
+    """After two answers that no line fits, neither a thought nor a pause longer than a short window is borne."""
+    words: dict[str, str | list[Step]] = {"FIRST": [Do(send="junk"), "hold"], "Q0": [Do(send="junk"), "hold"]}
+    for wait_s, name in ((QUIET_FLOOR_S * 0.9, "late1"), (QUIET_FLOOR_S * 1.1, "unknown")):
+        for late in ([Do(wait=wait_s), Do(send="q1")], [Do(send="q"), Do(wait=wait_s), Do(send="1")]):
+            server: list[list[Step]] = [[Do(on={**words, "Q1": [*late, "hold"]})]]
+            assert talk(server)[0].name == name
+            assert talk(server, NmapTiming())[0].name == "late1"
+
+
 def test_patient_windows_outlast_a_lost_packet() -> None:
     """A second and a long round trip are borne by the first probes."""
     row, _ = talk([answer({"FIRST": "first"}, 1.4)])
@@ -206,6 +216,15 @@ def test_greeter_among_them_is_still_known_by_its_greeting() -> None:
     assert row.evidence is not None
     assert (row.evidence.probe, row.evidence.sent) == ("NULL", "First")
     assert not timing.hurries(80, Tunnel.NONE)
+
+
+def test_late_greeter_is_heard_as_long_as_at_other_doors() -> None:
+    """What asking at once saves is not taken from who says nothing at first."""
+    for timing in (taciturn(), AdaptiveTiming()):
+        row, _ = talk([[Do(wait=1.9), Do(send="HELLO"), "hold"]], timing)
+        assert (row.name, timing.hurries(80, Tunnel.NONE)) == ("greeter", False)
+    silent = [talk([["hold"]], timing)[0].elapsed_ms for timing in (taciturn(), AdaptiveTiming())]
+    assert silent[0] == silent[1]
 
 
 def test_greeters_keep_their_door() -> None:

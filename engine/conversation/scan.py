@@ -258,13 +258,16 @@ class ServiceScan:
                 self._connections += 1
         probe = self._probe
         assert probe is not None
+        greeting_s = 0.0
         if probe.is_null:
             self._shared_since = now
-            if self._context.timing.hurries(self.target.port, self._tunnel) and (said := self._said_at_once()):
+            timing = self._context.timing
+            if timing.hurries(self.target.port, self._tunnel) and (said := self._said_at_once()):
+                greeting_s = timing.silence_s(probe, self._pace)  # who says nothing is heard as long as elsewhere
                 self._probe = probe = said
         deadline = self._open_window(probe, now)
         if probe.payload:
-            return Send(probe.payload, deadline)
+            return Send(probe.payload, min(self._window, deadline + greeting_s))
         if self._again_s:
             self._wrap_ok = True
             deadline = min(self._window, max(deadline, now + self._again_s))
