@@ -4,12 +4,14 @@ The rules have the names of docs/timing.md.
 """
 
 from typing import Any
+from unittest.mock import ANY, Mock
 
 import pytest
 from cases import Case, Do, Expected, Step
 from replay import replay
 
-from engine.conversation.scan import ScanContext
+from engine.conversation.driver import Driver
+from engine.conversation.scan import Connect, Finish, ScanContext, Send, ServiceScan
 from engine.conversation.timing import (
     DOORS,
     IN_VAIN,
@@ -22,7 +24,7 @@ from engine.conversation.timing import (
     Pace,
     Timing,
 )
-from engine.model import ServiceResult, Tunnel, Verdict
+from engine.model import Reason, ServiceResult, Target, Tunnel, Verdict
 from matcher import compile_matcher, parse_database
 
 OTHERS = 10
@@ -99,6 +101,16 @@ def test_price_of_short_windows() -> None:
     assert talk([slow], NmapTiming())[0].name == "late8"
 
 
+def test_price_of_counting_windows_that_a_pause_ended() -> None:
+    """After two answers that no line fits, neither a thought nor a pause longer than a short window is borne."""
+    words: dict[str, str | list[Step]] = {"FIRST": [Do(send="junk"), "hold"], "Q0": [Do(send="junk"), "hold"]}
+    for wait_s, name in ((QUIET_FLOOR_S * 0.9, "late1"), (QUIET_FLOOR_S * 1.1, "unknown")):
+        for late in ([Do(wait=wait_s), Do(send="q1")], [Do(send="q"), Do(wait=wait_s), Do(send="1")]):
+            server: list[list[Step]] = [[Do(on={**words, "Q1": [*late, "hold"]})]]
+            assert talk(server)[0].name == name
+            assert talk(server, NmapTiming())[0].name == "late1"
+
+
 def test_patient_windows_outlast_a_lost_packet() -> None:
     """A second and a long round trip are borne by the first probes."""
     row, _ = talk([answer({"FIRST": "first"}, 1.4)])
@@ -113,6 +125,17 @@ def test_far_port_is_not_cut(rtt_s: float) -> None:
         near.answered(rtt_s)
     for pace in (Pace(rtt_s, expired=20), near):
         assert AdaptiveTiming().silence_s(LATE, pace) >= QUIET_ROUND_TRIPS * rtt_s
+
+
+def test_waiting_for_a_turn_to_connect_is_no_round_trip() -> None:
+    """A rate, a host's delay or other handshakes may hold a connection up; windows are those of a near port."""
+
+    scan = ServiceScan(Target(0, "127.0.0.1", 80), ScanContext(PARSED, MATCH, timing=AdaptiveTiming()))
+    driver = Driver(scan, Mock(open=Mock(side_effect=[None, Mock()])))
+    driver.begin(0.0)
+    driver.reopen(4.0)
+    driver.connected(4.01)
+    assert driver.deadline == pytest.approx(4.51)
 
 
 def test_one_answer_that_was_held_up_does_not_lengthen_windows() -> None:
@@ -195,6 +218,15 @@ def test_greeter_among_them_is_still_known_by_its_greeting() -> None:
     assert not timing.hurries(80, Tunnel.NONE)
 
 
+def test_late_greeter_is_heard_as_long_as_at_other_doors() -> None:
+    """What asking at once saves is not taken from who says nothing at first."""
+    for timing in (taciturn(), AdaptiveTiming()):
+        row, _ = talk([[Do(wait=1.9), Do(send="HELLO"), "hold"]], timing)
+        assert (row.name, timing.hurries(80, Tunnel.NONE)) == ("greeter", False)
+    silent = [talk([["hold"]], timing)[0].elapsed_ms for timing in (taciturn(), AdaptiveTiming())]
+    assert silent[0] == silent[1]
+
+
 def test_greeters_keep_their_door() -> None:
     timing = AdaptiveTiming()
     for _ in range(10):
@@ -240,6 +272,35 @@ def test_peer_that_leaves_because_it_was_asked_is_not_tcpwrapped() -> None:
     assert row.verdict is Verdict.NOMATCH
     assert sent[:3] == [b"FIRST", b"Q0", b"Q1"]
     assert talk([[Do(recv=30), "close"]], NmapTiming())[0].verdict is Verdict.NOMATCH
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_second_look_that_is_refused_says_nothing(warm: bool) -> None:
+    """Only who accepts and hangs up unasked is tcpwrapped: the row is what it would be without the second look."""
+    rows = [
+        talk([[Do(recv=30), "close"]], timing, closes_after=1)[0]
+        for timing in (taciturn() if warm else AdaptiveTiming(), NmapTiming())
+    ]
+    assert {(row.verdict, row.reason, row.name, row.conf) for row in rows} == {
+        (Verdict.INCOMPLETE, Reason.REFUSED, "", 0)
+    }
+
+
+@pytest.mark.parametrize("reason", [Reason.REFUSED, Reason.TIMEOUT, Reason.UNREACHABLE])
+def test_conversation_goes_on_after_a_second_look_that_failed(reason: Reason) -> None:
+    """The next probe has its own connection; in the end the port is one that nobody could name."""
+    scan = ServiceScan(Target(0, "127.0.0.1", 80), ScanContext(PARSED, MATCH, timing=taciturn()))
+    scan.start(0.0)
+    assert scan.connected(0.0) == Send(b"FIRST", ANY)
+    assert isinstance(scan.closed(0.1), Connect), "the second look"
+    assert isinstance(scan.failed(reason, 0.1), Connect), "the next probe"
+    for n in range(OTHERS):
+        assert scan.connected(1.0 + n) == Send(b"Q%d" % n, ANY)
+        scan.closed(1.0 + n)
+    assert scan.connected(20.0) == Send(b"INTLS", ANY)
+    ended = scan.closed(20.0)
+    assert isinstance(ended, Finish)
+    assert (ended.result.verdict, ended.result.conf) == (Verdict.NOMATCH, 0)
 
 
 def test_one_second_look_is_enough() -> None:

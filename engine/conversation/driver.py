@@ -261,6 +261,7 @@ class Driver:
         self._transport = transport
         self.connects += 1
         self.paid = False
+        self.scan.dialled(now)
         if self.scan.target.proto == "udp":
             self.connected(now)
         else:

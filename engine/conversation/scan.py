@@ -239,6 +239,10 @@ class ServiceScan:
             return self._finish(Verdict.EXCLUDED, now)
         return self._connect_next(now)
 
+    def dialled(self, now: float) -> None:
+        """The connection asked for begins only now; what it waited for before is no round trip."""
+        self._t0 = now
+
     def opened(self) -> None:
         """A TCP connection stands, and TLS begins to shake hands in it. Told in tunnels only, before the outcome."""
         self._connections += 1
@@ -254,14 +258,18 @@ class ServiceScan:
                 self._connections += 1
         probe = self._probe
         assert probe is not None
+        greeting_s = 0.0
         if probe.is_null:
             self._shared_since = now
-            if self._context.timing.hurries(self.target.port, self._tunnel) and (said := self._said_at_once()):
+            timing = self._context.timing
+            if timing.hurries(self.target.port, self._tunnel) and (said := self._said_at_once()):
+                greeting_s = timing.silence_s(probe, self._pace)  # who says nothing is heard as long as elsewhere
                 self._probe = probe = said
         deadline = self._open_window(probe, now)
         if probe.payload:
-            return Send(probe.payload, deadline)
+            return Send(probe.payload, min(self._window, deadline + greeting_s))
         if self._again_s:
+            self._wrap_ok = True
             deadline = min(self._window, max(deadline, now + self._again_s))
         return Listen(deadline)
 
@@ -315,6 +323,8 @@ class ServiceScan:
     def failed(self, reason: Reason, now: float) -> Action:
         """The connection could not be made, or broke while reading."""
         if self.stage is Stage.CONNECTING:
+            if self._again_s and self._probe is self._context.database.null_probe:
+                return self._advance(now, restart=True)  # a second look at nothing says nothing
             return self._finish(Verdict.INCOMPLETE, now, reason)
         self._expect(Stage.LISTENING, f"failed ({reason.value})")
         if reason is Reason.UNREACHABLE:
@@ -449,7 +459,7 @@ class ServiceScan:
         if reset and self._wrap_ok and probe.is_null and now - self._t0 < probe.tcpwrapped_s:
             return self._finish(Verdict.TCPWRAPPED, now)
         if self._looks_again(now):
-            self._wrap_ok = True
+            self._wrap_ok = False  # Nmap would have seen the NULL probe's window run out; until we have looked
             self._probe = self._context.database.null_probe
             return self._connect(now)
         return self._advance(now, restart=True)
@@ -506,6 +516,7 @@ class ServiceScan:
         self._fingerprint = None
         self._plan = None
         self._cursor = -1
+        self._again_s = 0.0
         self._pace = Pace()
         return True
 
