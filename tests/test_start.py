@@ -172,6 +172,28 @@ def test_a_cold_start_ends_when_it_is_asked_to(tmp_path: Path, name: str) -> Non
             assert said.count(b"\n") == 1, said
 
 
+def test_who_asks_twice_is_told_once(tmp_path: Path) -> None:
+    """A second signal, while the first is being heard, changes nothing: one line and one exit code."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    for moment in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "match", "-q", "--probes", "builtin"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        with process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.8)
+            process.send_signal(signal.SIGINT)
+            time.sleep(moment * 0.0005)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, said) == (130, b"probemill: interrupted\n")
+
+
 @pytest.mark.parametrize(
     ("lasts_s", "quiet", "said"), [(0.3, False, f"{sets.WAITING}\n"), (0.3, True, ""), (0.0, False, "")]
 )
