@@ -24,6 +24,14 @@ from engine.pool.runners.processes import ProcessRunner
 
 LIMIT_S = 3.0  # for what takes a tenth of it on a machine that has nothing else to do
 PATIENCE_S = 60.0
+# An error is being told when a signal comes.
+INTERRUPTED_WHILE_FAILING = """
+import os, signal, sys
+from engine.cli import main, start
+main._fail = lambda line, code: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["probemill", "no-such-command"]
+start.main()
+"""
 # Says that signals are heard from here on, and goes on as the command does.
 PROGRAM = """
 import os, sys
@@ -192,6 +200,12 @@ def test_who_asks_twice_is_told_once(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, said) == (130, b"probemill: interrupted\n")
+
+
+def test_who_asks_while_an_error_is_told() -> None:
+    """The end is that of an interrupted command, without a traceback."""
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_WHILE_FAILING], capture_output=True, timeout=PATIENCE_S)
+    assert (ended.returncode, ended.stderr) == (130, b"probemill: interrupted\n")
 
 
 @pytest.mark.parametrize(
