@@ -202,9 +202,32 @@ def test_who_asks_twice_is_told_once(tmp_path: Path) -> None:
         assert (process.returncode, said) == (130, b"probemill: interrupted\n")
 
 
+def test_who_asks_often_while_a_scan_is_being_loaded(tmp_path: Path) -> None:
+    """Its worker is ended once, and is waited for once."""
+    for moment in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "scan", "--no-post", "127.0.0.1:9"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        )
+        with process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.05 * (moment + 1))
+            for _ in range(40):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.0005)
+            _, said = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, said.count(b"interrupted\n")) == (130, 1)
+
+
 def test_who_asks_while_an_error_is_told() -> None:
     """The end is that of an interrupted command, without a traceback."""
-    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_WHILE_FAILING], capture_output=True, timeout=PATIENCE_S)
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE_FAILING], check=False, capture_output=True, timeout=PATIENCE_S
+    )
     assert (ended.returncode, ended.stderr) == (130, b"probemill: interrupted\n")
 
 

@@ -67,6 +67,7 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def _leave(_number: int = 0, _frame: FrameType | None = None) -> NoReturn:
+    listen(signal.SIG_IGN)  # a second one would wait for what the first is at
     os.write(2, LINE)
     leave_nothing_behind()
     os._exit(INTERRUPTED)
