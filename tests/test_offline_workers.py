@@ -13,11 +13,16 @@ import pytest
 from engine.databases import open_matcher
 from engine.errors import EngineError
 from engine.offline import identify as offline
+from engine.offline import workers
 from engine.offline.identify import identify
 from engine.offline.stream import Chunk
 from engine.offline.workers import AREA_BYTES, CHUNKS_PER_WORKER, _Area
 
 DATABASE = b"Probe TCP NULL q||\nmatch ssh m|^SSH-([\\d.]+)-(\\w+)| p/$2/ v/$1/\n"
+SLOW = rb"""Probe TCP NULL q||
+match slow m@^(?:a|a)*(?![0-9])\d@
+"""
+SOON_S = 5.0  # for what takes a fiftieth of it on a machine that has nothing else to do
 SIZES = (0, 1, AREA_BYTES - 1, AREA_BYTES, AREA_BYTES + 1, 3 * AREA_BYTES)
 
 
@@ -69,6 +74,20 @@ def _waited(crew: offline.Crew) -> bool:
 
 
 @pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> "list[subprocess.Popen[bytes]]":
+    """The processes that are started."""
+    processes: list[subprocess.Popen[bytes]] = []
+    begin = subprocess.Popen
+
+    def followed(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        processes.append(begin(*args, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", followed)
+    return processes
+
+
+@pytest.fixture
 def early_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """They answer all but the first chunk."""
     monkeypatch.setattr(offline, "INLINE_BYTES", 1)
@@ -103,13 +122,36 @@ def test_many_workers_answer_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("early_workers")
-def test_a_worker_that_dies_is_an_error_not_a_silence(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_an_error_not_a_silence(tmp_path: Path, started: list["subprocess.Popen[bytes]"]) -> None:
     path = tmp_path / "db"
     path.write_bytes(DATABASE)
-    matcher = open_matcher([str(path)], "reference")
-    answers = identify(stream(4000), matcher, [str(tmp_path / "gone")], 2)
-    with pytest.raises(EngineError, match=r"a worker \(pid \d+\) died with status 1"):
+    answers = identify(stream(4000), open_matcher([str(path)], "reference"), [str(path)], 2)
+    assert [next(answers), next(answers)]
+    started[1].kill()
+    with pytest.raises(EngineError, match=r"a worker \(pid \d+\) died with status -9"):
         list(answers)
+    assert None not in [process.poll() for process in started]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers")
+@pytest.mark.parametrize("there", [DATABASE.replace(b"ssh", b"new"), b"Probe TCP NULL q||\nmatch ssh m|^(|\n", None])
+def test_one_database_answers_the_whole_input(
+    there: bytes | None, tmp_path: Path, started: list["subprocess.Popen[bytes]"]
+) -> None:
+    """The one that was loaded first, alone where workers find another one, a broken one, or none."""
+    path = tmp_path / "db"
+    path.write_bytes(DATABASE)
+    alone = list(identify(stream(40), open_matcher([str(path)], "reference"), [str(path)], 1))
+    answers = identify(stream(40), open_matcher([str(path)], "reference"), [str(path)], 2)
+    first = next(answers)
+    assert not started
+    if there is None:
+        path.unlink()
+    else:
+        path.write_bytes(there)
+    assert [first, *answers] == alone
+    assert [process.poll() is None for process in started] == [False, False]
 
 
 @pytest.mark.slow
@@ -132,22 +174,35 @@ def test_no_more_is_read_than_is_in_flight(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("early_workers")
-def test_workers_end_when_nobody_wants_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_end_when_nobody_wants_more(
+    tmp_path: Path, started: list["subprocess.Popen[bytes]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By themselves, where they are given the time."""
+    monkeypatch.setattr(workers, "GRACE_S", SOON_S)
     path = tmp_path / "db"
     path.write_bytes(DATABASE)
-    started: list[subprocess.Popen[bytes]] = []
-    begin = subprocess.Popen
-
-    def followed(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
-        started.append(begin(*args, **options))
-        return started[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", followed)
     answers = identify(stream(200), open_matcher([str(path)], "reference"), [str(path)], 2)
     assert [next(answers), next(answers)]
     assert [process.poll() for process in started] == [None, None]
     answers.close()
     assert [process.poll() for process in started] == [0, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers")
+def test_workers_end_in_the_middle_of_a_chunk(tmp_path: Path, started: list["subprocess.Popen[bytes]"]) -> None:
+    """Nobody waits for lines that take minutes."""
+    path = tmp_path / "db"
+    path.write_bytes(SLOW)
+    slow = b"".join(b'{"banner":"%b%d"}\n' % (b"a" * 20, number) for number in range(10_000))
+    texts = [b'{"banner":"b"}\n'] * 2 + [slow] * 4
+    source = (Chunk(text, 0, number) for number, text in enumerate(texts))
+    answers = identify(source, open_matcher([str(path)], "reference"), [str(path)], 2)
+    assert [next(answers), next(answers)]
+    began = time.monotonic()
+    answers.close()
+    assert time.monotonic() - began < SOON_S
+    assert None not in [process.poll() for process in started]
 
 
 @pytest.mark.slow

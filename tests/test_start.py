@@ -24,6 +24,14 @@ from engine.pool.runners.processes import ProcessRunner
 
 LIMIT_S = 3.0  # for what takes a tenth of it on a machine that has nothing else to do
 PATIENCE_S = 60.0
+# An error is being told when a signal comes.
+INTERRUPTED_WHILE_FAILING = """
+import os, signal, sys
+from engine.cli import main, start
+main._fail = lambda line, code: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["probemill", "no-such-command"]
+start.main()
+"""
 # Says that signals are heard from here on, and goes on as the command does.
 PROGRAM = """
 import os, sys
@@ -170,6 +178,57 @@ def test_a_cold_start_ends_when_it_is_asked_to(tmp_path: Path, name: str) -> Non
             assert process.returncode == 130, said
             assert said.startswith(b"probemill: interrupted"), said
             assert said.count(b"\n") == 1, said
+
+
+def test_who_asks_twice_is_told_once(tmp_path: Path) -> None:
+    """A second signal, while the first is being heard, changes nothing: one line and one exit code."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    for moment in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "match", "-q", "--probes", "builtin"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        with process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.8)
+            process.send_signal(signal.SIGINT)
+            time.sleep(moment * 0.0005)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, said) == (130, b"probemill: interrupted\n")
+
+
+def test_who_asks_often_while_a_scan_is_being_loaded(tmp_path: Path) -> None:
+    """Its worker is ended once, and is waited for once."""
+    for moment in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "scan", "--no-post", "127.0.0.1:9"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        )
+        with process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.05 * (moment + 1))
+            for _ in range(40):
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.0005)
+            _, said = process.communicate(timeout=PATIENCE_S)
+        assert (process.returncode, said.count(b"interrupted\n")) == (130, 1)
+
+
+def test_who_asks_while_an_error_is_told() -> None:
+    """The end is that of an interrupted command, without a traceback."""
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE_FAILING], check=False, capture_output=True, timeout=PATIENCE_S
+    )
+    assert (ended.returncode, ended.stderr) == (130, b"probemill: interrupted\n")
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,7 @@ def main() -> NoReturn:
         listen(interrupt)
         cli.main(prog_name="probemill", standalone_mode=False)
     except (click.exceptions.Abort, Interrupted, KeyboardInterrupt):
-        _spoken(partial(os.write, 2, LINE))
-        _leave_at_once(INTERRUPTED)
+        _leave_interrupted()
     except click.exceptions.NoArgsIsHelpError as help_wanted:
         help_wanted.show()
         _leave(help_wanted.exit_code)
@@ -80,6 +79,7 @@ def main() -> NoReturn:
         _leave(done.exit_code)
     except SystemExit as done:
         if done.code == INTERRUPTED:
+            listen(signal.SIG_IGN)
             _leave_at_once(INTERRUPTED)
         _leave(done.code if isinstance(done.code, int) else bool(done.code))
     except (BrokenPipeError, SinkClosed):
@@ -90,8 +90,7 @@ def main() -> NoReturn:
         _silence_stdout()
         _fail(shown(f"{error.filename or 'system'}: {error.strerror or error}"), 1)
     if heard:  # and what was raised got lost in somebody's bare `except`
-        _spoken(partial(os.write, 2, LINE))
-        _leave_at_once(INTERRUPTED)
+        _leave_interrupted()
     _leave(0)
 
 
@@ -135,6 +134,13 @@ def _leave(code: int) -> NoReturn:
     if ray is not None and ray.is_initialized():
         _leave_at_once(code)
     sys.exit(code)
+
+
+def _leave_interrupted() -> NoReturn:
+    """With one line, however often it is asked for."""
+    listen(signal.SIG_IGN)
+    _spoken(partial(os.write, 2, LINE))
+    _leave_at_once(INTERRUPTED)
 
 
 def _leave_at_once(code: int) -> NoReturn:

@@ -44,7 +44,10 @@ def main() -> NoReturn:
             raise
         os.write(2, f"probemill: {error}\n".encode(errors="backslashreplace"))
         sys.exit(2)
-    run()
+    try:
+        run()
+    except Interrupted:  # by a signal that came while an error, or one before, was being told
+        _leave()
 
 
 def listen(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -63,7 +66,8 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
+def _leave(_number: int = 0, _frame: FrameType | None = None) -> NoReturn:
+    listen(signal.SIG_IGN)  # a second one would wait for what the first is at
     os.write(2, LINE)
     leave_nothing_behind()
     os._exit(INTERRUPTED)

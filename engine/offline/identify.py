@@ -13,14 +13,14 @@ import msgspec
 from msgspec import Struct, field
 
 from engine.databases import open_matcher
-from engine.errors import InputError
+from engine.errors import EngineError, InputError
 from engine.offline.answers import Answers, MatchRow
 from engine.offline.faults import Faults, Texts
 from engine.offline.forms.base import Row
 from engine.offline.records import LineReader
 from engine.offline.stream import Chunk
-from engine.offline.workers import Crew, serve
-from matcher import Matcher
+from engine.offline.workers import Crew, Unable, serve
+from matcher import Matcher, MatcherError
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
 NO_MATCH = b',"match":null}\n'
@@ -96,20 +96,21 @@ def identify(
     """Answer every chunk, in order.
 
     matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
-    the workers open again. Raises EngineError when a worker dies; what `chunks` raises passes through.
+    the workers open again; where one finds other databases than the matcher's, or none, the matcher goes on alone.
+    Raises EngineError when a worker dies; what `chunks` raises passes through.
     """
     texts = Texts()
     position = 0
     damage = None
-    answers = _answers(iter(chunks), matcher, probes, workers)
-    del matcher  # the workers have their own
     try:
-        for answer in answers:
-            faults, meaningless = texts.judge(answer.form, answer.texts)
-            answer.faults.extend(faults)
-            answer.tally.text += meaningless
-            position = answer.position
-            yield answer
+        with closing(_answers(iter(chunks), matcher, probes, workers)) as answers:
+            del matcher  # the workers have their own
+            for answer in answers:
+                faults, meaningless = texts.judge(answer.form, answer.texts)
+                answer.faults.extend(faults)
+                answer.tally.text += meaningless
+                position = answer.position
+                yield answer
     except InputError as error:
         damage = error
     undecided = texts.close()
@@ -119,9 +120,11 @@ def identify(
         raise damage
 
 
-def _answers(source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int) -> Iterator[Answer]:
+def _answers(
+    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int
+) -> Generator[Answer, None, None]:
     """While workers start, the caller's process answers on."""
-    setup = msgspec.msgpack.encode((probes, matcher.engine))
+    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256))
     identifier = Identifier(matcher)
     answered = 0
     with ExitStack() as stack:
@@ -131,8 +134,12 @@ def _answers(source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], w
             answered += len(chunk.data)
             if workers > 1 and answered >= INLINE_BYTES:
                 crew = crew or stack.enter_context(closing(Crew("engine.offline.identify:work", setup, workers)))
-                if crew.is_ready():
-                    break
+                try:
+                    if crew.is_ready():
+                        break
+                except Unable:
+                    workers = 1
+                    stack.close()
         else:
             return
         del matcher, identifier
@@ -153,8 +160,14 @@ def work(descriptor: int) -> None:
 
 
 def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
-    probes, engine = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str])
-    identifier = Identifier(open_matcher(probes, engine))
+    probes, engine, sha256 = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str, str])
+    try:
+        matcher = open_matcher(probes, engine)
+    except (EngineError, MatcherError) as error:
+        raise Unable(str(error)) from error
+    if matcher.database.sha256 != sha256:
+        raise Unable("the databases have changed")
+    identifier = Identifier(matcher)
 
     def answered(note: bytes, text: bytes) -> tuple[bytes, bytes]:
         chunk = _read_chunk(note)

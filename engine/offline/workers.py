@@ -5,8 +5,9 @@
 
 Contract: memory is flat: a bounded number of tasks, and of bytes, is on its way at any time. A worker always has its
 next tasks while it is at one, so it never waits for a parent that reads or writes. It is an isolated process that holds
-one link to its parent and ends when that closes. Texts go through memory that both sides have, because a link is four
-times as slow and holds only so much; a link never blocks, since what else goes through it is short.
+one link to its parent, and ends soon after that is closed, whatever it is at. Texts go through memory that both sides
+have, because a link is four times as slow and holds only so much; a link never blocks, since what else goes through it
+is short.
 """
 
 import mmap
@@ -14,6 +15,7 @@ import os
 import selectors
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -33,6 +35,7 @@ Task: TypeAlias = tuple[bytes, bytes]  # (note, text); notes are short
 AHEAD = 4  # tasks of a worker: the one it is at, and what it does while the parent waits for a core, too
 CHUNKS_PER_WORKER = 8  # read but not yet written; a slow chunk holds up the others no sooner than that
 HELD_BYTES = 64 << 20  # of texts and answers; beyond it only one task more is on its way
+GRACE_S = 0.1  # for a worker to end by itself; one that is at a chunk may need minutes
 AREA_BYTES = 1 << 20  # of a worker's memory for one text; what longer ones need beyond it is given back
 
 _HEAD = Layout("=BQ")  # number of an area, bytes of the text in it; the note follows
@@ -121,8 +124,12 @@ class _Worker:
         raise EngineError(f"a worker (pid {self.process.pid}) died with status {self.process.returncode}") from None
 
 
+class Unable(EngineError):  # noqa: N818 - of a worker
+    """A worker cannot do its work as its parent does, and says why. Raised by `opened` there, and by the Crew here."""
+
+
 class Crew:
-    """Raises EngineError, whatever it is asked for, when a worker has died. To be closed."""
+    """Raises EngineError, whatever it is asked for, when a worker has died, Unable when one is. To be closed."""
 
     def __init__(self, function: str, setup: bytes, workers: int) -> None:
         """function: as `engine.isolated` names it, of the workers' side. setup: what they are told first."""
@@ -142,22 +149,29 @@ class Crew:
             raise
 
     def close(self) -> None:
-        """Returns when every worker has ended: at once, or when it is done with what it is at."""
-        self._selector.close()
-        for worker in self._workers:
-            if not worker.ready:
-                worker.process.terminate()  # it opens its database, and would not look at its link before
-            worker.link.close()
-            for file in worker.files:
-                os.close(file)
-        for worker in self._workers:
-            worker.process.wait()
+        """Returns when every worker has ended, which is soon. Who is impatient meanwhile is heard afterwards."""
+        with held_back(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._selector.close()
+            for worker in self._workers:
+                if not worker.ready:
+                    worker.process.terminate()  # it opens its database, and would not look at its link before
+                worker.link.close()
+                for file in worker.files:
+                    os.close(file)
+            until = time.monotonic() + GRACE_S
+            for worker in self._workers:
+                try:
+                    worker.process.wait(max(0.0, until - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    worker.process.kill()
+                    worker.process.wait()
 
     def is_ready(self) -> bool:
         """Whether all have opened what they need. Does not wait."""
         for worker in self._workers:
             if not worker.ready and worker.link.poll():
-                worker.receive()
+                if why := worker.receive():
+                    raise Unable(why.decode())
                 worker.ready = True
         return all(worker.ready for worker in self._workers)
 
@@ -201,7 +215,11 @@ def serve(descriptor: int, opened: Callable[[bytes], Callable[[bytes, bytes], Ta
         files, setup = msgspec.msgpack.decode(link.recv_bytes(), type=tuple[Sequence[int], bytes])
         _keep_memory()
         areas = [_Area(file) for file in files]
-        answer = opened(setup)
+        try:
+            answer = opened(setup)
+        except Unable as why:
+            link.send_bytes(str(why).encode())
+            return
         link.send_bytes(b"")  # ready
         while True:
             message = link.recv_bytes()
