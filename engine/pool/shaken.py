@@ -25,7 +25,7 @@ class Shaken:
     __slots__ = ("_unread",)
 
     def __init__(self) -> None:
-        self._unread: dict[Driver, tuple[TlsFacts, bytes]] = {}
+        self._unread: dict[Driver, tuple[TlsFacts, bytes | None]] = {}
 
     def add(self, driver: Driver, session: ssl.SSLObject) -> None:
         """A handshake succeeded just now; a driver's first is the one that counts."""
@@ -47,7 +47,7 @@ class Shaken:
         return result if taken is None else replace(result, tls=_facts(driver, *taken))
 
 
-def _facts(driver: Driver, facts: TlsFacts, der: bytes) -> TlsFacts:
+def _facts(driver: Driver, facts: TlsFacts, der: bytes | None) -> TlsFacts:
     """With the certificate's, unless reading it fails."""
     try:
         return certificate_facts(der, facts)

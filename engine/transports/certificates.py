@@ -34,8 +34,8 @@ def tls_facts(session: ssl.SSLObject) -> TlsFacts:
     return certificate_facts(der, facts)
 
 
-def handshake(session: ssl.SSLObject) -> tuple[TlsFacts, bytes]:
-    """What has to be asked while the session is whole: the facts but for the certificate's, and its DER, or nothing.
+def handshake(session: ssl.SSLObject) -> tuple[TlsFacts, bytes | None]:
+    """What has to be asked while the session is whole: the facts but for the certificate's, and its DER, or None.
 
     A microsecond. Once the session has read an end or an error, OpenSSL may deny that there was a handshake.
     """
@@ -45,12 +45,12 @@ def handshake(session: ssl.SSLObject) -> tuple[TlsFacts, bytes]:
         cipher=cipher[0] if cipher else "",
         alpn=one_line(session.selected_alpn_protocol() or "", ALTERNATIVE),
     )
-    return facts, session.getpeercert(binary_form=True) or b""
+    return facts, session.getpeercert(binary_form=True) or None
 
 
-def certificate_facts(der: bytes, facts: TlsFacts) -> TlsFacts:
+def certificate_facts(der: bytes | None, facts: TlsFacts) -> TlsFacts:
     """`facts` with what stands in a certificate, if there is one."""
-    if not der:
+    if der is None:
         return facts
     known = _read(der) if len(der) <= LARGEST else {"sha256": hashlib.sha256(der).hexdigest()}
     return TlsFacts(protocol=facts.protocol, cipher=facts.cipher, alpn=facts.alpn, **known)  # type: ignore[arg-type]
