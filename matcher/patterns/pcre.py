@@ -17,7 +17,7 @@ from functools import lru_cache
 from matcher.errors import UnsupportedPattern
 from matcher.patterns import bindings
 from matcher.patterns.bindings import Code, Expression
-from matcher.regex.literals import Needs
+from matcher.patterns.plan import Needs, needs_of
 from matcher.regex.translate import anchored, pcre2_text, superset
 from matcher.regex.tree import parse
 
@@ -50,7 +50,7 @@ def _linear_check(text: bytes, caseless: bool, dotall: bool) -> tuple[Expression
     try:
         return bindings.linear(superset(tree), max_mem=CHECK_MEMORY), anchored(tree), None
     except UnsupportedPattern:
-        return None, False, Needs(tree)
+        return None, False, needs_of(tree)
 
 
 class Patience:
@@ -118,9 +118,9 @@ class Pattern:
 
     def possible_start(self, response: bytes) -> int | None:
         """A place before which no match can begin, or None where there is none at all; in linear time."""
-        check, is_anchored, needs = _linear_check(self.text, self.caseless, self.dotall)
+        check, is_anchored, needed = _linear_check(self.text, self.caseless, self.dotall)
         if check is None:  # the same must be left out here as by sets, for what else may spend patience
-            return 0 if needs is None or needs.met(response) else None
+            return 0 if needed is None or needed.met(response) else None
         found = check.search(response)
         if found is None:
             return None

@@ -6,6 +6,7 @@ Contract: every response that a line matches has all that its plan says. Pure; t
 kept on the disk.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -42,20 +43,32 @@ class Line(Struct, array_like=True, frozen=True):
     head: bytes
 
 
-class _Needs(Struct):
-    """Of one line, as its tree tells."""
+class Needs(Struct):
+    """What one line needs, as its tree tells: one literal of each option, and the rest as in Line."""
 
     options: list[Requirement]
     prefix: bytes = b""
     first: bytes | None = None
     head: bytes = b""
 
+    def met(self, response: bytes) -> bool:
+        """Whether a response has it all."""
+        if not response.startswith(self.prefix) or not re.match(self.head, response, re.DOTALL):
+            return False
+        if self.first is not None and not (response and int.from_bytes(self.first, "little") >> response[0] & 1):
+            return False
+        lower = response.lower()
+        return all(
+            any(literal.text in (lower if literal.caseless else response) for literal in option)
+            for option in self.options
+        )
+
 
 def plan(lines: Sequence[Signature]) -> tuple[Line, ...]:
     """Choose the keys of every line: literals that few of the other lines share, and so few responses have."""
-    needs = [_needs(signature) for signature in lines]
-    rarity = _Rarity(needs)
-    return tuple(rarity.line(position, need) for position, need in enumerate(needs))
+    needed = [_of_line(signature) for signature in lines]
+    rarity = _Rarity(needed)
+    return tuple(rarity.line(position, needs) for position, needs in enumerate(needed))
 
 
 def encode(planned: Sequence[Line]) -> bytes:
@@ -71,14 +84,18 @@ def decode(stored: bytes) -> tuple[Line, ...]:
         raise ValueError(str(error)) from error
 
 
-def _needs(signature: Signature) -> _Needs:
+def _of_line(signature: Signature) -> Needs:
     try:
-        tree = parse(signature.pattern, caseless=signature.caseless, dotall=signature.dotall)
+        return needs_of(parse(signature.pattern, caseless=signature.caseless, dotall=signature.dotall))
     except UnsupportedPattern:
-        return _Needs([])
+        return Needs([])
+
+
+def needs_of(tree: Node) -> Needs:
+    """What every response has that the tree matches."""
     options = [option for option in requirements(tree) if _shortest(option) >= MIN_CHECK_BYTES]
     start = required_prefix(tree)
-    return _Needs(options, start, None if start else _first(tree), b"" if any(map(_is_key, options)) else head(tree))
+    return Needs(options, start, None if start else _first(tree), b"" if any(map(_is_key, options)) else head(tree))
 
 
 def _shortest(option: Requirement) -> int:
@@ -99,13 +116,13 @@ def _first(tree: Node) -> bytes | None:
 class _Rarity:
     """How many lines share a piece of text, and the choice of keys that follows from it."""
 
-    def __init__(self, needs: Sequence[_Needs]) -> None:
+    def __init__(self, needed: Sequence[Needs]) -> None:
         self._spread: Counter[bytes] = Counter()  # piece -> lines that need it
         self._windows: dict[Literal, tuple[int, Literal]] = {}
         grams: dict[bytes, frozenset[bytes]] = {}
-        for need in needs:
+        for needs in needed:
             of_line: set[bytes] = set()
-            for option in need.options:
+            for option in needs.options:
                 for literal in option:
                     text = literal.text
                     if text not in grams:
@@ -114,22 +131,22 @@ class _Rarity:
                     of_line |= grams[text]
             self._spread.update(of_line)
 
-    def line(self, position: int, need: _Needs) -> Line:
+    def line(self, position: int, needs: Needs) -> Line:
         best: Requirement = ()
         cheapest = (0, 0)
         plain: list[bytes] = []
-        for option in need.options:
+        for option in needs.options:
             if _is_key(option):
                 cost = self._cost(option)
                 if not best or cost < cheapest:
                     best, cheapest = option, cost
-            if len(option) == 1 and not option[0].caseless and option[0].text not in need.prefix:
+            if len(option) == 1 and not option[0].caseless and option[0].text not in needs.prefix:
                 plain.append(option[0].text)
         keys = tuple(dict.fromkeys([self._window(literal)[1] for literal in best]))
         plain = [text for text in plain if len(text) >= GRAM or self._spread[text] < COMMON]
         if len(plain) > 1:
             plain.sort(key=lambda text: (self._spread[text[:GRAM]], -len(text)))
-        return Line(position, keys, need.prefix, tuple(plain[:MAX_CHECKS]), need.first, need.head)
+        return Line(position, keys, needs.prefix, tuple(plain[:MAX_CHECKS]), needs.first, needs.head)
 
     def _cost(self, option: Requirement) -> tuple[int, int]:
         shortest = _shortest(option)

@@ -5,12 +5,11 @@ all requirements of a line hold together. An empty list means that nothing is kn
 Used to find the few lines that can fit a response without running them.
 """
 
-import re
 from itertools import zip_longest
 
 from msgspec import Struct
 
-from matcher.regex.translate import anchored, first_bytes, flat, superset
+from matcher.regex.translate import anchored, flat, superset
 from matcher.regex.tree import ALL, Alt, Chars, Mark, Node, Repeat, Seq
 
 MAX_BRANCHES = 16  # alternatives one requirement may have
@@ -142,26 +141,3 @@ def _needed(node: Node | None) -> int:
         case Chars(mask) | Repeat(Chars(mask), 1 | 2 | 3):
             return mask
     return ALL
-
-
-class Needs:
-    """All that is told here of a tree, to be tried on responses."""
-
-    def __init__(self, node: Node) -> None:
-        self._prefix = prefix(node)
-        self._begins = re.compile(head(node), re.DOTALL).match
-        mask, empty = first_bytes(node) if anchored(node) else (0, True)
-        self._first = ALL if empty else mask
-        self._requirements = requirements(node)
-
-    def met(self, response: bytes) -> bool:
-        """Whether `response` has all that it needs to match."""
-        if not (response.startswith(self._prefix) and self._begins(response)):
-            return False
-        if self._first != ALL and not (response and self._first >> response[0] & 1):
-            return False
-        lower = response.lower()
-        return all(
-            any(literal.text in (lower if literal.caseless else response) for literal in need)
-            for need in self._requirements
-        )
