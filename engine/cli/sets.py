@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
 from engine.cli.kinds import one_of
+from engine.cli.terminal import PATIENCE_S, PREPARING
 from engine.databases import open_matcher
 from engine.model import field_choices
 from engine.threads import aside
 from matcher import Matcher
 
 ENGINES = field_choices("matcher")
-PATIENCE_S = 1.0  # before people are told what they wait for
-WAITING = "preparing the database"
 
 matcher_option = click.option(
     *("--matcher", "engine"),
@@ -59,8 +58,8 @@ def ready_matcher(
 @contextmanager
 def _patience(console: Console) -> Iterator[None]:
     """Say what people wait for when that lasts: on a terminal until it is over, elsewhere once."""
-    waiting = console.status(WAITING)
-    timer = Timer(PATIENCE_S, waiting.start if console.is_terminal else lambda: console.print(WAITING))
+    waiting = console.status(PREPARING)
+    timer = Timer(PATIENCE_S, waiting.start if console.is_terminal else lambda: console.print(PREPARING))
     timer.daemon = True
     timer.start()
     try:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
+from engine.cli.terminal import PATIENCE_S, PREPARING
 from engine.results import paint
 from engine.run import Run
 from engine.text import counted
@@ -20,7 +21,6 @@ MEMORY_S = 10.0  # how far back the rate looks
 SETTLE_S = 5.0  # in which the time left follows a rate that has changed
 QUIET_S = 2.0  # without a row, after which a rate says nothing of conversations that are open
 KNOWN_S = 3.0  # of looking on, before there is a rate to rely on
-PATIENCE_S = 1.0  # before people are told what they wait for
 ALWAYS = 9
 
 
@@ -87,7 +87,7 @@ def left_of(run: Run) -> int | None:
 def status(run: Run, pace: Pace) -> list[Part]:
     """In the order of the line."""
     if run.preparing and run.elapsed_s >= PATIENCE_S:
-        return [Part("preparing the database", style=paint.HEADING)]
+        return [Part(PREPARING, style=paint.HEADING)]
     tally = run.collector.tally.copy()
     failed = sorted((name[7:], count) for name, count in tally.items() if name[:7] == "reason:")
     parts = [

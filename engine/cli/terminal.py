@@ -22,6 +22,8 @@ VARIABLE = "PROBEMILL_PROGRESS"
 ERASE = b"\r\x1b[K\x1b[J"  # in this order: of a screen that is cleared whole, tmux would keep what it held
 NO_WRAP, WRAP = b"\x1b[?7l", b"\x1b[?7h"
 USUAL_WIDTH = 80  # where a terminal does not know its own
+PATIENCE_S = 1.0  # before people are told what they wait for
+PREPARING = "preparing the database"
 DUMB = {"", "dumb", "unknown"}  # values of TERM of a terminal that cannot move its cursor
 
 Mode = Literal["live", "plain", "none"]

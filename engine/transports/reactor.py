@@ -68,9 +68,7 @@ class Reactor:
         self._tick = 0
         self._timer: asyncio.TimerHandle | None = None
         self._awake = time.monotonic()  # when we last ran, as far as there were deadlines
-        self._behind = (
-            False  # the last turn left sockets waiting: what follows is no idleness, whoever else has the core
-        )
+        self._behind = False  # the last turn left sockets waiting: what follows is no idleness, whoever has the core
         self._tick_at = 0.0  # when the next tick is to come; a pause moves it as it moves deadlines
         self.load = Load()
         self.idle_s = 0.0  # waited with nothing left to do altogether
