@@ -2,10 +2,9 @@
 
 Each farm is scanned with every hand-picked `--max-inflight` once. The best of them and the default then take turns, and
 the medians of whole commands are compared: the default reaches at least 97 % of what the best number does. A figure is
-of services a second; its reference is the best number's.
+of services a second; its reference is the best number's. `--quick` scans a fifth.
 """
 
-import argparse
 import contextlib
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from msgspec import Struct
 
 from bench.figures import Figure, tell
 from bench.native import CompilerError, farm, first_free
-from bench.scan_table import ADAPTIVE, BANNER, HTTP, NGINX, Bench, Kind
+from bench.scan_table import ADAPTIVE, BANNER, HTTP, NGINX, Bench, Kind, arguments
 from bench.tls_farm import tls_farm
 
 HAND_PICKED = (500, 1000, 2000, 4000, 10_000, 20_000)
@@ -76,11 +75,7 @@ def measured(name: str, bench: Bench, place: Farm, total: int) -> Figure:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", nargs="*", choices=[[], *FARMS])
-    parser.add_argument("--quick", action="store_true", help="a fifth")
-    parser.add_argument("--probes", default="")
-    options = parser.parse_args()
+    options = arguments(__doc__, list(FARMS))
     with tempfile.TemporaryDirectory() as name:
         try:
             bench = Bench(Path(name), options)

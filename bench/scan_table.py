@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
@@ -110,13 +111,17 @@ class Bench:
         return taken, sum(tuple(service.get(field, "") for field in fields) == kind.found for service in services)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [kind.name for kind in KINDS]
-    parser.add_argument("which", nargs="*", choices=[[], *names], metavar="FARM", help=", ".join(names))
+def arguments(about: str | None, farms: Sequence[str]) -> argparse.Namespace:
+    """The command line of a benchmark of farms."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", nargs="*", choices=[[], *farms], metavar="FARM", help=", ".join(farms))
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--probes", default="")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments(__doc__, [kind.name for kind in KINDS])
     table = Table(box=None)
     for column in ("farm", "what", "services", "seconds", "services/s", "of grab"):
         table.add_column(column, justify="left" if column in ("farm", "what") else "right")

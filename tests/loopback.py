@@ -156,6 +156,21 @@ def greeting_after(pause_s: float, greeting: bytes = GREETING) -> Talk:
     return talk
 
 
+def second_visit(banner: bytes, then: Talk) -> Talk:
+    """Greets the first visitor of each address with a banner; has another conversation with the next."""
+    seen: set[str] = set()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        if visit.address in seen:
+            await then(reader, writer, visit)
+        else:
+            seen.add(visit.address)
+            writer.write(banner)
+        await reader.read()
+
+    return talk
+
+
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
     """Say nothing, note what comes."""
     while data := await reader.read(65536):

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 from certificates import certificate, context_with, of_version
 from cryptography.hazmat.primitives.asymmetric import ec
-from loopback import Farm, Outcome, Talk, Visit, collect, config, database_file, greeting_after, reset, silent
+from loopback import (
+    Farm,
+    Outcome,
+    Talk,
+    Visit,
+    collect,
+    config,
+    database_file,
+    greeting_after,
+    reset,
+    second_visit,
+    silent,
+)
 from peers import speak_tls
 
 from engine.conversation.context import scan_context
@@ -64,17 +76,11 @@ def test_a_certificate_of_a_version_that_does_not_exist(database: str) -> None:
     """OpenSSL shakes hands with it, the library for certificates refuses it: the service is known all the same."""
     key = ec.generate_private_key(ec.SECP256R1())
     context = context_with(key, of_version(certificate(key), 6))
-    seen: set[str] = set()
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-        if visit.address not in seen:
-            seen.add(visit.address)
-            writer.write(b"TLS PLEASE\r\n")
-        else:
-            await speak_tls(reader, writer, b"HELLO 6.0\r\n", context)
-        await reader.read()
+    async def in_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        await speak_tls(reader, writer, b"HELLO 6.0\r\n", context)
 
-    rows, _ = among_honest(talk, database)
+    rows, _ = among_honest(second_visit(b"TLS PLEASE\r\n", in_tls), database)
     assert {(row.name, row.version) for row in rows} == {("hello", "6.0")}
     for row in rows:
         assert row.tls is not None

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loopback import Farm, Talk, Visit, collect, config, database_file
+from loopback import Farm, Visit, collect, config, database_file, second_visit
 from peers import HOST, dialler, run, speak_tls
 
 from engine.model import ServiceResult, Tunnel, Verdict
@@ -56,21 +56,6 @@ async def answers_in_two_parts(reader: asyncio.StreamReader, writer: asyncio.Str
     await asyncio.sleep(THINKING_S)
     writer.write(b"ED 2.0")
     await reader.read()
-
-
-def second_visit(banner: bytes, then: Talk) -> Talk:
-    """Greets the first visitor of each address with a banner; has another conversation with the next."""
-    seen: set[str] = set()
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-        if visit.address in seen:
-            await then(reader, writer, visit)
-        else:
-            seen.add(visit.address)
-            writer.write(banner)
-        await reader.read()
-
-    return talk
 
 
 async def shakes_hands(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from certificates import certificate, context_with
 from cryptography.hazmat.primitives.asymmetric import ec
-from loopback import Farm, Outcome, Visit, collect, config, database_file, reset, silent
+from loopback import Farm, Outcome, Visit, collect, config, database_file, reset, second_visit
 from peers import speak_tls
 
 from engine.conversation.context import scan_context
@@ -35,19 +35,13 @@ def scanned(
     key = ec.generate_private_key(ec.SECP256R1())
     context = context_with(key, certificate(key))
     context.maximum_version = version
-    seen: set[str] = set()
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
-        if visit.address not in seen:
-            seen.add(visit.address)
-            writer.write(b"TLS PLEASE\r\n")
-        else:
-            await speak_tls(reader, writer, said, context)
-            await leave(writer)
-        await silent(reader, writer, visit)
+    async def in_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        await speak_tls(reader, writer, said, context)
+        await leave(writer)
 
     settings = config(database_file(folder), **options)
-    with Farm(talk) as farm:
+    with Farm(second_visit(b"TLS PLEASE\r\n", in_tls)) as farm:
         return asyncio.run(collect(farm.targets(*HOSTS), InlineRunner(settings, lambda *_: scan_context(settings))))
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,21 @@ COMMANDS = {  # and how long their cold start takes, about; at how many moments 
 def nothing_ahead() -> Iterator[None]:
     yield
     ahead.dismiss()
+
+
+@contextmanager
+def listening(cache: Path, *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A command that hears signals by now."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process
 
 
 def imported(program: str) -> set[str]:
@@ -158,16 +174,7 @@ def test_a_cold_start_ends_when_it_is_asked_to(tmp_path: Path, name: str) -> Non
         target = [f"127.0.0.1:{port}"] if name == "scan" else []
         for moment in range(moments):
             cache = tmp_path / str(moment)
-            process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *arguments, *target],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=os.environ | {"XDG_CACHE_HOME": str(cache)},
-            )
-            with process:
-                assert process.stdout is not None
-                process.stdout.readline()
+            with listening(cache, *arguments, *target) as process:
                 time.sleep(moment / moments * lasts_s)
                 process.send_signal((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[moment % 3])
                 asked = time.monotonic()
@@ -182,18 +189,8 @@ def test_a_cold_start_ends_when_it_is_asked_to(tmp_path: Path, name: str) -> Non
 
 def test_who_asks_twice_is_told_once(tmp_path: Path) -> None:
     """A second signal, while the first is being heard, changes nothing: one line and one exit code."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     for moment in range(6):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "match", "-q", "--probes", "builtin"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-        )
-        with process:
-            assert process.stdout is not None
-            process.stdout.readline()
+        with listening(tmp_path, "match", "-q", "--probes", "builtin") as process:
             time.sleep(0.8)
             process.send_signal(signal.SIGINT)
             time.sleep(moment * 0.0005)
@@ -205,16 +202,7 @@ def test_who_asks_twice_is_told_once(tmp_path: Path) -> None:
 def test_who_asks_often_while_a_scan_is_being_loaded(tmp_path: Path) -> None:
     """Its worker is ended once, and is waited for once."""
     for moment in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "scan", "--no-post", "127.0.0.1:9"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
-        )
-        with process:
-            assert process.stdout is not None
-            process.stdout.readline()
+        with listening(tmp_path, "scan", "--no-post", "127.0.0.1:9") as process:
             time.sleep(0.05 * (moment + 1))
             for _ in range(40):
                 process.send_signal(signal.SIGINT)
@@ -232,7 +220,7 @@ def test_who_asks_while_an_error_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lasts_s", "quiet", "said"), [(0.3, False, f"{sets.WAITING}\n"), (0.3, True, ""), (0.0, False, "")]
+    ("lasts_s", "quiet", "said"), [(0.3, False, f"{sets.PREPARING}\n"), (0.3, True, ""), (0.0, False, "")]
 )
 def test_a_command_that_prepares_says_so(
     lasts_s: float, quiet: bool, said: str, monkeypatch: pytest.MonkeyPatch
