@@ -29,7 +29,7 @@ TALLY = MappingProxyType(  # tally kind -> (metric, label, help)
         "windows": ("probe_windows", "probe", "windows of probes that are over"),
         "probe_ms": ("probe_milliseconds", "probe", "time that the windows of probes took, summed"),
         "hit": ("probe_hits", "probe", "matches by the probe that drew the response"),
-        "engine": ("engine_fallbacks", "cause", "responses answered line by line because a compiled set failed"),
+        "engine": ("engine_fallbacks", "cause", "responses answered line by line because a set failed"),
         "bytes": ("received_bytes", "", "bytes received from services"),
         "connections": ("connections", "", "TCP connections made"),
         "waited_ms": ("conversation_milliseconds", "", "time that finished conversations took, summed"),

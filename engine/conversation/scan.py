@@ -101,7 +101,7 @@ class Stage(Enum):
 class ScanContext:
     """What all scans of a worker share: the database, how to match, which probes, how patiently.
 
-    match: (probe, response) -> Match or None. failures: how often it had to try every line because a compiled set could
+    match: (probe, response) -> Match or None. failures: how often it had to try every line because a set could
     not answer, by cause; live. service_name: (port, proto) -> the services table's name, or "".
     wall_offset: what to add to a monotonic `now` to get seconds since the epoch. max_bytes: received per service.
     """
