@@ -38,6 +38,8 @@ CHECKED = {  # (service found, a word of the product expected or "" for none, pr
     ("http-proxy", "Polipo", "Polipo"): "wording",
     ("http-proxy", "Varnish", "Varnish"): "wording",
     ("http", "ZNC", "ZNC webadmin"): "wording",
+    ("http", "Linksys", "Linksys WRTbb httpd"): "the realm says WRTbb",
+    ("http", "Linksys", "Linksys WRT54GS httpd"): "wording",
     ("http", "MS", "Microsoft .NET Remoting httpd"): "wording",
     ("http", "Netscape", "Netscape FastTrack httpd"): "wording",
     ("pop3pw", "ApplePasswordServer", "Apple Open Directory password server"): "whose ApplePasswordServer is",
