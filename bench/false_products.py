@@ -40,6 +40,7 @@ CHECKED = {  # (service found, a word of the product expected or "" for none, pr
     ("http", "ZNC", "ZNC webadmin"): "wording",
     ("http", "Linksys", "Linksys WRTbb httpd"): "the realm says WRTbb",
     ("http", "Linksys", "Linksys WRT54GS httpd"): "wording",
+    ("http", "", "Dell PowerVault 124T"): "its own title",
     ("http", "MS", "Microsoft .NET Remoting httpd"): "wording",
     ("http", "Netscape", "Netscape FastTrack httpd"): "wording",
     ("pop3pw", "ApplePasswordServer", "Apple Open Directory password server"): "whose ApplePasswordServer is",
