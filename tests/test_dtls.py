@@ -12,12 +12,14 @@ from dtls_peers import DATABASE, HOST, DtlsServer, UdpServer, certificate_sha256
 from loopback import database_file
 from peers import run
 
-from engine.model import Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
+from engine.conversation.scan import Connect, ScanContext, ServiceScan
+from engine.model import Proto, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
 from engine.pool import worker
 from engine.transports.base import MAX_OVERHEAD
 from engine.transports.dial import DialError, Dialler
 from engine.transports.dtls import MAX_FLIGHTS
 from engine.transports.tls import client_context
+from matcher import compile_matcher, parse_database
 from probemill import scan_sync
 
 
@@ -213,3 +215,27 @@ def test_post_processing_goes_not_into_the_tunnel(database: str) -> None:
             await dialler.open("udp", Tunnel.SSL)
 
     run(dial())
+
+
+@pytest.mark.parametrize(
+    ("line", "proto", "inside"),
+    [
+        ("match ssl m|^yes|", "tcp", (True, True)),
+        ("match dtls m|^yes|", "tcp", (True, False)),
+        ("match ssl m|^yes|", "udp", (True, False)),
+        ("match dtls m|^yes|", "udp", (True, False)),
+        ("softmatch dtls m|^yes|", "udp", (False, False)),
+        ("softmatch ssl m|^yes|", "tcp", (False, False)),
+    ],
+)
+def test_what_leads_into_a_tunnel(line: str, proto: Proto, inside: tuple[bool, bool]) -> None:
+    """Hard matches, by generation: the newer one's, the older one's."""
+    database = parse_database(f"Probe {proto.upper()} A q|AAA|\nrarity 1\n{line}\n".encode(), "cases")
+    for dtls, expected in zip((True, False), inside, strict=True):
+        scan = ServiceScan(
+            Target(0, HOST, 9, proto), ScanContext(database, compile_matcher(database, "reference").match, dtls=dtls)
+        )
+        scan.start(0.0)
+        scan.connected(0.0)
+        action = scan.received(b"yes", 0.0)
+        assert (action == Connect(Tunnel.SSL, 8.0)) is expected

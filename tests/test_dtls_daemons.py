@@ -21,6 +21,7 @@ from engine.model import Reason, ScanConfig, ServiceResult, Target, Tunnel, Verd
 from probemill import scan_sync
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dtls")]
+NEWER = Path(__file__).parents[2] / "shared" / "data" / "nmap-service-probes-2026-08"
 PATIENCE_S = 60.0  # coturn takes its time
 COTURN, COAP, OPENSSL = "127.77.0.1", "127.77.0.2", "127.77.0.3"
 GNUTLS = "127.0.0.1"  # answers from there, wherever it was asked
@@ -139,11 +140,14 @@ def test_coturn(credentials: Credentials, database: str) -> None:
     assert row.tls.protocol == "DTLSv1.2"
 
 
+def coap_arguments(credentials: Credentials) -> tuple[object, ...]:
+    return "-A", COAP, "-p", COAPS - 1, "-c", credentials.certificate, "-j", credentials.key, "-n", "-v", 0
+
+
 @pytest.mark.parametrize("library", ["openssl", "gnutls"])
 def test_coap_with_the_database_of_the_package(credentials: Credentials, library: str) -> None:
     """The port names both: DTLS outside, CoAP inside; the older generation stops at the first."""
-    arguments = ("-A", COAP, "-p", COAPS - 1, "-c", credentials.certificate, "-j", credentials.key, "-n", "-v", 0)
-    with daemon(f"coap-server-{library}", *arguments):
+    with daemon(f"coap-server-{library}", *coap_arguments(credentials)):
         sha256 = seen(COAP, COAPS)
         row = scanned("builtin", COAP, COAPS)
         older = scanned("builtin", COAP, COAPS, generation="7.93")
@@ -151,6 +155,20 @@ def test_coap_with_the_database_of_the_package(credentials: Credentials, library
     assert row.tls is not None
     assert row.tls.sha256 == sha256 == credentials.sha256
     assert (older.name, older.tunnel, older.tls) == ("dtls", Tunnel.NONE, None)
+
+
+def test_coap_with_nmaps_newest_file(credentials: Credentials) -> None:
+    """Its own probe for DTLS leads into the tunnel, and its probe for CoAP names the port inside."""
+    if not NEWER.exists():
+        pytest.skip(f"{NEWER.name} is not here")
+    with daemon("coap-server-openssl", *coap_arguments(credentials)):
+        sha256 = seen(COAP, COAPS)
+        row = scanned(str(NEWER), COAP, COAPS)
+        older = scanned(str(NEWER), COAP, COAPS, generation="7.93")
+    assert (row.name, row.tunnel, row.verdict) == ("coap", Tunnel.SSL, Verdict.SOFTMATCHED)
+    assert row.tls is not None
+    assert row.tls.sha256 == sha256
+    assert (older.name, older.tunnel) == ("dtls", Tunnel.NONE)
 
 
 def test_gnutls(credentials: Credentials, database: str) -> None:
