@@ -58,13 +58,21 @@ def certificate_sha256() -> str:
     return hashlib.sha256(credentials()[1].public_bytes(Encoding.DER)).hexdigest()
 
 
-def server_session(*, cookies: bool = False, oldest: bool = False) -> SSL.Connection:
-    """One client's session at a server, between memory buffers. oldest: DTLS 1.0 is all it knows."""
+def server_session(
+    *, cookies: bool = False, oldest: bool = False, anonymous: bool = False, chain: int = 0
+) -> SSL.Connection:
+    """One client's session at a server, between memory buffers.
+
+    oldest: DTLS 1.0 is all it knows. anonymous: it has no certificate. chain: it shows so many more.
+    """
     context = SSL.Context(SSL.DTLS_METHOD)
     key, shown = credentials()
-    context.use_privatekey(key)
-    context.use_certificate(shown)
-    context.set_cipher_list(b"ALL:@SECLEVEL=0")
+    if not anonymous:
+        context.use_privatekey(key)
+        context.use_certificate(shown)
+    for _ in range(chain):
+        context.add_extra_chain_cert(shown)
+    context.set_cipher_list(b"AECDH-AES128-SHA:@SECLEVEL=0" if anonymous else b"ALL:@SECLEVEL=0")
     context.set_options(SSL.OP_NO_QUERY_MTU)
     if oldest:
         context.set_max_proto_version(DTLS_1_0)
@@ -176,6 +184,7 @@ class DtlsServer(UdpServer):
                     session.send(answer)
         except SSL.ZeroReturnError:
             self.farewells += 1
+            del self._sessions[peer]
         except SSL.Error:
             pass
         self._flush(session, peer)

@@ -1,6 +1,7 @@
 """UDP services inside DTLS: asked again there as TCP's are inside TLS, at the same cost, whatever the peer does."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from engine.model import Proto, Reason, ScanConfig, ServiceResult, Target, Tunne
 from engine.pool import worker
 from engine.transports.base import MAX_OVERHEAD
 from engine.transports.dial import DialError, Dialler
-from engine.transports.dtls import MAX_FLIGHTS
+from engine.transports.dtls import MAX_FLIGHTS, DtlsTransport
 from engine.transports.tls import client_context
 from matcher import compile_matcher, parse_database
 from probemill import scan_sync
@@ -146,6 +147,23 @@ def test_a_peer_that_falls_silent(database: str) -> None:
     assert len(server.hellos) == 2
 
 
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_many_at_once_leave_nothing_behind(database: str) -> None:
+    """Neither a descriptor nor a session."""
+    with DtlsServer() as server:
+        before = descriptors()
+        targets = [Target(at, HOST, server.port, "udp") for at in range(100)]
+        rows = list(scan_sync(targets, ScanConfig(probes=(database,), per_host=0, pseudo_ports=0)))
+        assert {(row.name, row.tunnel) for row in rows} == {("asked", Tunnel.SSL)}
+        assert len(rows) == len(targets)
+        assert descriptors() <= before
+    gc.collect()
+    assert not [found for found in gc.get_objects() if isinstance(found, DtlsTransport)]
+
+
 def test_cookies_without_end(database: str) -> None:
     """Each answer costs us a flight; there are so many and no more."""
     with UdpServer(cookie_requests()) as server:
@@ -153,6 +171,23 @@ def test_cookies_without_end(database: str) -> None:
     assert (row.verdict, row.reason, row.tunnel) == (Verdict.INCOMPLETE, Reason.TLS, Tunnel.SSL)
     assert 3 <= len(server.hellos) <= MAX_FLIGHTS
     assert row.elapsed_ms < 8000
+
+
+def test_a_handshake_that_goes_on_and_on(database: str) -> None:
+    """A ServerHello that drips in byte by byte has the time of a handshake and no more."""
+    numbers = count()
+
+    class Dripping(UdpServer):
+        def rest(self) -> None:
+            for peer in set(self.hellos):
+                number = next(numbers)
+                fragment = b"\2\0\3\xe8\0\0" + number.to_bytes(3, "big") + b"\0\0\1."
+                self.send(b"\x16\xfe\xfd\0\0" + number.to_bytes(6, "big") + b"\0\x0d" + fragment, peer)
+
+    with Dripping(deaf) as server:
+        [row] = scan(database, server, tls_timeout_s=1.0)
+    assert (row.verdict, row.reason) == (Verdict.INCOMPLETE, Reason.TIMEOUT)
+    assert row.elapsed_ms < 4000
 
 
 def test_bytes_without_end(database: str) -> None:

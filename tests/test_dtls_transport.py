@@ -1,17 +1,19 @@
 """DTLS between memory buffers: whatever datagrams come, in whatever order, the transport keeps its contract."""
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from typing import cast
 
 import pytest
 from conformance import Recorder
-from dtls_peers import flight, server_session
+from dtls_peers import certificate_sha256, flight, server_session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from engine.transports.base import MAX_OVERHEAD, TlsError
+from engine.transports.certificates import handshake
 from engine.transports.dtls import MTU, DtlsTransport, datagrams
 from engine.transports.reactor import Reactor, Timed
 
@@ -95,6 +97,22 @@ def test_a_handshake_and_data(cookies: bool) -> None:
         server.bio_write(datagram)
     with pytest.raises(SSL.ZeroReturnError):
         server.recv(MTU)
+
+
+def test_a_server_without_a_certificate() -> None:
+    client = Client()
+    shake(client, server_session(anonymous=True))
+    facts, der = handshake(client.transport.session)
+    assert (facts.protocol, facts.cipher, facts.alpn, der) == ("DTLSv1.2", "AECDH-AES128-SHA", "", None)
+
+
+def test_a_chain_that_takes_many_datagrams() -> None:
+    """The first of its certificates is the server's."""
+    client, server = Client(), server_session(chain=60)
+    shake(client, server)
+    _, der = handshake(client.transport.session)
+    assert der is not None
+    assert hashlib.sha256(der).hexdigest() == certificate_sha256()
 
 
 @pytest.mark.parametrize("name", ["", "ünicode.example", "x" * 300])
