@@ -88,9 +88,11 @@ def server_session(
 
 def flight(session: SSL.Connection) -> bytes:
     """What it has to send now."""
+    said = b""
     with suppress(SSL.WantReadError):
-        return session.bio_read(LARGEST)
-    return b""
+        while True:
+            said += session.bio_read(LARGEST)
+    return said
 
 
 class UdpServer:
