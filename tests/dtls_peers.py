@@ -135,10 +135,12 @@ class UdpServer:
         """A turn without a datagram."""
 
     def _serve(self) -> None:
-        while not self._over.is_set() and len(self.arrived) < self.answers:
+        while len(self.arrived) < self.answers:
             try:
                 datagram, peer = self._socket.recvfrom(LARGEST)
             except OSError:
+                if self._over.is_set():  # and everything that came has been heard
+                    break
                 self.rest()
                 continue
             self.arrived.append((peer, datagram, time.monotonic()))
