@@ -74,6 +74,8 @@ class Dialler:
 
     async def open(self, proto: Literal["tcp", "udp"], tunnel: Tunnel = Tunnel.NONE) -> "Stream":
         """A stream of either kind, connected, and with TLS inside where the tunnel says so. Raises DialError."""
+        if proto == "udp" and tunnel is not Tunnel.NONE:
+            raise DialError("no DTLS in further conversations")
         await self._turn()
         kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET

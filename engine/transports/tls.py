@@ -7,13 +7,11 @@ whatever answers, not to trust it.
 
 import ssl
 from collections.abc import Callable
-from errno import EIO
 
-from engine.transports.base import Receiver, Transport
+from engine.transports.base import MAX_OVERHEAD, Receiver, TlsError, Transport
 from engine.transports.reactor import Reactor
 
 RECORD = 16384  # bytes; TLS's largest record
-MAX_OVERHEAD = 1 << 18  # bytes received that are no data: handshakes, records' frames. OpenSSL takes chains of 100 kB
 OP_LEGACY_SERVER_CONNECT = 0x4
 
 
@@ -26,13 +24,6 @@ def client_context() -> ssl.SSLContext:
     context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
     context.options |= OP_LEGACY_SERVER_CONNECT
     return context
-
-
-class TlsError(OSError):
-    """The TLS layer gave up; errno EIO, as Nmap sees it. The text is OpenSSL's reason."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(EIO, reason)
 
 
 class Steps:
