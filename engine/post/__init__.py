@@ -17,6 +17,8 @@ from engine.post.amqp import Amqp
 from engine.post.base import Asker, Module, Reader
 from engine.post.http import Http, Web
 from engine.post.murmur import Murmur
+from engine.post.ntlm import Ntlm
+from engine.post.rdp import Rdp
 from engine.post.rpc import Rpc
 from engine.post.smb import Smb, Smb2
 from engine.post.snmp import Snmp
@@ -36,6 +38,8 @@ ASKERS: tuple[Asker, ...] = (
     Rpc(unrecognised=True),
     Ssh(),
     StartTls(),
+    Rdp(),
+    Ntlm(),
     Smb2(),
     Web(),
 )

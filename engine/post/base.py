@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from engine.model import Json, ServiceResult, Verdict
+from engine.model import Json, ServiceResult, Tunnel, Verdict
 from engine.text import one_line
 from engine.transports.dial import Dialler
 
@@ -96,6 +96,13 @@ def identified(result: ServiceResult, **fields: str) -> ServiceResult:
         name: _UNPRINTABLE.sub(".", value)[: CAPACITY.get(name)].strip() for name, value in fields.items()
     }
     return replace(result, method="probed", conf=10, verdict=Verdict.HARDMATCHED, reason=None, **cut)
+
+
+def authority(result: ServiceResult) -> str:
+    """What HTTP's Host header says: name or address, and the port where it is not the usual one."""
+    host = result.host or (f"[{result.ip}]" if ":" in result.ip else result.ip)
+    default = 443 if result.tunnel is Tunnel.SSL else 80
+    return host if result.port == default else f"{host}:{result.port}"
 
 
 def text(data: bytes, limit: int = TEXT) -> str:

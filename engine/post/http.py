@@ -16,8 +16,8 @@ import struct
 from typing import NamedTuple
 
 from engine.conversation.fingerprint import responses
-from engine.model import Json, ServiceResult, Tunnel
-from engine.post.base import HEAD, identified, noted, text, title
+from engine.model import Json, ServiceResult
+from engine.post.base import HEAD, authority, identified, noted, text, title
 from engine.transports.dial import DialError, Dialler, Stream
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
@@ -121,10 +121,7 @@ class Web:
 
 async def get(result: ServiceResult, dial: Dialler, path: str, limit: int) -> Answer:
     """Raises DialError where the answer is not HTTP."""
-    host = result.host or (f"[{result.ip}]" if ":" in result.ip else result.ip)
-    default = 443 if result.tunnel is Tunnel.SSL else 80
-    port = f":{result.port}" if result.port != default else ""
-    request = f"GET {path} HTTP/1.0\r\nHost: {host}{port}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n"
+    request = f"GET {path} HTTP/1.0\r\nHost: {authority(result)}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n"
     with await dial.open("tcp", result.tunnel) as stream:
         await stream.send(request.encode("latin-1", "replace"))
         return await _answer(stream, limit)
