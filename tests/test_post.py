@@ -61,7 +61,10 @@ def test_every_module_is_documented() -> None:
 def test_by_default_nothing_is_asked_of_what_is_common() -> None:
     """Banner farms keep their speed: no further conversation with the services that make up most of a network."""
     modules = PostProcessing(("default",))
-    common = ("ssh", "http", "smtp", "imap", "pop3", "ftp", "mysql", "postgresql", "domain", "telnet", "netbios-ssn")
+    common = (
+        *("ssh", "http", "smtp", "imap", "pop3", "ftp", "mysql", "postgresql", "domain", "telnet", "netbios-ssn"),
+        *("lmtp", "sieve", "nntp", "irc", "jabber", "xmpp", "ms-wbt-server", "ldap", "microsoft-ds"),
+    )
     assert not [name for name in common if modules.wants(row(name, 1))]
     assert not modules.wants(row("cbt", 7777, verdict=Verdict.NOMATCH))
     assert [name for name in ("rpcbind", "amqp", "murmur") if modules.wants(row(name, 1))] == [
@@ -405,6 +408,18 @@ EHLO = (b"EHLO probemill\r\n", b"250-x\r\n250-STARTTLS\r\n250 y\r\n")
 MYSQL_HEAD = b"\x0a8.0\0" + bytes(4) + b"saltsalt\0"
 MYSQL = MYSQL_HEAD + b"\xff\xff" + bytes(20)
 MYSQL_REQUEST = b"\x20\0\0\x01" + struct.pack("<IIB23x", 0x8A00, 1 << 24, 33)
+XMPP_TLS = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'"
+XMPP_HEAD = b"<?xml version='1.0'?><stream:stream from='x' id='1'>"
+XMPP_FEATURES = XMPP_HEAD + b"<stream:features>" + XMPP_TLS + b"><required/></starttls></stream:features>"
+
+
+def opening(kind: str, to: str = HOST) -> bytes:
+    return (
+        f"<?xml version='1.0'?><stream:stream xmlns='jabber:{kind}' version='1.0'"
+        f" xmlns:stream='http://etherx.jabber.org/streams' to='{to}'>".encode()
+    )
+
+
 LDAP = bytes.fromhex("301d02010177188016") + b"1.3.6.1.4.1.1466.20037"
 
 UPGRADING: dict[str, Talk] = {
@@ -414,6 +429,16 @@ UPGRADING: dict[str, Talk] = {
     "ftp": line_server((b"", b"220-a\r\n b\r\n220 c\r\n"), (b"AUTH TLS\r\n", b"234 go\r\n")),
     "ldap": line_server((LDAP, bytes.fromhex("300c02010178070a010004000400"))),
     "postgresql": line_server((struct.pack(">II", 8, 80877103), b"S")),
+    "lmtp": line_server(
+        (b"", b"220 a\r\n"), (b"LHLO probemill\r\n", b"250-x\r\n250 STARTTLS\r\n"), (b"STARTTLS\r\n", b"220 go\r\n")
+    ),
+    "sieve": line_server(
+        (b"", b'"IMPLEMENTATION" "x"\r\n"STARTTLS"\r\nOK\r\n'), (b"STARTTLS\r\n", b'OK "Begin TLS."\r\n')
+    ),
+    "nntp": line_server((b"", b"200 hi\r\n"), (b"STARTTLS\r\n", b"382 go\r\n")),
+    "irc": line_server((b"", b":x NOTICE * :hi\r\n"), (b"STARTTLS\r\n", b"PING :1\r\n:x 670 * :go\r\n")),
+    "jabber": line_server((opening("client"), XMPP_FEATURES), (XMPP_TLS + b"/>", b"<proceed xmlns='x'/>")),
+    "xmpp-server": line_server((opening("server"), XMPP_FEATURES), (XMPP_TLS + b"/>", b"\n<proceed xmlns='x'/>")),
     "mysql": line_server((b"", len(MYSQL).to_bytes(3, "little") + b"\0" + MYSQL), (MYSQL_REQUEST, b"")),
 }
 MYSQL_PLAIN = MYSQL_HEAD + b"\xff\xf7" + bytes(20)
@@ -424,6 +449,13 @@ REFUSING: dict[str, Talk] = {
     "ftp": line_server((b"", b"220 c\r\n"), (b"AUTH TLS\r\n", b"530 no\r\n"), upgrade=False),
     "ldap": line_server((LDAP, bytes.fromhex("300c02010178070a010204000400")), upgrade=False),
     "postgresql": line_server((struct.pack(">II", 8, 80877103), b"N"), upgrade=False),
+    "lmtp": line_server(
+        (b"", b"220 a\r\n"), (b"LHLO probemill\r\n", b"250 x\r\n"), (b"STARTTLS\r\n", b"502 no\r\n"), upgrade=False
+    ),
+    "sieve": line_server((b"", b'"SIEVE" "x"\r\nOK\r\n'), (b"STARTTLS\r\n", b"NO\r\n"), upgrade=False),
+    "nntp": line_server((b"", b"200 hi\r\n"), (b"STARTTLS\r\n", b"580 no\r\n"), upgrade=False),
+    "irc": line_server((b"STARTTLS\r\n", b":x 421 * STARTTLS :Unknown command\r\n"), upgrade=False),
+    "jabber": line_server((opening("client"), XMPP_HEAD + b"<stream:features/>"), upgrade=False),
     "mysql": line_server((b"", len(MYSQL_PLAIN).to_bytes(3, "little") + b"\0" + MYSQL_PLAIN), upgrade=False),
 }
 
@@ -446,6 +478,28 @@ def test_starttls_fetches_the_certificate(service: str) -> None:
 def test_starttls_refused(service: str) -> None:
     result = run(_starttls(service, REFUSING[service]))
     assert (result.post, result.tls) == ({"starttls": {"offered": False}}, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "to"),
+    [({}, HOST), ({"hostname": "its.test"}, "its.test"), ({"host": "us.test", "hostname": "x"}, "us.test")],
+)
+def test_an_xmpp_server_is_asked_for_the_name_that_is_known(fields: dict[str, Any], to: str) -> None:
+    """The user's, else the one that the match gave; never with a quote that would write more of the header."""
+    talk = line_server((opening("client", to), XMPP_FEATURES), (XMPP_TLS + b"/>", b"<proceed/>"))
+
+    async def test(**fields: Any) -> ServiceResult:
+        async with tcp_peer(talk) as port:
+            return await enriched("starttls", row("xmpp", port, **fields))
+
+    assert run(test(**fields)).tls is not None
+    assert run(test(**{name: f"{value}'/>" for name, value in fields.items()})).tls is not None
+
+
+def test_an_xmpp_error_says_nothing_about_tls() -> None:
+    error = XMPP_HEAD + b"<stream:error><host-unknown/></stream:error></stream:stream>"
+    result = run(_starttls("jabber", line_server((opening("client"), error), upgrade=False)))
+    assert (result.post, result.tls) == (None, None)
 
 
 def test_starttls_that_breaks_in_the_handshake() -> None:
