@@ -212,3 +212,41 @@ userdb {{
 {implicit}
 """)
     return settings
+
+
+KEY_TYPES = {"ed25519": (), "ecdsa": ("-b", "384"), "rsa": ("-b", "3072")}
+
+
+def ssh_keygen(folder: Path, kind: str, *options: str) -> Path:
+    path = folder / f"{kind}_key"
+    command = [tool("ssh-keygen"), "-q", "-t", kind, *options, "-N", "", "-f", path, "-C", ""]
+    subprocess.run(command, capture_output=True, check=True)
+    return path
+
+
+@contextlib.contextmanager
+def sshd(folder: Path, *options: str) -> Iterator[dict[str, int]]:
+    """With a key of each of KEY_TYPES. options: lines for sshd_config."""
+    (port,) = free_ports(1)
+    program = tool("sshd")
+    Path("/run/sshd").mkdir(exist_ok=True)  # where it wants to be, be it asked for another place or not
+    keys = "\n".join(f"HostKey {ssh_keygen(folder, kind, *sizes)}" for kind, sizes in KEY_TYPES.items())
+    settings = folder / "sshd_config"
+    more = "\n".join(options)
+    settings.write_text(f"ListenAddress {HOST}:{port}\n{keys}\nPidFile none\nUsePAM no\nMaxStartups 99\n{more}\n")
+    with running([program, "-D", "-e", "-f", settings], [port], folder):
+        yield {"ssh": port}
+
+
+@contextlib.contextmanager
+def dropbear(folder: Path) -> Iterator[dict[str, int]]:
+    (port,) = free_ports(1)
+    program, keygen = tool("dropbear"), tool("dropbearkey")
+    options: list[str | Path] = []
+    for kind in ("ed25519", "ecdsa", "rsa"):
+        key = folder / f"dropbear_{kind}"
+        subprocess.run([keygen, "-t", kind, "-f", key], capture_output=True, check=True)
+        options += ["-r", key]
+    pid = folder / "dropbear.pid"
+    with running([program, "-F", "-E", "-p", f"{HOST}:{port}", "-P", pid, *options], [port], folder):
+        yield {"ssh": port}

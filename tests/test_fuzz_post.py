@@ -22,10 +22,15 @@ from test_post import ENGINE, MYSQL, SMB1_ANSWER, SNMP_REPORT, XMPP_FEATURES, fi
 from engine.model import ServiceResult, Tunnel, Verdict
 from engine.post import ALL, ASKERS, READERS, PostProcessing, rpc
 from engine.post.base import LARGEST, noted, text
+from engine.post.base_ssh import LISTS, packed, string, wanted
 from engine.post.snmp import engine_facts
 from engine.text import one_line
 from engine.transports.dial import DialError, Dialler, Stream
 
+SSH_LISTS = dict.fromkeys(LISTS, b"x") | {
+    "kex": b"curve25519-sha256,diffie-hellman-group1-sha1",
+    "host_key": b"ssh-ed25519,ssh-rsa,ssh-dss",
+}
 SPOOFS = "\x00\x07\x1b[2J\x7f\x85\x9b31m\xad\u200b\u202e\u2066\u2028\ufeff\ue000\U000e0041\ufdd0"
 
 # -- what may stand in a row
@@ -212,6 +217,14 @@ def _ssh(sent: bytes) -> bytes:
     return b"" if sent else b"SSH-2.0-x\r\n" + struct.pack(">IB", len(payload) + 5, 4) + payload + bytes(4)
 
 
+def _ssh_keys(sent: bytes) -> bytes:
+    """Identification and lists, and a reply whose signature is none."""
+    if len(sent) < 30:
+        return b"" if sent else b"SSH-2.0-x\r\n" + packed(wanted(SSH_LISTS))
+    key = string(b"ssh-rsa") + string(b"\3") + string(b"\0" + b"\xc5" * 128)
+    return packed(b"\x1f" + string(key) + string(b"\4" * 32) + string(string(b"ssh-rsa") + string(b"5" * 128)))
+
+
 def _http(sent: bytes) -> bytes:
     page = b"<title>A page</title><link rel=icon href=/i>" if sent.startswith(b"GET / ") else b"ICON"
     return (
@@ -280,6 +293,7 @@ PEERS: dict[str, Answer] = {
     "snmp": lambda sent: SNMP_REPORT,
     "murmur": lambda sent: bytes((0, 1, 3, 4)) + sent[4:] + struct.pack(">3I", 2, 500, 72000),
     "ssh": _ssh,
+    "ssh-keys": _ssh_keys,
     "starttls": _lines,
     "rdp": _rdp,
     "ntlm": _ntlm,

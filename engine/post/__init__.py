@@ -23,6 +23,7 @@ from engine.post.rpc import Rpc
 from engine.post.smb import Smb, Smb2
 from engine.post.snmp import Snmp
 from engine.post.ssh import Ssh
+from engine.post.ssh_keys import SshKeys
 from engine.post.starttls import StartTls
 from engine.transports.dial import Dialler
 
@@ -37,6 +38,7 @@ ASKERS: tuple[Asker, ...] = (
     Murmur(),
     Rpc(unrecognised=True),
     Ssh(),
+    SshKeys(),
     StartTls(),
     Rdp(),
     Ntlm(),
