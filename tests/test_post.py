@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from peers import HOST, Talk, dialler, enriched, row, run, speak_tls, tcp_peer, udp_peer
 from scripted import tls_context
@@ -20,7 +22,7 @@ from engine.errors import ConfigError
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
 from engine.post import ALL, ASKERS, DEFAULT, PostProcessing, module_names
 from engine.post.base import title
-from engine.post.http import favicon, icon_path, mmh3
+from engine.post.http import body, favicon, icon_path, mmh3
 from engine.post.smb import negotiate, negotiated
 from engine.post.snmp import DISCOVERY, engine_facts
 from engine.results.sinks.base import decode_rows
@@ -201,6 +203,26 @@ def test_murmur_hash(data: bytes, digest: int) -> None:
     assert mmh3(data) == digest
 
 
+KNOWN_ICONS = {  # as the lists of Shodan's favicon hashes have them, of the icons in Debian's packages
+    "/usr/share/zabbix/favicon.ico": 892542951,
+    "/usr/share/cacti/site/images/favicon.ico": -1797138069,
+    "/usr/share/phpmyadmin/favicon.ico": -476231906,
+}
+
+
+@pytest.mark.parametrize("path", KNOWN_ICONS)
+def test_published_hashes_of_icons(path: str) -> None:
+    if not Path(path).exists():
+        pytest.skip("that package is not installed")
+    assert favicon("/", Path(path).read_bytes())["mmh3"] == KNOWN_ICONS[path]
+
+
+@given(data=st.binary(max_size=300))
+def test_murmur_hash_beside_another(data: bytes) -> None:
+    reference = pytest.importorskip("mmh3")
+    assert mmh3(data) == reference.hash(data)
+
+
 def test_the_favicon_hash_is_over_base64_in_lines() -> None:
     import base64
 
@@ -247,10 +269,36 @@ def test_web_asks_for_the_page_and_its_icon(tunnel: Tunnel) -> None:
             return await enriched("web", row("http", port, tunnel=tunnel, host="www.example.test"))
 
     result = run(test())
-    assert result.post == {"http": {"status": 200, "server": "s", "title": "t"}, "favicon": favicon("/i", b"ICON")}
+    page = body(b"<title>t</title><link rel=icon href=/i>")
+    assert result.post == {
+        "http": {"status": 200, "server": "s", "title": "t"} | page,
+        "favicon": favicon("/i", b"ICON"),
+    }
     assert result.connections == 2
     assert [request.split(b" ")[1] for request in asked] == [b"/", b"/i"]
     assert all(f"\r\nHost: www.example.test:{result.port}\r\n".encode() in request for request in asked)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hashed"),
+    [
+        (b"Content-Length: 4\r\n\r\npage and more", b"page"),
+        (b"\r\npage", b"page"),
+        (b"\r\n", b""),
+        (b"Content-Length: 9\r\n\r\ncut", None),
+        (b"Transfer-Encoding: chunked\r\n\r\n4\r\npage\r\n0\r\n\r\n", None),
+    ],
+)
+def test_only_a_whole_page_is_hashed(answer: bytes, hashed: bytes | None) -> None:
+    async def talk(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 404 No\r\n" + answer)
+
+    async def test() -> ServiceResult:
+        async with tcp_peer(talk) as port:
+            return await enriched("web", row("http", port))
+
+    assert run(test()).post == {"http": {"status": 404} | ({} if hashed is None else body(hashed))}
 
 
 def test_ssh_algorithms() -> None:
