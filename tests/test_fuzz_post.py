@@ -22,13 +22,14 @@ from test_post import ENGINE, MYSQL, SMB1_ANSWER, SNMP_REPORT, XMPP_FEATURES, fi
 from engine.model import ServiceResult, Tunnel, Verdict
 from engine.post import ALL, ASKERS, READERS, PostProcessing, rpc
 from engine.post.base import LARGEST, noted, text
-from engine.post.base_ssh import LISTS, packed, string, wanted
+from engine.post.base_ssh import KEXINIT, LISTS, packed, string, wanted
 from engine.post.snmp import engine_facts
+from engine.post.ssh_keys import REQUEST
 from engine.text import one_line
 from engine.transports.dial import DialError, Dialler, Stream
 
 SSH_LISTS = dict.fromkeys(LISTS, b"x") | {
-    "kex": b"curve25519-sha256,diffie-hellman-group1-sha1",
+    "kex": b"diffie-hellman-group-exchange-sha256",
     "host_key": b"ssh-ed25519,ssh-rsa,ssh-dss",
 }
 SPOOFS = "\x00\x07\x1b[2J\x7f\x85\x9b31m\xad\u200b\u202e\u2066\u2028\ufeff\ue000\U000e0041\ufdd0"
@@ -218,11 +219,13 @@ def _ssh(sent: bytes) -> bytes:
 
 
 def _ssh_keys(sent: bytes) -> bytes:
-    """Identification and lists, and a reply whose signature is none."""
-    if len(sent) < 30:
+    """Identification and lists; a group; and a reply whose signature is none."""
+    if len(sent) < 20 or sent[5] == KEXINIT:
         return b"" if sent else b"SSH-2.0-x\r\n" + packed(wanted(SSH_LISTS))
+    if sent[5] == REQUEST:
+        return packed(b"\x1f" + string(b"\0" + b"\xff" * 128) + string(b"\2"))
     key = string(b"ssh-rsa") + string(b"\3") + string(b"\0" + b"\xc5" * 128)
-    return packed(b"\x1f" + string(key) + string(b"\4" * 32) + string(string(b"ssh-rsa") + string(b"5" * 128)))
+    return packed(b"\x21" + string(key) + string(b"\4" * 32) + string(string(b"ssh-rsa") + string(b"5" * 128)))
 
 
 def _http(sent: bytes) -> bytes:

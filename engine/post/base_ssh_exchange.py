@@ -3,13 +3,15 @@
 An `Exchange` is one method with a secret of its own: `public` goes to the server, `shared` is what comes of its answer,
 and `hash` is the method's. `proves` holds a signature against the hash of all that was said.
 
-Source: RFC 4253 section 8 (hash and signature, the groups 1 and 14), RFC 8268 (groups 14 to 18), RFC 5656 section 4
-(ECDH), RFC 8731 (Curve25519); RFC 2409 section 6.2 and RFC 3526 for the groups' primes, which are made as they say.
-`cryptography` is loaded with the first exchange: that takes as long as the start of a scan.
+Source: RFC 4253 section 8 (hash and signature, the groups 1 and 14), RFC 8268 (groups 14 to 18), RFC 4419 (groups of
+the server's choice), RFC 5656 section 4 (ECDH), RFC 8731 (Curve25519); RFC 2409 section 6.2 and RFC 3526 for the
+groups' primes, which are made as they say. `cryptography` is loaded with the first exchange: that takes as long as the
+start of a scan.
 """
 
 import hashlib
 import os
+import struct
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -18,16 +20,26 @@ from engine.post.base_ssh import string, strings
 
 GENERATOR = 2
 SECRET = 32  # bytes of a secret exponent
-GROUPS = {1: (1024, 129093), 14: (2048, 124476), 16: (4096, 240904)}  # bits, and the number that makes it a prime
+GROUPS = {  # bits, and the number that makes it a prime
+    1: (1024, 129093),
+    14: (2048, 124476),
+    16: (4096, 240904),
+    18: (8192, 4743158),
+}
+SIZES = struct.pack(">III", 1024, 2048, 8192)  # bits of a group of the server's choice: at least, best, at most
 KEY = 4096  # bytes of a host key that are looked at
 
 
 class Exchange(NamedTuple):
-    """public: our half, as it goes on the wire. shared: of the server's half, the secret. Raises ValueError."""
+    """public: our half, as it goes on the wire. shared: of the server's half, the secret. Raises ValueError.
+
+    group: what goes into the hash of a group of the server's choice.
+    """
 
     hash: str
     public: bytes
     shared: Callable[[bytes], int]
+    group: bytes = b""
 
 
 def _curve25519() -> Exchange:
@@ -57,7 +69,10 @@ def _ecdh(curve_name: str, hash_name: str) -> Exchange:
 
 
 def _group(number: int, hash_name: str) -> Exchange:
-    prime = group_prime(number)
+    return _modular(group_prime(number), GENERATOR, hash_name)
+
+
+def _modular(prime: int, generator: int, hash_name: str, group: bytes = b"") -> Exchange:
     secret = int.from_bytes(os.urandom(SECRET), "big") | 1 << 8 * SECRET - 1
 
     def shared(theirs: bytes) -> int:
@@ -66,7 +81,15 @@ def _group(number: int, hash_name: str) -> Exchange:
             raise ValueError("no member of the group")
         return pow(half, secret, prime)
 
-    return Exchange(hash_name, _mpint(pow(GENERATOR, secret, prime)), shared)
+    return Exchange(hash_name, _mpint(pow(generator, secret, prime)), shared, group)
+
+
+def in_group(prime: bytes, generator: bytes, hash_name: str) -> Exchange:
+    """In a group of the server's choice. Raises ValueError for one of another size than it was asked for."""
+    least, _, most = struct.unpack(">III", SIZES)
+    if not least <= _number(prime).bit_length() <= most or not 1 < _number(generator) < _number(prime) - 1:
+        raise ValueError("no such group was asked for")
+    return _modular(_number(prime), _number(generator), hash_name, SIZES + string(prime) + string(generator))
 
 
 EXCHANGES: dict[str, Callable[[], Exchange]] = {  # the cheapest first
@@ -79,6 +102,11 @@ EXCHANGES: dict[str, Callable[[], Exchange]] = {  # the cheapest first
     "diffie-hellman-group14-sha1": partial(_group, 14, "sha1"),
     "diffie-hellman-group1-sha1": partial(_group, 1, "sha1"),
     "diffie-hellman-group16-sha512": partial(_group, 16, "sha512"),
+    "diffie-hellman-group18-sha512": partial(_group, 18, "sha512"),
+}
+IN_GROUP = {  # in a group that the server is asked for first, by the exchange's hash
+    "diffie-hellman-group-exchange-sha256": "sha256",
+    "diffie-hellman-group-exchange-sha1": "sha1",
 }
 
 
@@ -118,7 +146,8 @@ def proves(said: tuple[bytes, ...], exchange: Exchange, key: bytes, theirs: byte
     library cannot read or does not know.
     """
     try:
-        parts = b"".join(map(string, (*said, key, exchange.public, theirs, _mpint(exchange.shared(theirs)))))
+        before, after = (*said, key), (exchange.public, theirs, _mpint(exchange.shared(theirs)))
+        parts = b"".join((*map(string, before), exchange.group, *map(string, after)))
         _verify(key, signature, hashlib.new(exchange.hash, parts).digest())
     except (KeyboardInterrupt, SystemExit):
         raise

@@ -32,8 +32,6 @@ class Rdp:
                 try:
                     answer = await negotiate(stream, protocol)
                 except DialError:
-                    if not accepted and not refused:
-                        raise
                     continue  # some hang up on what they do not have
                 if answer.refused:
                     refused[name] = answer.refused
@@ -46,6 +44,8 @@ class Rdp:
                             continue
                         assert stream.session is not None
                         result = replace(result, tls=tls_facts(stream.session))
+        if not accepted and not refused:
+            raise DialError("not RDP")
         facts: dict[str, Json] = {"accepted": accepted}
         if refused:
             facts["refused"] = refused

@@ -10,14 +10,16 @@ them. base_ssh_exchange.py has the arithmetic.
 
 import base64
 import hashlib
+import struct
 
 from engine.model import Json, ServiceResult
 from engine.post.base import noted, text
 from engine.post.base_ssh import IDENTIFICATION, greet, offered, packed, packet, string, strings, wanted
-from engine.post.base_ssh_exchange import EXCHANGES, proves
+from engine.post.base_ssh_exchange import EXCHANGES, IN_GROUP, SIZES, in_group, proves
 from engine.transports.dial import DialError, Dialler, Stream
 
-INIT, REPLY = 30, 31  # of Diffie-Hellman in all its forms
+INIT, REPLY = 30, 31  # of Diffie-Hellman in a known group, and on curves
+REQUEST, GROUP, GROUP_INIT, GROUP_REPLY = 34, 31, 32, 33  # in a group of the server's choice
 PASSING = (2, 3, 4)  # messages to ignore, of what is not implemented, for debugging
 PACKETS = 8  # that may come before the reply
 KINDS: dict[str, tuple[bytes, ...]] = {  # of keys, and the algorithms that show one, the best first
@@ -49,7 +51,7 @@ class SshKeys:
             try:
                 with await dial.open("tcp", result.tunnel) as stream:
                     keys.append(await _shown(stream, left))
-            except DialError:
+            except (DialError, struct.error, ValueError):
                 if not keys:
                     raise
                 break  # some servers have enough of us by now
@@ -59,7 +61,7 @@ class SshKeys:
 async def _shown(stream: Stream, left: list[str]) -> Json:
     """The key of the first of the kinds left that the server has; takes it out, and those that the server has not.
 
-    Raises DialError, struct.error where there is none, or no exchange that we know.
+    Raises DialError, struct.error, ValueError where there is none, or no exchange that we know.
     """
     theirs_said = await greet(stream)
     theirs = await packet(stream)
@@ -67,22 +69,34 @@ async def _shown(stream: Stream, left: list[str]) -> Json:
     algorithms = lists["host_key"].split(b",")
     left[:] = [kind for kind in left if any(name in algorithms for name in KINDS[kind])]
     methods = lists["kex"].split(b",")
-    method = next((name for name in EXCHANGES if name.encode() in methods), None)
+    method = next((name for name in (*EXCHANGES, *IN_GROUP) if name.encode() in methods), None)
     if not left or method is None:
         raise DialError("no key or no exchange that is known here")
     algorithm = next(name for name in KINDS[left.pop(0)] if name in algorithms)
     ours = wanted(lists | {"kex": method.encode(), "host_key": algorithm})
-    exchange = EXCHANGES[method]()
-    await stream.send(packed(ours) + packed(bytes((INIT,)) + string(exchange.public)))
-    for _ in range(PACKETS):
-        answer = await packet(stream)
-        if answer[0] not in PASSING:
-            break
-    if answer[0] != REPLY:
-        raise DialError("no reply to the exchange")
-    key, half, signature = strings(answer, 3, 1)
+    await stream.send(packed(ours))
+    if method in EXCHANGES:
+        exchange = EXCHANGES[method]()
+        answer = await _answered(stream, INIT, string(exchange.public), REPLY)
+    else:
+        prime, generator = strings(await _answered(stream, REQUEST, SIZES, GROUP), 2)
+        exchange = in_group(prime, generator, IN_GROUP[method])
+        answer = await _answered(stream, GROUP_INIT, string(exchange.public), GROUP_REPLY)
+    key, half, signature = strings(answer, 3)
     said = (IDENTIFICATION, theirs_said, ours, theirs)
     return key_facts(key) | {"proved": proves(said, exchange, key, half, signature)}
+
+
+async def _answered(stream: Stream, number: int, body: bytes, expected: int) -> bytes:
+    """Send a message, and give the body of the one that answers it. Raises DialError for another."""
+    await stream.send(packed(bytes((number,)) + body))
+    for _ in range(PACKETS):
+        answer = await packet(stream)
+        if answer[0] == expected:
+            return answer[1:]
+        if answer[0] not in PASSING:
+            break
+    raise DialError("no reply to the exchange")
 
 
 def key_facts(key: bytes) -> dict[str, Json]:
