@@ -544,6 +544,21 @@ def test_an_xmpp_server_is_asked_for_the_name_that_is_known(fields: dict[str, An
     assert run(test(**{name: f"{value}'/>" for name, value in fields.items()})).tls is not None
 
 
+def test_a_service_that_only_the_port_s_number_names_is_asked_for_starttls() -> None:
+    """Many a chat server greets nobody and is recognised by no line; what the number does not name, either, is left."""
+    modules = PostProcessing(("starttls",))
+    for name, port, wanted in (("xmpp-client", 5222, True), ("irc", 6667, True), ("svcloud", 8404, False)):
+        assert modules.wants(row(name, port, verdict=Verdict.NOMATCH)) == wanted
+
+    async def test() -> ServiceResult:
+        async with tcp_peer(UPGRADING["jabber"]) as port:
+            return await enriched("starttls", row("xmpp-client", port, verdict=Verdict.NOMATCH))
+
+    result = run(test())
+    assert (result.name, result.method, result.verdict) == ("xmpp-client", "table", Verdict.NOMATCH)
+    assert result.tls is not None
+
+
 def test_an_xmpp_error_says_nothing_about_tls() -> None:
     error = XMPP_HEAD + b"<stream:error><host-unknown/></stream:error></stream:stream>"
     result = run(_starttls("jabber", line_server((opening("client"), error), upgrade=False)))

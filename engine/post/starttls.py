@@ -172,14 +172,15 @@ XMPP = ("jabber", "xmpp", "xmpp-client", "xmpp-server")
 
 
 class StartTls:
-    """An Asker."""
+    """An Asker: also where nothing but the port's number says which service it is, since some greet nobody."""
 
     name = "starttls"
     services = frozenset((*UPGRADES, *XMPP))
-    undetermined = False
+    undetermined = True
 
     def applies(self, result: ServiceResult) -> bool:
-        return result.proto == "tcp" and result.tunnel is Tunnel.NONE and result.tls is None
+        known = result.name in self.services
+        return known and result.proto == "tcp" and result.tunnel is Tunnel.NONE and result.tls is None
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
         with await dial.open("tcp") as stream:
