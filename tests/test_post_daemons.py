@@ -16,6 +16,9 @@ from peers import HOST, enriched, row, run
 from scripted import tls_context
 from test_ntlm import ENCODED, FACTS, nmap_script
 
+from engine.api import scan
+from engine.model import ScanConfig, ServiceResult
+
 OPENSSLS = {"xmpp-client": "xmpp"}  # what `openssl s_client -starttls` calls it, where it is not our name
 
 
@@ -96,3 +99,24 @@ def test_rdp_by_xrdp(tmp_path: Path) -> None:
     assert result.tls.sha256 == hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
     assert refused.post == {"ntlm": {"offered": False}}
     assert {"SSL: SUCCESS", "Native RDP: SUCCESS"} <= {line.strip("| ") for line in script.splitlines()}
+
+
+def test_a_scan_of_real_servers_with_and_without(tmp_path: Path) -> None:
+    """By default a server sees as many connections as without post-processing; with modules, as many as they cost."""
+    log = tmp_path / "daemon.log"
+
+    async def rows(port: int, names: tuple[str, ...]) -> tuple[list[ServiceResult], int]:
+        before = log.read_text().count("Connection from ")
+        found = [row async for row in scan([f"{HOST}:{port}"], ScanConfig(probes=("builtin",), post=names))]
+        return found, log.read_text().count("Connection from ") - before
+
+    with daemons.sshd(tmp_path, "LogLevel VERBOSE") as ports:
+        ([plain], none), ([usual], default), ([full], more) = (
+            run(rows(ports["ssh"], names)) for names in ((), ("default",), ("ssh", "ssh-keys"))
+        )
+    assert none == default == plain.connections == usual.connections
+    assert more == full.connections == plain.connections + 4
+    assert (plain.post, usual.post) == (None, None)
+    assert full.post is not None
+    assert full.post["ssh"].keys() >= {"hassh", "kex", "keys"}
+    assert (full.name, full.product) == ("ssh", "OpenSSH")
