@@ -98,13 +98,6 @@ def identified(result: ServiceResult, **fields: str) -> ServiceResult:
     return replace(result, method="probed", conf=10, verdict=Verdict.HARDMATCHED, reason=None, **cut)
 
 
-def authority(result: ServiceResult) -> str:
-    """What HTTP's Host header says: name or address, and the port where it is not the usual one."""
-    host = result.host or (f"[{result.ip}]" if ":" in result.ip else result.ip)
-    default = 443 if result.tunnel is Tunnel.SSL else 80
-    return host if result.port == default else f"{host}:{result.port}"
-
-
 def text(data: bytes, limit: int = TEXT) -> str:
     """Bytes of unknown encoding as one line of printable text: UTF-8 where it is, else Latin-1."""
     start = data[: 4 * limit]
@@ -119,3 +112,10 @@ def title(page: bytes) -> str:
     """The text of a page's <title>; empty without one, or where it is cut."""
     found = _TITLE.search(page, 0, HEAD)
     return text(found[1]) if found else ""
+
+
+def authority(result: ServiceResult) -> str:
+    """The host of a request, with the port where it is not the usual one."""
+    host = result.host or (f"[{result.ip}]" if ":" in result.ip else result.ip)
+    default = 443 if result.tunnel is Tunnel.SSL or result.proto == "udp" else 80
+    return f"{host}:{result.port}" if result.port != default else host
