@@ -16,15 +16,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import HOST, row
-from test_post import ENGINE, MYSQL, SMB1_ANSWER, SNMP_REPORT, fingerprint, smb2_answer, table
+from test_ntlm import ENCODED, SERVER
+from test_post import ENGINE, MYSQL, SMB1_ANSWER, SNMP_REPORT, XMPP_FEATURES, fingerprint, smb2_answer, table
 
 from engine.model import ServiceResult, Tunnel, Verdict
 from engine.post import ALL, ASKERS, READERS, PostProcessing, rpc
 from engine.post.base import LARGEST, noted, text
+from engine.post.base_ssh import KEXINIT, LISTS, packed, string, wanted
 from engine.post.snmp import engine_facts
+from engine.post.ssh_keys import REQUEST
 from engine.text import one_line
 from engine.transports.dial import DialError, Dialler, Stream
 
+SSH_LISTS = dict.fromkeys(LISTS, b"x") | {
+    "kex": b"diffie-hellman-group-exchange-sha256",
+    "host_key": b"ssh-ed25519,ssh-rsa,ssh-dss",
+}
 SPOOFS = "\x00\x07\x1b[2J\x7f\x85\x9b31m\xad\u200b\u202e\u2066\u2028\ufeff\ue000\U000e0041\ufdd0"
 
 # -- what may stand in a row
@@ -172,13 +179,19 @@ class Scripted(Stream):
         return data
 
     async def start_tls(self) -> None:
-        raise DialError(f"TLS: {SPOOFS}")
+        if not self._dial.transparent:
+            raise DialError(f"TLS: {SPOOFS}")
 
 
 class ScriptedDialler(Dialler):
-    def __init__(self, answer: Answer, edits: list[tuple[float, int, bytes]], sizes: list[int]) -> None:
+    """transparent: TLS that is asked for changes nothing, rather than failing."""
+
+    def __init__(
+        self, answer: Answer, edits: list[tuple[float, int, bytes]], sizes: list[int], *, transparent: bool = False
+    ) -> None:
         super().__init__(HOST, 1, None, asyncio.get_running_loop().time() + 5)  # type: ignore[arg-type]
         self.sizes = iter(sizes)
+        self.transparent = transparent
         self._answer = answer
         self._edits = edits
 
@@ -203,6 +216,16 @@ def _ssh(sent: bytes) -> bytes:
     lists = [b"kex1,kex2", b"ssh-ed25519", b"aes1", b"aes1,aes2", b"mac", b"mac", b"none", b"none", b"", b""]
     payload = b"\x14" + bytes(16) + b"".join(struct.pack(">I", len(one)) + one for one in lists) + bytes(5)
     return b"" if sent else b"SSH-2.0-x\r\n" + struct.pack(">IB", len(payload) + 5, 4) + payload + bytes(4)
+
+
+def _ssh_keys(sent: bytes) -> bytes:
+    """Identification and lists; a group; and a reply whose signature is none."""
+    if len(sent) < 20 or sent[5] == KEXINIT:
+        return b"" if sent else b"SSH-2.0-x\r\n" + packed(wanted(SSH_LISTS))
+    if sent[5] == REQUEST:
+        return packed(b"\x1f" + string(b"\0" + b"\xff" * 128) + string(b"\2"))
+    key = string(b"ssh-rsa") + string(b"\3") + string(b"\0" + b"\xc5" * 128)
+    return packed(b"\x21" + string(key) + string(b"\4" * 32) + string(string(b"ssh-rsa") + string(b"5" * 128)))
 
 
 def _http(sent: bytes) -> bytes:
@@ -235,11 +258,35 @@ def _smb2(sent: bytes) -> bytes:
 
 def _lines(sent: bytes) -> bytes:
     """A little of every protocol that upgrades to TLS."""
-    return b"+OK 220 go\r\n220 go\r\n* OK\r\na OK go\r\n234 go\r\nS" + bytes.fromhex("300c02010178070a010004000400")
+    return b"OK\r\n+OK 220 go\r\n220 go\r\n382\r\n* OK\r\na OK go\r\n:x 670 *\r\n234 go\r\nS" + bytes.fromhex(
+        "300c02010178070a010004000400"
+    )
 
 
 def _mysql(sent: bytes) -> bytes:
     return b"" if sent else len(MYSQL).to_bytes(3, "little") + b"\0" + MYSQL
+
+
+def _xmpp(sent: bytes) -> bytes:
+    return b"<proceed/>" if b"<starttls" in sent else XMPP_FEATURES if sent else b""
+
+
+def _ntlm(sent: bytes) -> bytes:
+    """NTLM over lines: a greeting, what EHLO asks for, go on, and the CHALLENGE."""
+    if b"TlRMTVNT" in sent:
+        return b"334 " + ENCODED + b"\r\n"
+    return b"250-x\r\n250 AUTH NTLM\r\n" if sent.startswith(b"EHLO") else b"334 \r\n" if sent else b"220 hi\r\n"
+
+
+def _ntlm_http(sent: bytes) -> bytes:
+    return b"HTTP/1.1 401 No\r\nWWW-Authenticate: NTLM " + ENCODED + b"\r\n\r\n" if sent else b""
+
+
+def _rdp(sent: bytes) -> bytes:
+    """It agrees to whatever is asked for, and to NLA with a CHALLENGE."""
+    if b"NTLMSSP" in sent:
+        return b"\x30\x82" + struct.pack(">H", len(SERVER)) + SERVER
+    return bytes.fromhex("030000130ed0000012340002090800") + sent[-4:] if sent else b""
 
 
 PEERS: dict[str, Answer] = {
@@ -249,9 +296,18 @@ PEERS: dict[str, Answer] = {
     "snmp": lambda sent: SNMP_REPORT,
     "murmur": lambda sent: bytes((0, 1, 3, 4)) + sent[4:] + struct.pack(">3I", 2, 500, 72000),
     "ssh": _ssh,
+    "ssh-keys": _ssh_keys,
     "starttls": _lines,
+    "rdp": _rdp,
+    "ntlm": _ntlm,
     "smb2": _smb2,
     "web": _http,
+}
+OF_THEIR_OWN: dict[tuple[str, str], Answer] = {  # services that speak otherwise than their module's others
+    ("starttls", "mysql"): _mysql,
+    **{("starttls", service): _xmpp for service in ("jabber", "xmpp", "xmpp-client", "xmpp-server")},
+    ("ntlm", "ms-wbt-server"): _rdp,
+    **{("ntlm", service): _ntlm_http for service in ("http", "https", "http-alt", "https-alt", "soap", "webdav")},
 }
 UDP = ("snmp", "murmur")
 
@@ -283,7 +339,8 @@ def talk_to(module: str, service: str, answer: Answer, edits: list[tuple[float, 
 
     async def ask() -> ServiceResult:
         try:
-            return await asker.ask(known, b"", ScriptedDialler(answer, edits, sizes))
+            dial = ScriptedDialler(answer, edits, sizes, transparent=module == "ntlm")
+            return await asker.ask(known, b"", dial)
         except (DialError, struct.error, ValueError, IndexError):
             return known
 
@@ -299,7 +356,8 @@ SERVICES = {module.name: sorted(module.services) or [""] for module in ASKERS}
 @pytest.mark.parametrize("module", PEERS)
 def test_a_well_behaved_peer(module: str) -> None:
     """Without this the others would say little."""
-    talk_to(module, SERVICES[module][0], PEERS[module], [], [])
+    for service in SERVICES[module]:
+        talk_to(module, service, OF_THEIR_OWN.get((module, service), PEERS[module]), [], [])
 
 
 @pytest.mark.parametrize("module", PEERS)
@@ -307,7 +365,7 @@ def test_changed_answers(module: str) -> None:
     @settings(max_examples=60, deadline=None)
     @given(service=st.sampled_from(SERVICES[module]), edits=EDITS, sizes=SIZES)
     def check(service: str, edits: list[tuple[float, int, bytes]], sizes: list[int]) -> None:
-        talk_to(module, service, _mysql if service == "mysql" else PEERS[module], edits, sizes)
+        talk_to(module, service, OF_THEIR_OWN.get((module, service), PEERS[module]), edits, sizes)
 
     check()
 

@@ -66,7 +66,7 @@ SIBLINGS = {
         *("base", "base_copy", "base_exchange", "base_folder", "base_place", "base_tables", "base_trouble"),
     },
     "engine/pool/runners": {"base"},
-    "engine/post": {"base"},
+    "engine/post": {"base", "base_ntlm", "base_rdp", "base_ssh", "base_ssh_exchange"},
     "engine/offline/forms": {"base", "http_text"},
     "matcher/patterns": {"bindings", "cache", "pcre", "plan"},
 }
@@ -102,7 +102,7 @@ PLACES = {
     "rich_click": ("engine/cli/rendering.py",),
     "textual": ("engine/cli/top/screen.py",),
     "prometheus_client": ("engine/cli/metrics.py", "engine/cli/top/endpoint.py"),
-    "cryptography": ("engine/transports/certificates.py",),
+    "cryptography": ("engine/transports/certificates.py", "engine/post/base_ssh_exchange.py"),
     "OpenSSL": ("engine/transports/dtls.py",),
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py", "engine/insight/"),

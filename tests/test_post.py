@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from peers import HOST, Talk, dialler, enriched, row, run, speak_tls, tcp_peer, udp_peer
 from scripted import tls_context
@@ -20,7 +22,7 @@ from engine.errors import ConfigError
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
 from engine.post import ALL, ASKERS, DEFAULT, PostProcessing, module_names
 from engine.post.base import title
-from engine.post.http import favicon, icon_path, mmh3
+from engine.post.http import body, favicon, icon_path, mmh3
 from engine.post.smb import negotiate, negotiated
 from engine.post.snmp import DISCOVERY, engine_facts
 from engine.results.sinks.base import decode_rows
@@ -61,7 +63,10 @@ def test_every_module_is_documented() -> None:
 def test_by_default_nothing_is_asked_of_what_is_common() -> None:
     """Banner farms keep their speed: no further conversation with the services that make up most of a network."""
     modules = PostProcessing(("default",))
-    common = ("ssh", "http", "smtp", "imap", "pop3", "ftp", "mysql", "postgresql", "domain", "telnet", "netbios-ssn")
+    asking = {module.name: module.services for module in ASKERS}
+    common = frozenset(("domain", "telnet")).union(*(asking[name] for name in asking if name not in DEFAULT))
+    assert {"ssh", "http", "smtp", "imap", "pop3", "ftp", "mysql", "netbios-ssn", "jabber", "ms-wbt-server"} <= common
+    common -= asking["rpc"]  # which is the same for rpc-unknown
     assert not [name for name in common if modules.wants(row(name, 1))]
     assert not modules.wants(row("cbt", 7777, verdict=Verdict.NOMATCH))
     assert [name for name in ("rpcbind", "amqp", "murmur") if modules.wants(row(name, 1))] == [
@@ -198,6 +203,26 @@ def test_murmur_hash(data: bytes, digest: int) -> None:
     assert mmh3(data) == digest
 
 
+KNOWN_ICONS = {  # as the lists of Shodan's favicon hashes have them, of the icons in Debian's packages
+    "/usr/share/zabbix/favicon.ico": 892542951,
+    "/usr/share/cacti/site/images/favicon.ico": -1797138069,
+    "/usr/share/phpmyadmin/favicon.ico": -476231906,
+}
+
+
+@pytest.mark.parametrize("path", KNOWN_ICONS)
+def test_published_hashes_of_icons(path: str) -> None:
+    if not Path(path).exists():
+        pytest.skip("that package is not installed")
+    assert favicon("/", Path(path).read_bytes())["mmh3"] == KNOWN_ICONS[path]
+
+
+@given(data=st.binary(max_size=300))
+def test_murmur_hash_beside_another(data: bytes) -> None:
+    reference = pytest.importorskip("mmh3")
+    assert mmh3(data) == reference.hash(data)
+
+
 def test_the_favicon_hash_is_over_base64_in_lines() -> None:
     import base64
 
@@ -244,10 +269,36 @@ def test_web_asks_for_the_page_and_its_icon(tunnel: Tunnel) -> None:
             return await enriched("web", row("http", port, tunnel=tunnel, host="www.example.test"))
 
     result = run(test())
-    assert result.post == {"http": {"status": 200, "server": "s", "title": "t"}, "favicon": favicon("/i", b"ICON")}
+    page = body(b"<title>t</title><link rel=icon href=/i>")
+    assert result.post == {
+        "http": {"status": 200, "server": "s", "title": "t"} | page,
+        "favicon": favicon("/i", b"ICON"),
+    }
     assert result.connections == 2
     assert [request.split(b" ")[1] for request in asked] == [b"/", b"/i"]
     assert all(f"\r\nHost: www.example.test:{result.port}\r\n".encode() in request for request in asked)
+
+
+@pytest.mark.parametrize(
+    ("answer", "hashed"),
+    [
+        (b"Content-Length: 4\r\n\r\npage and more", b"page"),
+        (b"\r\npage", b"page"),
+        (b"\r\n", b""),
+        (b"Content-Length: 9\r\n\r\ncut", None),
+        (b"Transfer-Encoding: chunked\r\n\r\n4\r\npage\r\n0\r\n\r\n", None),
+    ],
+)
+def test_only_a_whole_page_is_hashed(answer: bytes, hashed: bytes | None) -> None:
+    async def talk(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 404 No\r\n" + answer)
+
+    async def test() -> ServiceResult:
+        async with tcp_peer(talk) as port:
+            return await enriched("web", row("http", port))
+
+    assert run(test()).post == {"http": {"status": 404} | ({} if hashed is None else body(hashed))}
 
 
 def test_ssh_algorithms() -> None:
@@ -405,6 +456,18 @@ EHLO = (b"EHLO probemill\r\n", b"250-x\r\n250-STARTTLS\r\n250 y\r\n")
 MYSQL_HEAD = b"\x0a8.0\0" + bytes(4) + b"saltsalt\0"
 MYSQL = MYSQL_HEAD + b"\xff\xff" + bytes(20)
 MYSQL_REQUEST = b"\x20\0\0\x01" + struct.pack("<IIB23x", 0x8A00, 1 << 24, 33)
+XMPP_TLS = b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'"
+XMPP_HEAD = b"<?xml version='1.0'?><stream:stream from='x' id='1'>"
+XMPP_FEATURES = XMPP_HEAD + b"<stream:features>" + XMPP_TLS + b"><required/></starttls></stream:features>"
+
+
+def opening(kind: str, to: str = HOST) -> bytes:
+    return (
+        f"<?xml version='1.0'?><stream:stream xmlns='jabber:{kind}' version='1.0'"
+        f" xmlns:stream='http://etherx.jabber.org/streams' to='{to}'>".encode()
+    )
+
+
 LDAP = bytes.fromhex("301d02010177188016") + b"1.3.6.1.4.1.1466.20037"
 
 UPGRADING: dict[str, Talk] = {
@@ -414,6 +477,16 @@ UPGRADING: dict[str, Talk] = {
     "ftp": line_server((b"", b"220-a\r\n b\r\n220 c\r\n"), (b"AUTH TLS\r\n", b"234 go\r\n")),
     "ldap": line_server((LDAP, bytes.fromhex("300c02010178070a010004000400"))),
     "postgresql": line_server((struct.pack(">II", 8, 80877103), b"S")),
+    "lmtp": line_server(
+        (b"", b"220 a\r\n"), (b"LHLO probemill\r\n", b"250-x\r\n250 STARTTLS\r\n"), (b"STARTTLS\r\n", b"220 go\r\n")
+    ),
+    "sieve": line_server(
+        (b"", b'"IMPLEMENTATION" "x"\r\n"STARTTLS"\r\nOK\r\n'), (b"STARTTLS\r\n", b'OK "Begin TLS."\r\n')
+    ),
+    "nntp": line_server((b"", b"200 hi\r\n"), (b"STARTTLS\r\n", b"382 go\r\n")),
+    "irc": line_server((b"", b":x NOTICE * :hi\r\n"), (b"STARTTLS\r\n", b"PING :1\r\n:x 670 * :go\r\n")),
+    "jabber": line_server((opening("client"), XMPP_FEATURES), (XMPP_TLS + b"/>", b"<proceed xmlns='x'/>")),
+    "xmpp-server": line_server((opening("server"), XMPP_FEATURES), (XMPP_TLS + b"/>", b"\n<proceed xmlns='x'/>")),
     "mysql": line_server((b"", len(MYSQL).to_bytes(3, "little") + b"\0" + MYSQL), (MYSQL_REQUEST, b"")),
 }
 MYSQL_PLAIN = MYSQL_HEAD + b"\xff\xf7" + bytes(20)
@@ -424,6 +497,13 @@ REFUSING: dict[str, Talk] = {
     "ftp": line_server((b"", b"220 c\r\n"), (b"AUTH TLS\r\n", b"530 no\r\n"), upgrade=False),
     "ldap": line_server((LDAP, bytes.fromhex("300c02010178070a010204000400")), upgrade=False),
     "postgresql": line_server((struct.pack(">II", 8, 80877103), b"N"), upgrade=False),
+    "lmtp": line_server(
+        (b"", b"220 a\r\n"), (b"LHLO probemill\r\n", b"250 x\r\n"), (b"STARTTLS\r\n", b"502 no\r\n"), upgrade=False
+    ),
+    "sieve": line_server((b"", b'"SIEVE" "x"\r\nOK\r\n'), (b"STARTTLS\r\n", b"NO\r\n"), upgrade=False),
+    "nntp": line_server((b"", b"200 hi\r\n"), (b"STARTTLS\r\n", b"580 no\r\n"), upgrade=False),
+    "irc": line_server((b"STARTTLS\r\n", b":x 421 * STARTTLS :Unknown command\r\n"), upgrade=False),
+    "jabber": line_server((opening("client"), XMPP_HEAD + b"<stream:features/>"), upgrade=False),
     "mysql": line_server((b"", len(MYSQL_PLAIN).to_bytes(3, "little") + b"\0" + MYSQL_PLAIN), upgrade=False),
 }
 
@@ -446,6 +526,43 @@ def test_starttls_fetches_the_certificate(service: str) -> None:
 def test_starttls_refused(service: str) -> None:
     result = run(_starttls(service, REFUSING[service]))
     assert (result.post, result.tls) == ({"starttls": {"offered": False}}, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "to"),
+    [({}, HOST), ({"hostname": "its.test"}, "its.test"), ({"host": "us.test", "hostname": "x"}, "us.test")],
+)
+def test_an_xmpp_server_is_asked_for_the_name_that_is_known(fields: dict[str, Any], to: str) -> None:
+    """The user's, else the one that the match gave; never with a quote that would write more of the header."""
+    talk = line_server((opening("client", to), XMPP_FEATURES), (XMPP_TLS + b"/>", b"<proceed/>"))
+
+    async def test(**fields: Any) -> ServiceResult:
+        async with tcp_peer(talk) as port:
+            return await enriched("starttls", row("xmpp", port, **fields))
+
+    assert run(test(**fields)).tls is not None
+    assert run(test(**{name: f"{value}'/>" for name, value in fields.items()})).tls is not None
+
+
+def test_a_service_that_only_the_port_s_number_names_is_asked_for_starttls() -> None:
+    """Many a chat server greets nobody and is recognised by no line; what the number does not name, either, is left."""
+    modules = PostProcessing(("starttls",))
+    for name, port, wanted in (("xmpp-client", 5222, True), ("irc", 6667, True), ("svcloud", 8404, False)):
+        assert modules.wants(row(name, port, verdict=Verdict.NOMATCH)) == wanted
+
+    async def test() -> ServiceResult:
+        async with tcp_peer(UPGRADING["jabber"]) as port:
+            return await enriched("starttls", row("xmpp-client", port, verdict=Verdict.NOMATCH))
+
+    result = run(test())
+    assert (result.name, result.method, result.verdict) == ("xmpp-client", "table", Verdict.NOMATCH)
+    assert result.tls is not None
+
+
+def test_an_xmpp_error_says_nothing_about_tls() -> None:
+    error = XMPP_HEAD + b"<stream:error><host-unknown/></stream:error></stream:stream>"
+    result = run(_starttls("jabber", line_server((opening("client"), error), upgrade=False)))
+    assert (result.post, result.tls) == (None, None)
 
 
 def test_starttls_that_breaks_in_the_handshake() -> None:

@@ -32,7 +32,9 @@ from engine.model import MAX_WORKERS, ScanConfig, Tunnel
 POST = {  # connections that post-processing adds to a service of a kind at most (docs/post.md)
     "web": {"http": 2, "tls": 2},
     "ssh": {"banner": 1},
+    "ssh-keys": {"banner": 6},
     "starttls": {"banner": 1},
+    "ntlm": {"http": 2, "tls": 2, "banner": 1},
     "rpc-unknown": {"silent": 1},
 }
 SETTINGS = (  # fields of ScanConfig that are given as they are

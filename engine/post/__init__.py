@@ -17,10 +17,13 @@ from engine.post.amqp import Amqp
 from engine.post.base import Asker, Module, Reader
 from engine.post.http import Http, Web
 from engine.post.murmur import Murmur
+from engine.post.ntlm import Ntlm
+from engine.post.rdp import Rdp
 from engine.post.rpc import Rpc
 from engine.post.smb import Smb, Smb2
 from engine.post.snmp import Snmp
 from engine.post.ssh import Ssh
+from engine.post.ssh_keys import SshKeys
 from engine.post.starttls import StartTls
 from engine.transports.dial import Dialler
 
@@ -35,7 +38,10 @@ ASKERS: tuple[Asker, ...] = (
     Murmur(),
     Rpc(unrecognised=True),
     Ssh(),
+    SshKeys(),
     StartTls(),
+    Rdp(),
+    Ntlm(),
     Smb2(),
     Web(),
 )

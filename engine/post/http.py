@@ -2,11 +2,11 @@
 
 `Http` reads what the scan has got already, the response that matched or the fingerprint's copies, and contacts nobody.
 Where nothing but the port's number says HTTP, an HTTP answer confirms it; where no line named the product, the Server
-header does. `Web` makes one request for the page and one for its icon.
+header does. `Web` makes one request for the page and one for its icon, and gives the hashes of both.
 
 Source: RFC 9110 and 9112 (requests are HTTP/1.0, so that the end of the connection is the end of the answer); the
 favicon hash is the one that Shodan, FOFA and Censys index: MurmurHash3 (x86, 32 bit, seed 0, signed) over the icon's
-base64 in lines of 76.
+base64 in lines of 76; the page's is over its bytes, as Shodan's `http.html_hash` is.
 """
 
 import base64
@@ -16,18 +16,20 @@ import struct
 from typing import NamedTuple
 
 from engine.conversation.fingerprint import responses
-from engine.model import Json, ServiceResult, Tunnel
-from engine.post.base import HEAD, identified, noted, text, title
+from engine.model import Json, ServiceResult
+from engine.post.base import HEAD, authority, identified, noted, text, title
 from engine.transports.dial import DialError, Dialler, Stream
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
-PAGE = 262_144  # bytes of a page
+PAGE = 262_144  # bytes of a page; hashing it takes 18 ms
 ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
 AGENT = "Mozilla/5.0 (compatible; probemill)"
 
 _STATUS = re.compile(rb"HTTP/\d\.\d +(\d{3})\b")
-_HEADER = re.compile(rb"\n(server|location|content-length|content-type)[ \t]*:([^\r\n]*)", re.IGNORECASE)
+_HEADER = re.compile(
+    rb"\n(server|location|content-length|content-type|transfer-encoding)[ \t]*:([^\r\n]*)", re.IGNORECASE
+)
 _ICON_LINK = re.compile(rb"<link\b[^>]{0,500}\brel\s*=\s*[\"']?(?:shortcut )?icon\b[^>]{0,500}>", re.IGNORECASE)
 _HREF = re.compile(rb"href\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
 
@@ -64,7 +66,9 @@ def parse(data: bytes) -> Answer | None:
     for name, value in _HEADER.findall(head, 0, HEAD):
         headers.setdefault(name.lower(), value.strip())
     length = headers.get(b"content-length", b"")
-    return Answer(int(status[1]), headers, body, bool(ended) and length.isdigit() and len(body) >= int(length[:9]))
+    if ended and length.isdigit() and len(body) >= int(length[:9]):
+        return Answer(int(status[1]), headers, body[: int(length[:9])], True)
+    return Answer(int(status[1]), headers, body)
 
 
 class Http:
@@ -106,7 +110,7 @@ class Web:
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
         page = await get(result, dial, "/", PAGE)
-        result = noted(result, "http", page.facts())
+        result = noted(result, "http", page.facts() | (body(page.body) if page.complete else {}))
         path = icon_path(page.body)
         try:
             icon = await get(result, dial, path, ICON)
@@ -121,10 +125,7 @@ class Web:
 
 async def get(result: ServiceResult, dial: Dialler, path: str, limit: int) -> Answer:
     """Raises DialError where the answer is not HTTP."""
-    host = result.host or (f"[{result.ip}]" if ":" in result.ip else result.ip)
-    default = 443 if result.tunnel is Tunnel.SSL else 80
-    port = f":{result.port}" if result.port != default else ""
-    request = f"GET {path} HTTP/1.0\r\nHost: {host}{port}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n"
+    request = f"GET {path} HTTP/1.0\r\nHost: {authority(result)}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n"
     with await dial.open("tcp", result.tunnel) as stream:
         await stream.send(request.encode("latin-1", "replace"))
         return await _answer(stream, limit)
@@ -143,7 +144,8 @@ async def _answer(stream: Stream, limit: int) -> Answer:
         if answer is None or answer.complete:
             break
         if not more:
-            answer = answer._replace(complete=not answer.headers.get(b"content-length"))
+            unmarked = not answer.headers.keys() & {b"content-length", b"transfer-encoding"}
+            answer = answer._replace(complete=unmarked)
             break
     if answer is None:
         raise DialError("not HTTP")
@@ -158,6 +160,14 @@ def icon_path(page: bytes) -> str:
     if not path or ":" in path or path.startswith("//") or not path.isascii():
         return "/favicon.ico"
     return path if path.startswith("/") else "/" + path
+
+
+def body(page: bytes) -> dict[str, Json]:
+    return {
+        "body_bytes": len(page),
+        "body_mmh3": mmh3(page),
+        "body_sha256": hashlib.sha256(page).hexdigest(),
+    }
 
 
 def favicon(path: str, icon: bytes) -> dict[str, Json]:

@@ -1,13 +1,16 @@
-"""The certificate of a service that offers TLS from within: SMTP, IMAP, POP3, FTP, LDAP, PostgreSQL, MySQL.
+"""The certificate of a service that offers TLS from within: mail, news, chat, directories, databases.
 
 One connection, in which nothing is asked but the upgrade.
 
-Source: RFC 3207 (SMTP), RFC 2595 and 9051 (IMAP, POP3), RFC 4217 (FTP), RFC 4511 section 4.14 (LDAP); the message
-formats of PostgreSQL's protocol 3.0 (SSLRequest) and of MySQL's protocol 10 (handshake, SSLRequest).
+Source: RFC 3207 (SMTP, and LMTP likewise), RFC 2595 and 9051 (IMAP, POP3), RFC 5804 section 2.2 (ManageSieve), RFC 4642
+(NNTP), RFC 4217 (FTP), RFC 4511 section 4.14 (LDAP), RFC 6120 sections 4 and 5 (XMPP), IRCv3's extension `tls`; the
+message formats of PostgreSQL's protocol 3.0 (SSLRequest) and of MySQL's protocol 10 (handshake, SSLRequest).
 """
 
+import re
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -26,6 +29,13 @@ MYSQL_CLIENT_SSL = 0x0800
 MYSQL_CAPABILITIES = 0x0200 | 0x8000 | MYSQL_CLIENT_SSL  # protocol 4.1, secure connection
 MYSQL_UTF8 = 33
 MYSQL_LARGEST = 4096  # bytes of a greeting
+XMPP_SERVER_PORT = 5269
+XMPP_FEATURES = 8192  # bytes of a stream's header and features
+XMPP_END = re.compile(rb"(?:</(?:\w{1,30}:)?(?:features|stream)|<(?:\w{1,30}:)?features[^<>]{0,200}/)>\s*\Z")
+NOT_OF_A_NAME = re.compile(r"[^\w.:-]")
+XMPP_TLS = b"urn:ietf:params:xml:ns:xmpp-tls"
+XMPP_STARTTLS = b"<starttls xmlns='" + XMPP_TLS + b"'/>"
+IRC_ANSWERS = {b"670": True, b"691": False, b"421": False, b"451": False}  # go; no; no such command; not before login
 
 
 async def _reply(stream: Stream) -> str:
@@ -37,9 +47,9 @@ async def _reply(stream: Stream) -> str:
     raise DialError("an endless reply")
 
 
-async def _smtp(stream: Stream) -> bool:
+async def _mail(hello: bytes, stream: Stream) -> bool:
     await _reply(stream)
-    await stream.send(b"EHLO probemill\r\n")
+    await stream.send(hello + b" probemill\r\n")
     await _reply(stream)
     await stream.send(b"STARTTLS\r\n")
     return await _reply(stream) == "220"
@@ -67,6 +77,61 @@ async def _imap(stream: Stream) -> bool:
     raise DialError("an endless reply")
 
 
+async def _sieve(stream: Stream) -> bool:
+    if not await _sieve_ok(stream):
+        return False
+    await stream.send(b"STARTTLS\r\n")
+    return await _sieve_ok(stream)
+
+
+async def _sieve_ok(stream: Stream) -> bool:
+    """Whether a response, which may begin with lines of capabilities, ends well."""
+    for _ in range(LINES):
+        word = (await stream.until(b"\n", LINE))[:3].upper()
+        if not word.startswith((b'"', b"{")):
+            return word.startswith(b"OK")
+    raise DialError("an endless reply")
+
+
+async def _nntp(stream: Stream) -> bool:
+    await _reply(stream)
+    await stream.send(b"STARTTLS\r\n")
+    return await _reply(stream) == "382"
+
+
+async def _irc(stream: Stream) -> bool:
+    await stream.send(b"STARTTLS\r\n")
+    for _ in range(LINES):
+        words = (await stream.until(b"\n", LINE)).split(maxsplit=2)
+        if words[:1] == [b"ERROR"]:
+            return False
+        if len(words) > 1 and words[0].startswith(b":") and words[1] in IRC_ANSWERS:
+            return IRC_ANSWERS[words[1]]
+    raise DialError("an endless reply")
+
+
+async def _xmpp(result: ServiceResult, stream: Stream) -> bool:
+    """A server answers to the names of its domains only: the user's, else its own, else what is left is the address."""
+    servers = result.name == "xmpp-server" or result.port == XMPP_SERVER_PORT
+    to = NOT_OF_A_NAME.sub("", result.host or result.hostname or result.ip)
+    await stream.send(
+        f"<?xml version='1.0'?><stream:stream xmlns='jabber:{'server' if servers else 'client'}' version='1.0'"
+        f" xmlns:stream='http://etherx.jabber.org/streams' to='{to}'>".encode()
+    )
+    head = b""
+    while not XMPP_END.search(head):
+        more = await stream.recv(XMPP_FEATURES - len(head))
+        if not more:
+            raise DialError("no end of the features")
+        head += more
+    if b"<stream:error" in head:
+        raise DialError("no such domain, or another error of the stream")
+    if XMPP_TLS not in head:
+        return False
+    await stream.send(XMPP_STARTTLS)
+    return (await stream.until(b">", LINE)).lstrip().startswith(b"<proceed")
+
+
 async def _ldap(stream: Stream) -> bool:
     return LDAP_SUCCESS in await stream.exchange(LDAP_STARTTLS)
 
@@ -91,29 +156,36 @@ async def _mysql(stream: Stream) -> bool:
 
 
 UPGRADES: dict[str, Callable[[Stream], Awaitable[bool]]] = {
-    "smtp": _smtp,
+    "smtp": partial(_mail, b"EHLO"),
+    "lmtp": partial(_mail, b"LHLO"),
     "imap": _imap,
     "pop3": _pop3,
+    "sieve": _sieve,
+    "nntp": _nntp,
+    "irc": _irc,
     "ftp": _ftp,
     "ldap": _ldap,
     "postgresql": _postgresql,
     "mysql": _mysql,
 }
+XMPP = ("jabber", "xmpp", "xmpp-client", "xmpp-server")
 
 
 class StartTls:
-    """An Asker."""
+    """An Asker: also where nothing but the port's number says which service it is, since some greet nobody."""
 
     name = "starttls"
-    services = frozenset(UPGRADES)
-    undetermined = False
+    services = frozenset((*UPGRADES, *XMPP))
+    undetermined = True
 
     def applies(self, result: ServiceResult) -> bool:
-        return result.proto == "tcp" and result.tunnel is Tunnel.NONE and result.tls is None
+        known = result.name in self.services
+        return known and result.proto == "tcp" and result.tunnel is Tunnel.NONE and result.tls is None
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
         with await dial.open("tcp") as stream:
-            if not await UPGRADES[result.name](stream):
+            upgrade = UPGRADES.get(result.name) or partial(_xmpp, result)
+            if not await upgrade(stream):
                 return noted(result, self.name, {"offered": False})
             try:
                 await stream.start_tls()
