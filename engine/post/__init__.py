@@ -16,7 +16,9 @@ from engine.model import ServiceResult, Verdict
 from engine.post.amqp import Amqp
 from engine.post.base import Asker, Module, Reader
 from engine.post.http import Http, Web
+from engine.post.http2 import Http2
 from engine.post.murmur import Murmur
+from engine.post.quic import Quic
 from engine.post.rpc import Rpc
 from engine.post.smb import Smb, Smb2
 from engine.post.snmp import Snmp
@@ -27,7 +29,7 @@ from engine.transports.dial import Dialler
 LIMIT_S = 5.0  # for everything that is asked after one scan
 RPC_INTENSITY = 7  # below it no RPC grinding, as in Nmap
 
-READERS: tuple[Reader, ...] = (Http(), Smb())
+READERS: tuple[Reader, ...] = (Http(), Smb(), Http2())
 ASKERS: tuple[Asker, ...] = (
     Rpc(),
     Amqp(),
@@ -37,10 +39,14 @@ ASKERS: tuple[Asker, ...] = (
     Ssh(),
     StartTls(),
     Smb2(),
+    Http2(),
+    Quic(),
     Web(),
 )
-ALL = tuple(module.name for module in (*READERS, *ASKERS))
+ALL = tuple(dict.fromkeys(module.name for module in (*READERS, *ASKERS)))
 DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobody, and what `nmap -sV` asks, too
+UNANSWERED = frozenset(("quic",))  # look at UDP ports that never answered, too
+EXTRA = {"http2": "h2", "quic": "aioquic"}  # modules that need the extra `deep`, and what of it
 _GROUPS = {"all": ALL, "default": DEFAULT}
 
 _Module = TypeVar("_Module", bound=Module)

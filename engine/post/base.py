@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from engine.model import Json, ServiceResult, Verdict
+from engine.model import Json, ServiceResult, Tunnel, Verdict
 from engine.text import one_line
 from engine.transports.dial import Dialler
 
@@ -26,6 +26,7 @@ TEXT = 256  # characters of a text from the network that is kept under `post`
 HEAD = 16384  # bytes of an answer's header, and of its page, that are looked at
 LARGEST = 16384  # bytes of all that a row has under `post`, as JSON
 DEEPEST = 8  # lists and objects within each other
+AGENT = "Mozilla/5.0 (compatible; probemill)"  # what we say we are, to web servers
 INT64 = range(-(1 << 63), 1 << 63)
 
 _TITLE = re.compile(rb"<title\b[^>]{0,200}>([^<]{0,1000})<", re.IGNORECASE)
@@ -112,3 +113,10 @@ def title(page: bytes) -> str:
     """The text of a page's <title>; empty without one, or where it is cut."""
     found = _TITLE.search(page, 0, HEAD)
     return text(found[1]) if found else ""
+
+
+def authority(result: ServiceResult) -> str:
+    """The host of a request, with the port where it is not the usual one."""
+    host = result.host or (f"[{result.ip}]" if ":" in result.ip else result.ip)
+    default = 443 if result.tunnel is Tunnel.SSL or result.proto == "udp" else 80
+    return f"{host}:{result.port}" if result.port != default else host

@@ -16,15 +16,14 @@ import struct
 from typing import NamedTuple
 
 from engine.conversation.fingerprint import responses
-from engine.model import Json, ServiceResult, Tunnel
-from engine.post.base import HEAD, identified, noted, text, title
+from engine.model import Json, ServiceResult
+from engine.post.base import AGENT, HEAD, authority, identified, noted, text, title
 from engine.transports.dial import DialError, Dialler, Stream
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
 PAGE = 262_144  # bytes of a page
 ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
-AGENT = "Mozilla/5.0 (compatible; probemill)"
 
 _STATUS = re.compile(rb"HTTP/\d\.\d +(\d{3})\b")
 _HEADER = re.compile(rb"\n(server|location|content-length|content-type)[ \t]*:([^\r\n]*)", re.IGNORECASE)
@@ -98,13 +97,15 @@ class Web:
     """An Asker."""
 
     name = "web"
-    services = SERVICES
+    services = SERVICES | {"quic"}
     undetermined = False
 
     def applies(self, result: ServiceResult) -> bool:
-        return result.proto == "tcp"
+        return (result.proto == "udp") == (result.name == "quic")
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
+        if result.proto == "udp":
+            return await over_quic(result, dial)
         page = await get(result, dial, "/", PAGE)
         result = noted(result, "http", page.facts())
         path = icon_path(page.body)
@@ -119,12 +120,31 @@ class Web:
         return noted(result, "favicon", favicon(path, icon.body))
 
 
+async def over_quic(result: ServiceResult, dial: Dialler) -> ServiceResult:
+    """The page in HTTP/3. Raises DialError where the server has agreed to nothing, or to something else."""
+    try:
+        from engine.transports.quic import HTTP3, SUPPORTED, Conversation
+    except ImportError:  # without the extra there is no QUIC, and who asks for `web` means TCP
+        return result
+    with await dial.open("udp") as stream:
+        talk = Conversation(stream, dial, SUPPORTED[:1], (HTTP3,), result.host)
+        shaken = await talk.shake()
+        if shaken.alpn != HTTP3:
+            raise DialError("no HTTP/3")
+        answer, settings = await talk.get(authority(result), AGENT)
+        await talk.close()
+    if settings:
+        result = noted(result, "http3", {"settings": {f"0x{name:x}": value for name, value in settings.items()}})
+    if not answer.status:
+        return result
+    facts = Answer(answer.status, answer.headers, answer.body).facts()
+    result = noted(result, "http", facts)
+    return result if result.product or "server" not in facts else identified(result, product=str(facts["server"]))
+
+
 async def get(result: ServiceResult, dial: Dialler, path: str, limit: int) -> Answer:
     """Raises DialError where the answer is not HTTP."""
-    host = result.host or (f"[{result.ip}]" if ":" in result.ip else result.ip)
-    default = 443 if result.tunnel is Tunnel.SSL else 80
-    port = f":{result.port}" if result.port != default else ""
-    request = f"GET {path} HTTP/1.0\r\nHost: {host}{port}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n"
+    request = f"GET {path} HTTP/1.0\r\nHost: {authority(result)}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\n\r\n"
     with await dial.open("tcp", result.tunnel) as stream:
         await stream.send(request.encode("latin-1", "replace"))
         return await _answer(stream, limit)

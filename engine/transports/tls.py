@@ -6,7 +6,7 @@ whatever answers, not to trust it.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from errno import EIO
 
 from engine.transports.base import Receiver, Transport
@@ -17,14 +17,19 @@ MAX_OVERHEAD = 1 << 18  # bytes received that are no data: handshakes, records' 
 OP_LEGACY_SERVER_CONNECT = 0x4
 
 
-def client_context() -> ssl.SSLContext:
-    """A context that opens old servers too; measured against TLS 1.0 to 1.3, RSA-1024, NULL and anonymous ciphers."""
+def client_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
+    """A context that opens old servers too; measured against TLS 1.0 to 1.3, RSA-1024, NULL and anonymous ciphers.
+
+    alpn: the application protocols that are offered, the best first; without them there is no such extension.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
     context.options |= OP_LEGACY_SERVER_CONNECT
+    if alpn:
+        context.set_alpn_protocols(alpn)
     return context
 
 

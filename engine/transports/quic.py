@@ -1,0 +1,197 @@
+"""A short conversation in QUIC, over a datagram stream of dial.py: the handshake, and one request in HTTP/3.
+
+aioquic keeps the protocol, without sockets: retransmission, Retry, acknowledgements (without which a server that obeys
+the amplification limit stops within its certificate). How many datagrams it sends and is given, and for how long, is
+bounded here; no certificate is checked. Nothing is sent but to the port that was asked, whatever address the server
+prefers.
+
+Source: RFC 9000, 9001, 9114. Needs the extra `deep`.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from ssl import CERT_NONE
+from typing import NamedTuple, TypeVar
+
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamReset
+
+from engine.model import Json, TlsFacts
+from engine.text import first_line
+from engine.transports.base_http import Answer
+from engine.transports.certificates import certificate_facts, der_of
+from engine.transports.dial import DialError, Dialler, Silence, Stream
+from engine.transports.quic_packets import VERSION_1, VERSION_2, parameters
+
+SUPPORTED = (VERSION_1, VERSION_2)
+RECEIVED = 128  # datagrams of a conversation
+SENT = 64
+DATA = 65536  # bytes of all streams that a server may send
+RTT_S = 0.3  # taken for granted at first; what is lost is sent again after three times as long
+PATIENCE_S = 2.5  # for a handshake, and again for an answer
+PARAMETERS_EXTENSION = 0x39
+HTTP3 = "h3"
+
+PEER = ("", 0)  # the only address there is
+for _name in ("quic", "http3"):  # what aioquic says of strangers' packets is nothing for people
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+
+_T = TypeVar("_T")
+
+
+class Shaken(NamedTuple):
+    """What a handshake told, as far as it came. error: with which the peer, or we, ended it, and the words to it."""
+
+    version: int = 0
+    alpn: str = ""
+    parameters: dict[str, Json] = {}
+    retried: bool = False
+    tls: TlsFacts | None = None
+    error: tuple[int, str] | None = None
+
+
+class Conversation:
+    """One connection: `shake` first, `close` in the end."""
+
+    def __init__(
+        self, stream: Stream, dial: Dialler, versions: Sequence[int], alpn: Sequence[str], name: str = ""
+    ) -> None:
+        """versions: of SUPPORTED, the best first. name: for SNI, or ""."""
+        self._stream = stream
+        self._dial = dial
+        self._events: list[QuicEvent] = []
+        self._received = 0
+        self._sent = 0
+        self._over: ConnectionTerminated | None = None
+        self._quic = QuicConnection(
+            configuration=QuicConfiguration(
+                alpn_protocols=list(alpn),
+                supported_versions=list(versions),
+                original_version=versions[0],
+                server_name=name or None,
+                verify_mode=CERT_NONE,
+                initial_rtt=RTT_S,
+                max_data=DATA,
+                max_stream_data=DATA,
+            )
+        )
+
+    async def shake(self) -> Shaken:
+        """Raises DialError where the peer is silent, refuses, or does not speak QUIC."""
+        _tried(lambda: self._quic.connect(PEER, self._dial.time()))
+        done = False
+        until = self._dial.until(PATIENCE_S)
+        while not done and self._over is None:
+            await self._turn(until)
+            done = any(isinstance(event, HandshakeCompleted) for event in self._events)
+        quic, tls = self._quic, self._quic.tls
+        extensions = dict(tls.received_extensions or ())
+        known: dict[str, Json] = {}
+        with suppress(ValueError):
+            known = parameters(extensions.get(PARAMETERS_EXTENSION, b""))
+        return Shaken(
+            version=quic._version or 0,
+            alpn=tls.alpn_negotiated or "",
+            parameters=known,
+            retried=quic._retry_count > 0,
+            tls=self._facts(),
+            error=(self._over.error_code, self._over.reason_phrase) if self._over else None,
+        )
+
+    async def get(self, authority: str, agent: str) -> tuple[Answer, dict[int, int]]:
+        """The answer to a request in HTTP/3 for `/`, as far as it came, and the server's settings. Raises DialError."""
+        h3: H3Connection = _tried(lambda: H3Connection(self._quic))
+        number = self._quic.get_next_available_stream_id()
+        names = (":method", ":scheme", ":authority", ":path", "user-agent", "accept")
+        values = ("GET", "https", authority, "/", agent, "*/*")
+        headers = [
+            (name.encode(), value.encode("latin-1", "replace")) for name, value in zip(names, values, strict=True)
+        ]
+        _tried(lambda: h3.send_headers(number, headers, end_stream=True))
+        answer, ended = Answer(), False
+        until = self._dial.until(PATIENCE_S)
+        while True:
+            events, self._events = self._events, []
+            for event in events:
+                for heard in _tried(lambda event=event: h3.handle_event(event)):  # type: ignore[misc]
+                    if isinstance(heard, HeadersReceived) and heard.stream_id == number:
+                        answer = answer.with_headers(heard.headers)
+                        ended = ended or heard.stream_ended
+                    elif isinstance(heard, DataReceived) and heard.stream_id == number:
+                        answer = answer.with_body(heard.data)
+                        ended = ended or heard.stream_ended or answer.is_enough
+                ended = ended or (isinstance(event, StreamReset) and event.stream_id == number)
+            if ended or self._over is not None:
+                return answer, dict(h3.received_settings or {})
+            try:
+                await self._turn(until)
+            except DialError:
+                return answer, dict(h3.received_settings or {})
+
+    async def close(self) -> None:
+        """Tell the peer, which would wait otherwise. Whether it hears it is its own affair."""
+        with suppress(DialError):
+            _tried(self._quic.close)
+            await self._send()
+
+    # -- below
+
+    def _facts(self) -> TlsFacts | None:
+        tls = self._quic.tls
+        certificate = tls._peer_certificate
+        if certificate is None:
+            return None
+        cipher = f"TLS_{tls.key_schedule.cipher_suite.name}" if tls.key_schedule else ""
+        facts = TlsFacts(protocol="TLSv1.3", cipher=cipher, alpn=tls.alpn_negotiated or "")
+        return certificate_facts(der_of(certificate), facts)
+
+    async def _turn(self, until: float) -> None:
+        """Send what is due, then take in the next datagram, or what follows from there being none."""
+        await self._send()
+        now = self._dial.time()
+        if now >= until:
+            raise Silence("timed out")
+        timer = self._quic.get_timer()
+        wait_s = min(until, timer if timer is not None else until) - now
+        try:
+            data = await self._stream.recv(timeout_s=max(wait_s, 0.001))
+        except Silence:
+            now = self._dial.time()
+            if timer is not None and now >= timer:
+                _tried(lambda: self._quic.handle_timer(now))
+        else:
+            self._received += 1
+            if self._received > RECEIVED:
+                raise DialError(f"more than {RECEIVED} datagrams")
+            _tried(lambda: self._quic.receive_datagram(data, PEER, self._dial.time()))
+        self._events.extend(self._news())
+
+    def _news(self) -> Iterator[QuicEvent]:
+        while (event := _tried(self._quic.next_event)) is not None:
+            if isinstance(event, ConnectionTerminated):
+                self._over = event
+            yield event
+
+    async def _send(self) -> None:
+        now = self._dial.time()
+        for data, address in _tried(lambda: self._quic.datagrams_to_send(now)):
+            if address != PEER:
+                continue
+            self._sent += 1
+            if self._sent > SENT:
+                raise DialError(f"more than {SENT} datagrams to send")
+            await self._stream.send(data)
+
+
+def _tried(step: Callable[[], _T]) -> _T:
+    """A step of aioquic's, whose every failure over a stranger's bytes is one kind of error. Raises DialError."""
+    try:
+        return step()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the certificates' reader is no Exception
+        raise DialError(f"QUIC: {first_line(error)}") from error
