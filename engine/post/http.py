@@ -13,6 +13,7 @@ import base64
 import hashlib
 import re
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from engine.conversation.fingerprint import responses
@@ -25,6 +26,14 @@ PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443)
 PAGE = 262_144  # bytes of a page
 ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
 
+HTTP3_SETTINGS = {  # RFC 9114, 9204, 9220, 9297. The numbers 31 n + 2 stand there so that nobody chokes on them
+    0x1: "qpack_max_table_capacity",
+    0x6: "max_field_section_size",
+    0x7: "qpack_blocked_streams",
+    0x8: "enable_connect_protocol",
+    0x33: "h3_datagram",
+}
+
 _STATUS = re.compile(rb"HTTP/\d\.\d +(\d{3})\b")
 _HEADER = re.compile(rb"\n(server|location|content-length|content-type)[ \t]*:([^\r\n]*)", re.IGNORECASE)
 _ICON_LINK = re.compile(rb"<link\b[^>]{0,500}\brel\s*=\s*[\"']?(?:shortcut )?icon\b[^>]{0,500}>", re.IGNORECASE)
@@ -35,7 +44,7 @@ class Answer(NamedTuple):
     """One HTTP answer, as far as it came. headers: those of interest, of several the first; complete: all of body."""
 
     status: int
-    headers: dict[bytes, bytes]
+    headers: Mapping[bytes, bytes]
     body: bytes
     complete: bool = False
 
@@ -134,7 +143,8 @@ async def over_quic(result: ServiceResult, dial: Dialler) -> ServiceResult:
         answer, settings = await talk.get(authority(result), AGENT)
         await talk.close()
     if settings:
-        result = noted(result, "http3", {"settings": {f"0x{name:x}": value for name, value in settings.items()}})
+        known = {HTTP3_SETTINGS.get(name, f"0x{name:x}"): value for name, value in settings.items() if name % 31 != 2}
+        result = noted(result, "http3", {"settings": known})
     if not answer.status:
         return result
     facts = Answer(answer.status, answer.headers, answer.body).facts()

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from engine.model import Json, ServiceResult
 from engine.post.base import identified, noted, text
-from engine.transports.dial import DialError, Dialler, Silence
-from engine.transports.quic_packets import VERSION_1, offered_versions, version_name, version_query
+from engine.transports.dial import DialError, Dialler, DialTimeoutError
+from engine.transports.quic_packets import offered_versions, version_name, version_query
 
 USUAL = frozenset((443, 784, 853, 8443, 8853))  # where a server that does not tell its versions is shaken hands with
 DNS = frozenset((784, 853, 8853))
@@ -54,9 +54,9 @@ class Quic:
             try:
                 shaken = await talk.shake()
             except DialError as error:
-                return (
-                    noted(result, self.name, {"error": text(str(error).encode())}) if versions is not None else result
-                )
+                if versions is None:
+                    raise
+                return noted(result, self.name, {"error": text(str(error).encode())})
             await talk.close()
         facts = {"version": version_name(shaken.version)}
         if shaken.alpn:
@@ -82,7 +82,7 @@ async def _versions(dial: Dialler) -> tuple[int, ...] | None:
             for _ in range(STRAYS):
                 try:
                     datagram = await stream.recv(timeout_s=PATIENCE_S)
-                except Silence:
+                except DialTimeoutError:
                     break
                 if (versions := offered_versions(datagram, destination, source)) is not None:
                     return versions

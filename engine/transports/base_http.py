@@ -1,6 +1,7 @@
 """An answer in HTTP/2 or HTTP/3, as the dialogues of either give it. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 FIELDS = 64  # headers of an answer that are kept
@@ -16,7 +17,7 @@ class Answer(NamedTuple):
     """
 
     status: int = 0
-    headers: dict[bytes, bytes] = {}
+    headers: Mapping[bytes, bytes] = MappingProxyType({})
     body: bytes = b""
     reset: int | None = None
 

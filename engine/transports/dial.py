@@ -40,7 +40,7 @@ class DialError(Exception):
     """The conversation did not come about or broke off; the text says why."""
 
 
-class Silence(DialError):
+class DialTimeoutError(DialError):
     """Nothing more came in time."""
 
 
@@ -282,14 +282,14 @@ class Stream:
         """What the action gives when the socket is ready for it, be it at the very moment when the time is up."""
         await asyncio.sleep(0)  # a peer whose bytes never end must not keep the loop
         if self._dialler.time() >= until:
-            raise Silence("timed out")
+            raise DialTimeoutError("timed out")
         ready = True
         while True:
             try:
                 return action()
             except BlockingIOError:
                 if not ready:
-                    raise Silence("timed out") from None
+                    raise DialTimeoutError("timed out") from None
             except OSError as error:
                 raise DialError(error.strerror or str(error)) from error
             ready = await self._dialler.wait(until, self._socket, write=write)

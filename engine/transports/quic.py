@@ -9,9 +9,10 @@ Source: RFC 9000, 9001, 9114. Needs the extra `deep`.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ssl import CERT_NONE
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from aioquic.h3.connection import H3Connection
@@ -24,7 +25,7 @@ from engine.model import Json, TlsFacts
 from engine.text import first_line
 from engine.transports.base_http import Answer
 from engine.transports.certificates import certificate_facts, der_of
-from engine.transports.dial import DialError, Dialler, Silence, Stream
+from engine.transports.dial import DialError, Dialler, DialTimeoutError, Stream
 from engine.transports.quic_packets import VERSION_1, VERSION_2, parameters
 
 SUPPORTED = (VERSION_1, VERSION_2)
@@ -48,7 +49,7 @@ class Shaken(NamedTuple):
 
     version: int = 0
     alpn: str = ""
-    parameters: dict[str, Json] = {}
+    parameters: Mapping[str, Json] = MappingProxyType({})
     retried: bool = False
     tls: TlsFacts | None = None
     error: tuple[int, str] | None = None
@@ -154,12 +155,12 @@ class Conversation:
         await self._send()
         now = self._dial.time()
         if now >= until:
-            raise Silence("timed out")
+            raise DialTimeoutError("timed out")
         timer = self._quic.get_timer()
         wait_s = min(until, timer if timer is not None else until) - now
         try:
             data = await self._stream.recv(timeout_s=max(wait_s, 0.001))
-        except Silence:
+        except DialTimeoutError:
             now = self._dial.time()
             if timer is not None and now >= timer:
                 _tried(lambda: self._quic.handle_timer(now))

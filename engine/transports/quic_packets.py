@@ -2,7 +2,7 @@
 and the transport parameters of a handshake. Pure, and without aioquic.
 
 A packet in a version that nobody has is answered with the list of those that the server has: one datagram each way, and
-no state is left behind at the server. It has the size of a first packet, 1200 bytes, below which servers must not answer.
+no state is left behind at the server. It has the size of a first packet, 1200 bytes: smaller ones get no answer.
 
 Source: RFC 8999 (what all versions share), RFC 9000 sections 6, 14.1, 15, 17.2.1 and 18 (negotiation, sizes, reserved
 versions, parameters), RFC 9369 (version 2); IANA's "QUIC" registers for the names.
@@ -17,6 +17,7 @@ PARAMETERS = 64  # likewise
 TEXT = 64  # bytes of a parameter's value that are kept
 
 VERSION_1, VERSION_2 = 0x00000001, 0x6B3343CF
+_VERSIONS = {VERSION_1: "1", VERSION_2: "2"}
 
 _NAMES = {
     0x01: "max_idle_timeout",
@@ -61,8 +62,8 @@ def offered_versions(datagram: bytes, destination: bytes, source: bytes) -> tupl
 
 def version_name(version: int) -> str:
     """`1`, `2`, `draft-29`; Google's as `Q050`; others as `0x...`."""
-    if version == VERSION_1 or version == VERSION_2:
-        return "1" if version == VERSION_1 else "2"
+    if version in _VERSIONS:
+        return _VERSIONS[version]
     if version >> 8 == 0xFF0000:
         return f"draft-{version & 0xFF}"
     name = version.to_bytes(4, "big")
