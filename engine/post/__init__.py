@@ -19,7 +19,7 @@ from engine.model import ServiceResult, Verdict
 from engine.post.amqp import Amqp
 from engine.post.base import Asker, Module, Reader
 from engine.post.http import Http, Web
-from engine.post.http2 import Http2
+from engine.post.http2 import Http2, Http2Opening
 from engine.post.murmur import Murmur
 from engine.post.quic import Quic
 from engine.post.rpc import Rpc
@@ -32,7 +32,7 @@ from engine.transports.dial import Dialler
 LIMIT_S = 5.0  # for everything that is asked after one scan
 RPC_INTENSITY = 7  # below it no RPC grinding, as in Nmap
 
-READERS: tuple[Reader, ...] = (Http(), Smb(), Http2())
+READERS: tuple[Reader, ...] = (Http(), Smb())
 ASKERS: tuple[Asker, ...] = (
     Rpc(),
     Amqp(),
@@ -104,9 +104,10 @@ class PostProcessing:
         chosen = module_names(names)
         if intensity < RPC_INTENSITY:
             chosen = tuple(name for name in chosen if not name.startswith("rpc"))
-        self._readers = _Table[Reader](
-            [module for module in READERS if module.name in chosen or (module.name == "http2" and "h2" in alpn)]
-        )
+        reading = [module for module in READERS if module.name in chosen]
+        if "h2" in alpn and "http2" not in chosen:
+            reading.append(Http2Opening())
+        self._readers = _Table[Reader](reading)
         self._askers = _Table[Asker]([module for module in ASKERS if module.name in chosen])
 
     def read(self, result: ServiceResult, response: bytes) -> ServiceResult:

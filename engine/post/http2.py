@@ -1,10 +1,9 @@
 """What speaks HTTP/2: which application protocols a TLS service agrees to, the server's settings, its answer's headers.
 
-`read` finds in what the scan has got already the frames with which every HTTP/2 server begins, and contacts nobody.
-`ask` makes one connection. Inside TLS it offers `h2`, `http/1.1` and what the port or the service suggests, and notes
-what was chosen; where that is h2, or in the clear where a port that nothing recognised has said nothing or has begun
-as HTTP/2, it makes a request. A server that answers is named: by its `server` header, or, where it has none, by the
-library that opens as it does; one that speaks gRPC is called `grpc`.
+`Http2` makes one connection. Inside TLS it offers `h2`, `http/1.1` and what the port or the service suggests, and notes
+what was chosen; where that is h2, or in the clear where a port that nothing recognised has said nothing or has begun as
+HTTP/2, it makes a request. A server that answers is named: by its `server` header, or, where it has none, by what opens
+as it does; one that speaks gRPC is called `grpc`. `Http2Opening` only reads what a scan that offers h2 has got.
 
 Source: RFC 7301 and IANA's "TLS ALPN Protocol IDs" (names), RFC 9113; gRPC's "gRPC over HTTP2" and its health checking
 protocol (the second request, made only where the first was not answered as web servers do).
@@ -22,7 +21,6 @@ from engine.transports.base_http import Answer
 from engine.transports.certificates import tls_facts
 from engine.transports.dial import DialError, Dialler, Stream
 from engine.transports.h2_frames import SETTING_NAMES, Opening, opening
-from engine.transports.tls import client_context
 
 WEB = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav", "grpc"))
 OFFERED = ("h2", "http/1.1")
@@ -66,6 +64,18 @@ PORTS = {
     8883: "mqtt",
 }
 
+# By fingerprint, what opens so with its own configuration: asked here, releases in docs/post.md. Those that open as
+# many do (nothing but 100 streams, or nothing at all) are not among them.
+PRODUCTS = {
+    "3:128;4:65536;5:16777215|2147418112|0": "nginx",
+    "3:100|2147418112|0": "Apache httpd",
+    "8:1;3:100|00|0": "HAProxy",
+    "5:1048576;3:250;6:1048896;4:1048576|983041|0": "Go net/http",
+    "1:4096;2:0;4:65535;5:16384;8:1;3:100;6:65536|00|0": "Python h2",
+    "4:4194304;5:4194304;6:16384;65027:1|4128769|0": "gRPC core",
+}
+
+GRPC_SETTING = 0xFE03  # binary metadata is taken as it is: a setting of gRPC alone
 GRPC_STATUS = b"grpc-status"
 HEALTH = "/grpc.health.v1.Health/Check"
 EMPTY_MESSAGE = bytes(5)  # not compressed, no bytes
@@ -79,11 +89,28 @@ def offered(result: ServiceResult) -> tuple[str, ...]:
 
 @cache
 def _context(alpn: tuple[str, ...]) -> SSLContext:
+    from engine.transports.tls import client_context
+
     return client_context(alpn)
 
 
+class Http2Opening:
+    """A Reader, for scans that offer h2: finds how the server began in what the scan has got, and contacts nobody."""
+
+    name = "http2"
+    services = WEB | {"http2"}
+    undetermined = True
+
+    def applies(self, result: ServiceResult) -> bool:
+        return result.proto == "tcp"
+
+    def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
+        began = _opening(result, response)
+        return result if began is None else _named(noted(result, self.name, _facts(began)), began)
+
+
 class Http2:
-    """A Reader and an Asker."""
+    """An Asker."""
 
     name = "http2"
     services = WEB | SUGGESTED.keys() | {"http2", "ssl"}
@@ -92,37 +119,39 @@ class Http2:
     def applies(self, result: ServiceResult) -> bool:
         if result.proto != "tcp":
             return False
-        if result.tunnel is Tunnel.SSL or result.name == "http2":
+        if result.tunnel is Tunnel.SSL or result.name in ("grpc", "http2", "ssl"):
             return True
-        if result.verdict is Verdict.SOFTMATCHED or result.verdict is Verdict.HARDMATCHED:
-            return result.name == "grpc"
-        return not result.fingerprint or _opening(result, b"") is not None
-
-    def read(self, result: ServiceResult, response: bytes) -> ServiceResult:
-        began = _opening(result, response)
-        if began is None:
-            return result
-        result = noted(result, self.name, _facts(began))
-        return result if result.method == "probed" else _named(result, began, "http", "")
+        if result.verdict is Verdict.NOMATCH:
+            return not result.fingerprint or _opening(result, b"") is not None
+        return False
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
-        if result.tunnel is Tunnel.NONE:
+        if result.tunnel is Tunnel.SSL or result.name == "ssl":
+            return await self._inside_tls(result, dial)
+        try:
             with await dial.open("tcp") as stream:
                 return await self._requested(result, stream)
+        except DialError:
+            if result.fingerprint:
+                raise
+        return await self._inside_tls(result, dial)  # some who want ALPN say nothing to a hello without it
+
+    async def _inside_tls(self, result: ServiceResult, dial: Dialler) -> ServiceResult:
+        """What is agreed to, and, if that is h2, what is said in it. Raises DialError."""
         names = offered(result)
         facts: dict[str, Json] = {"offered": list(names)}
         try:
             stream = await dial.open("tcp", Tunnel.SSL, _context(names))
         except DialError as error:
-            if not str(error).startswith("TLS"):
+            if result.tunnel is Tunnel.NONE:
                 raise
             return noted(result, "alpn", facts | {"error": text(str(error).encode())})
         with stream:
             assert stream.session is not None
-            chosen = stream.session.selected_alpn_protocol() or ""
-            result = noted(result, "alpn", facts | ({"chosen": text(chosen.encode())} if chosen else {}))
-            tls = result.tls or tls_facts(stream.session)
-            result = replace(result, tls=replace(tls, alpn=text(chosen.encode())))
+            chosen = text((stream.session.selected_alpn_protocol() or "").encode())
+            result = noted(result, "alpn", facts | ({"chosen": chosen} if chosen else {}))
+            tls = replace(result.tls or tls_facts(stream.session), alpn=chosen)
+            result = replace(result, tls=tls, tunnel=Tunnel.SSL)
             if chosen != "h2":
                 return result
             try:
@@ -155,13 +184,7 @@ class Http2:
         grpc_status = answer.headers.get(GRPC_STATUS, b"")
         if grpc_status.isdigit():
             facts["grpc_status"] = int(grpc_status[:3])
-        speaks_grpc = _is_grpc(answer)
-        result = noted(result, self.name, facts)
-        if result.method == "probed" and result.name not in ("grpc", "http2") and result.name not in WEB:
-            return result
-        if result.method == "probed" and result.product and not speaks_grpc:
-            return result
-        return _named(result, began, "grpc" if speaks_grpc else "http", server)
+        return _named(noted(result, self.name, facts), began, server, grpc=_is_grpc(answer))
 
 
 def _opening(result: ServiceResult, response: bytes) -> Opening | None:
@@ -175,18 +198,23 @@ def _facts(began: Opening) -> dict[str, Json]:
         "settings": {SETTING_NAMES.get(name, str(name)): value for name, value in began.settings},
         "fingerprint": began.fingerprint(),
     }
-    if library := LIBRARIES.get(began.fingerprint()):
-        facts["library"] = library
+    if product := PRODUCTS.get(began.fingerprint()):
+        facts["product"] = product
     if began.goaway is not None:
         error, said = began.goaway
         facts["goaway"] = {"error": error} | ({"text": text(said)} if said else {})
     return facts
 
 
-def _named(result: ServiceResult, began: Opening, name: str, server: str) -> ServiceResult:
-    product = server or result.product or LIBRARIES.get(began.fingerprint(), "")
-    extrainfo = result.extrainfo or "HTTP/2"
-    return identified(result, name=name, product=product, extrainfo=extrainfo, fingerprint="")
+def _named(result: ServiceResult, began: Opening, server: str = "", *, grpc: bool = False) -> ServiceResult:
+    """The row of a server that speaks HTTP/2; of one that was recognised, only a product is filled in that it lacks."""
+    product = server or PRODUCTS.get(began.fingerprint(), "")
+    if result.method != "probed":
+        name = "grpc" if grpc or GRPC_SETTING in dict(began.settings) else "http"
+        return identified(result, name=name, product=product, extrainfo="HTTP/2", fingerprint="")
+    if product and not result.product and result.name in WEB:
+        return identified(result, product=product)
+    return result
 
 
 def _is_web(answer: Answer) -> bool:
@@ -200,7 +228,3 @@ def _is_grpc(answer: Answer) -> bool:
 def _better(first: Answer, second: Answer) -> Answer:
     """Of two answers the one that says more: gRPC's where there is one."""
     return second if _is_grpc(second) or not first.status else first
-
-
-# Fingerprints of servers that were asked here, with the configuration they come with: docs/post.md says which releases.
-LIBRARIES: dict[str, str] = {}

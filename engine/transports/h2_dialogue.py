@@ -79,7 +79,7 @@ class Conversation:
         return answer
 
     async def _more(self) -> list[Event]:
-        """What the next bytes mean; the conversation is over where there are none, or too many, or they are not HTTP/2."""
+        """What the next bytes mean. The conversation is over where there are none, too many, or other than HTTP/2."""
         try:
             data = await self._stream.recv(min(PIECE, self._left))
         except DialError:

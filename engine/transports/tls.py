@@ -9,12 +9,15 @@ import ssl
 from collections.abc import Callable, Sequence
 from errno import EIO
 
+from engine.errors import ConfigError
 from engine.transports.base import Receiver, Transport
 from engine.transports.reactor import Reactor
+from matcher import shown
 
 RECORD = 16384  # bytes; TLS's largest record
 MAX_OVERHEAD = 1 << 18  # bytes received that are no data: handshakes, records' frames. OpenSSL takes chains of 100 kB
 OP_LEGACY_SERVER_CONNECT = 0x4
+LONGEST_ALPN = 255  # bytes of one name
 
 
 def client_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
@@ -31,6 +34,13 @@ def client_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
     if alpn:
         context.set_alpn_protocols(alpn)
     return context
+
+
+def check_alpn(names: Sequence[str]) -> None:
+    """Raises ConfigError for what is no name of an application protocol (RFC 7301)."""
+    for name in names:
+        if not name.isascii() or not name.isprintable() or not 1 <= len(name) <= LONGEST_ALPN:
+            raise ConfigError(f"alpn: {shown(name) or repr(name)}: no name of an application protocol")
 
 
 class TlsError(OSError):
