@@ -21,6 +21,7 @@ from h2.events import (
     StreamReset,
     TrailersReceived,
 )
+from h2.exceptions import H2Error
 from h2.settings import SettingCodes
 
 from engine.transports.base_http import Answer
@@ -61,13 +62,16 @@ class Conversation:
 
     async def request(self, headers: Iterable[tuple[str, str]], body: bytes = b"") -> Answer:
         """The answer as far as it came. Raises DialError where the request cannot be sent, or this is no HTTP/2."""
-        if not self._begun:
-            self._h2.initiate_connection()
-            self._begun = True
-        number = self._h2.get_next_available_stream_id()
-        self._h2.send_headers(number, list(headers), end_stream=not body)
-        if body:
-            self._h2.send_data(number, body, end_stream=True)
+        try:
+            if not self._begun:
+                self._h2.initiate_connection()
+                self._begun = True
+            number = self._h2.get_next_available_stream_id()
+            self._h2.send_headers(number, list(headers), end_stream=not body)
+            if body:
+                self._h2.send_data(number, body, end_stream=True)
+        except H2Error as error:
+            raise DialError(f"HTTP/2: {error}") from error
         await self._stream.send(self._h2.data_to_send())
         answer, ended = Answer(), False
         while self.open and not ended:
