@@ -1,8 +1,12 @@
 """HTTP/2 and ALPN: what is offered, what is chosen, how servers begin and answer; real ones, and hostile ones."""
 
 import asyncio
+import hashlib
+import re
+import shutil
 import ssl
 import struct
+import subprocess
 from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 from typing import Any
@@ -59,6 +63,19 @@ def test_the_fingerprint_has_akamais_form() -> None:
     assert opening(settings_frame).fingerprint() == "6:1;1:4096|00|0"  # type: ignore[union-attr]
     assert opening(settings_frame + priorities).fingerprint() == "6:1;1:4096|00|3:1:1:201,5:0:0:101"  # type: ignore[union-attr]
     assert opening(frame(4, 0, 0)).fingerprint() == "|00|0"  # type: ignore[union-attr]
+
+
+def test_a_published_fingerprint() -> None:
+    """What is widely told of Firefox, less the order of its headers, from the frames that Firefox sends."""
+    said = frame(4, 0, 0, struct.pack(">HIHIHI", 1, 65536, 4, 131072, 5, 16384))
+    said += frame(8, 0, 0, struct.pack(">I", 12517377))
+    for stream, dependency, weight in ((3, 0, 201), (5, 0, 101), (7, 0, 1), (9, 7, 1), (11, 3, 1), (13, 0, 241)):
+        said += frame(2, 0, stream, struct.pack(">IB", dependency, weight - 1))
+    began = opening(said + frame(1, 5, 15, b"\x82"))
+    assert began is not None
+    assert began.fingerprint() == (
+        "1:65536;4:131072;5:16384|12517377|3:0:0:201,5:0:0:101,7:0:0:1,9:0:7:1,11:0:3:1,13:0:0:241"
+    )
 
 
 @pytest.mark.parametrize(
@@ -421,6 +438,37 @@ def test_real_servers(name: str, tmp_path: Path) -> None:
         if name in ("nginx", "node"):
             bare = run(enriched("http2", row("unknown", ports["clear"], verdict=Verdict.NOMATCH)))
             assert (bare.name, bare.post and bare.post["http2"]["title"]) == ("http", heading)
+
+
+@pytest.mark.parametrize("name", ["nghttpd", "nginx", "caddy", "haproxy", "node", "hypercorn", "grpcio"])
+def test_other_tools_see_the_same(name: str, tmp_path: Path) -> None:
+    """Settings and window as nghttp prints them; protocol, cipher and certificate as openssl does."""
+    for tool in ("nghttp", "openssl"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    with daemon(name, tmp_path) as ports:
+        where = f"{HOST}:{ports['tls']}"
+        guessed = row("unknown", ports["tls"], verdict=Verdict.NOMATCH, tunnel=Tunnel.SSL)
+        result = run(enriched("http2", guessed))
+        frames = said_by("nghttp", "-nv", f"https://{where}/").partition("send GOAWAY")[0]
+        handshake = said_by("openssl", "s_client", "-connect", where, "-alpn", "h2,http/1.1")
+    assert result.post is not None
+    assert result.tls is not None
+    first = re.findall(r"recv SETTINGS frame <length=\d+, flags=0x00.*\n((?: {5}.*\n)*)", frames)[0]
+    settings_seen = ";".join(
+        f"{int(key, 16)}:{value}" for key, value in re.findall(r"\(0x([0-9a-f]+)\):(\d+)\]", first)
+    )
+    [*windows] = re.findall(r"recv WINDOW_UPDATE frame <length=4, flags=0x00, stream_id=0>\s+\(\S+=(\d+)\)", frames)
+    assert result.post["http2"]["fingerprint"] == f"{settings_seen}|{windows[0] if windows else '00'}|0"
+    assert f"ALPN protocol: {result.tls.alpn}" in handshake
+    assert f"Cipher is {result.tls.cipher}" in handshake
+    [certificate] = re.findall(r"-----BEGIN.*?-----END CERTIFICATE-----", handshake, re.DOTALL)
+    assert result.tls.sha256 == hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
+
+
+def said_by(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, timeout=30, stdin=subprocess.DEVNULL, check=False)
+    return done.stdout.decode("latin-1")
 
 
 @pytest.mark.parametrize("kind", ["tls", "clear"])

@@ -1,7 +1,9 @@
 """QUIC: versions, handshake, certificate, parameters and HTTP/3, of real servers; and of those that do not behave."""
 
 import asyncio
+import hashlib
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -461,6 +463,10 @@ def test_real_servers(name: str, product: str, tmp_path: Path) -> None:
         assert (result.name, result.extrainfo, result.tls and result.tls.alpn) == ("quic", "h3", "h3")
         assert result.post is not None
         assert "1" in result.post["quic"]["versions"]
+        if name == "hypercorn":  # which shows the same on its TCP port
+            der = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((HOST, ports["tls"])))
+            assert result.tls is not None
+            assert result.tls.sha256 == hashlib.sha256(der).hexdigest()
         paged = run(enriched("web", result))
         assert paged.product == product
         assert paged.post is not None
