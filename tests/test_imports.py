@@ -119,6 +119,7 @@ PLACES = {
     "psycopg": ("engine/results/lake/postgres.py",),
     "ray": ("engine/pool/runners/ray.py",),
     "aioquic": ("engine/transports/quic.py",),
+    "pylsqpack": ("engine/transports/quic.py",),
     "h2": ("engine/transports/h2_dialogue.py",),
 }
 

@@ -5,6 +5,7 @@ import hashlib
 import os
 import ssl
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -393,6 +394,52 @@ def test_hostile_servers(reply: Callable[[bytes], Iterable[bytes]]) -> None:
     assert len(heard) < 12
     assert result.name in ("unknown", "quic")
     assert time.monotonic() - began < 30
+
+
+def _integer(first: int, bits: int, value: int) -> bytes:
+    """As HPACK and QPACK write one behind the leading bits of its byte."""
+    most = (1 << bits) - 1
+    if value < most:
+        return bytes((first | value,))
+    value, written = value - most, bytearray((first | most,))
+    while value >= 128:
+        written.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*written, value))
+
+
+TABLE = _integer(0x20, 5, 4096) + _integer(0x40, 5, 1) + b"a" + _integer(0, 7, 3900) + b"x" * 3900
+BOMBS = {
+    "one entry of the table, again and again": (TABLE, b"\x02\0" + b"\x80" * 50_000),
+    "what everybody's table has, again and again": (b"", b"\0\0\xd9" + b"\xff\x16" * 25_000),
+    "no headers": (b"", b"\0\0"),
+    "garbage": (b"\xff" * 100, b"\xff" * 1000),
+}
+
+
+@pytest.mark.parametrize(("table", "headers"), BOMBS.values(), ids=BOMBS)
+def test_headers_that_grow(table: bytes, headers: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither memory nor time: what an answer unpacks to stays in proportion to what was sent."""
+
+    def received(self: Pages, event: QuicEvent) -> None:
+        if self.http is None and self._quic.tls.alpn_negotiated == "h3":
+            self.http = H3Connection(self._quic)
+        if getattr(event, "stream_id", None) == 0:
+            if table:
+                assert self.http is not None
+                self._quic.send_stream_data(self.http._local_encoder_stream_id or 0, table)
+            self._quic.send_stream_data(0, b"\x01" + (0x80000000 | len(headers)).to_bytes(4, "big") + headers)
+            self.transmit()
+
+    monkeypatch.setattr(Pages, "quic_event_received", received)
+    tracemalloc.start()
+    try:
+        result = asked("h3", modules=("web",), name="quic")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    check_row(result)
+    assert peak < 40_000_000
 
 
 class Wire(Stream):

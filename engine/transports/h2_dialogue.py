@@ -8,6 +8,7 @@ counts.
 Source: RFC 9113 (HTTP/2), RFC 7541 (header compression). Needs the extra `deep`.
 """
 
+import asyncio
 from collections.abc import Iterable
 
 from h2.config import H2Configuration
@@ -28,7 +29,7 @@ from engine.transports.base_http import Answer
 from engine.transports.dial import DialError, Stream
 from engine.transports.h2_frames import Opening, opening
 
-LIMIT = 131_072  # bytes of a conversation
+LIMIT = 65_536  # bytes of a conversation
 PIECE = 1024  # bytes given to the library at once, between two looks at how much it made of them
 OPENING = 8192  # bytes in which the first frames are looked for
 EVENTS = 512  # of a conversation; a flood of empty frames makes one of every nine bytes
@@ -84,6 +85,7 @@ class Conversation:
 
     async def _more(self) -> list[Event]:
         """What the next bytes mean. The conversation is over where there are none, too many, or other than HTTP/2."""
+        await asyncio.sleep(0)  # what has come already is taken without waiting, and must not keep the loop
         try:
             data = await self._stream.recv(min(PIECE, self._left))
         except DialError:

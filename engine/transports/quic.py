@@ -20,6 +20,7 @@ from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamReset
+from pylsqpack import Decoder
 
 from engine.model import Json, TlsFacts
 from engine.text import first_line
@@ -30,7 +31,9 @@ from engine.transports.quic_packets import VERSION_1, VERSION_2, parameters
 
 SUPPORTED = (VERSION_1, VERSION_2)
 RECEIVED = 128  # datagrams of a conversation
-SENT = 64
+HANDSHAKE = 196_608  # bytes of one; chains of 100 kB fit
+PAGE = 65_536  # bytes of what follows; a byte may stand for a header of HTTP/3
+SENT = 64  # datagrams
 DATA = 65536  # bytes of all streams that a server may send
 RTT_S = 0.3  # taken for granted at first; what is lost is sent again after three times as long
 PATIENCE_S = 2.5  # for a handshake, and again for an answer
@@ -66,6 +69,7 @@ class Conversation:
         self._dial = dial
         self._events: list[QuicEvent] = []
         self._received = 0
+        self._left = HANDSHAKE
         self._sent = 0
         self._over: ConnectionTerminated | None = None
         self._quic = QuicConnection(
@@ -105,7 +109,8 @@ class Conversation:
 
     async def get(self, authority: str, agent: str) -> tuple[Answer, dict[int, int]]:
         """The answer to a request in HTTP/3 for `/`, as far as it came, and the server's settings. Raises DialError."""
-        h3: H3Connection = _tried(lambda: H3Connection(self._quic))
+        h3 = _tried(lambda: _Http3(self._quic))
+        self._left = PAGE
         number = self._quic.get_next_available_stream_id()
         names = (":method", ":scheme", ":authority", ":path", "user-agent", "accept")
         values = ("GET", "https", authority, "/", agent, "*/*")
@@ -166,8 +171,9 @@ class Conversation:
                 _tried(lambda: self._quic.handle_timer(now))
         else:
             self._received += 1
-            if self._received > RECEIVED:
-                raise DialError(f"more than {RECEIVED} datagrams")
+            self._left -= len(data)
+            if self._received > RECEIVED or self._left < 0:
+                raise DialError("too much to be a handshake and a page")
             _tried(lambda: self._quic.receive_datagram(data, PEER, self._dial.time()))
         self._events.extend(self._news())
 
@@ -186,6 +192,15 @@ class Conversation:
             if self._sent > SENT:
                 raise DialError(f"more than {SENT} datagrams to send")
             await self._stream.send(data)
+
+
+class _Http3(H3Connection):
+    """Without a table of headers: one entry of it, named again by each byte, would grow four thousand times."""
+
+    def _init_connection(self) -> None:
+        self._max_table_capacity = self._blocked_streams = 0
+        self._decoder = Decoder(self._max_table_capacity, self._blocked_streams)
+        super()._init_connection()
 
 
 def _tried(step: Callable[[], _T]) -> _T:
