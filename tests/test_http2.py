@@ -1,14 +1,9 @@
 """HTTP/2 and ALPN: what is offered, what is chosen, how servers begin and answer; real ones, and hostile ones."""
 
 import asyncio
-import hashlib
-import re
-import shutil
 import ssl
 import struct
-import subprocess
 from asyncio import StreamReader, StreamWriter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,23 +13,16 @@ pytest.importorskip("h2")
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived
-from h2_daemons import daemon
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import HOST, dialler, enriched, row, run, tcp_peer
+from peers import HOST, dialler, row, run, tcp_peer
 from scripted import tls_context
 from test_fuzz_post import check_row
-from test_post import fingerprint
 
-from engine import post
-from engine.api import check_config, scan
-from engine.errors import ConfigError
-from engine.model import ScanConfig, ServiceResult, TlsFacts, Tunnel, Verdict
-from engine.post import ALL, DEFAULT, PostProcessing, module_names
-from engine.post.http2 import offered
+from engine.model import ServiceResult, TlsFacts, Tunnel, Verdict
+from engine.post import PostProcessing
 from engine.transports.h2_dialogue import EVENTS, LIMIT, Conversation
 from engine.transports.h2_frames import Opening, opening
-from engine.transports.tls import client_context
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -106,49 +94,6 @@ def test_any_bytes_are_read(data: bytes, begun: bool) -> None:
         assert began.fingerprint().count("|") == 2
 
 
-# -- what is offered, and when
-
-
-def test_by_default_nothing_is_asked() -> None:
-    assert {"http2", "quic"}.isdisjoint(DEFAULT)
-    for known in (UNKNOWN, row("http", 443, tunnel=Tunnel.SSL), row("ssl", 443)):
-        assert not PostProcessing(DEFAULT).wants(known)
-
-
-def test_who_is_asked() -> None:
-    """TLS whoever speaks inside; in the clear only who has said nothing, or something that begins as HTTP/2."""
-    module = PostProcessing(("http2",))
-    assert module.wants(row("http", 443, tunnel=Tunnel.SSL))
-    assert module.wants(row("imap", 993, tunnel=Tunnel.SSL))
-    assert module.wants(UNKNOWN)
-    begun = row("x", 1, verdict=Verdict.NOMATCH, fingerprint=fingerprint(GetRequest=NGINX))
-    other = row("x", 1, verdict=Verdict.NOMATCH, fingerprint=fingerprint(GetRequest=b"what?\r\n"))
-    assert module.wants(begun)
-    assert not module.wants(other)
-    assert not module.wants(row("http", 80))
-    assert not module.wants(row("x", 1, "udp", verdict=Verdict.NOMATCH))
-
-
-def test_the_port_suggests_what_is_offered() -> None:
-    def names(name: str, port: int) -> tuple[str, ...]:
-        return offered(row(name, port, tunnel=Tunnel.SSL))
-
-    assert names("http", 993) == ("h2", "http/1.1")
-    assert names("imap", 1) == names("unknown", 993) == ("imap", "h2", "http/1.1")
-    assert names("unknown", 853) == ("dot", "h2", "http/1.1")
-    assert names("unknown", 5223) == ("xmpp-client", "h2", "http/1.1")
-    assert names("mqtt", 8883) == ("mqtt", "h2", "http/1.1")
-
-
-def test_a_module_without_its_library_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`all` are those that can run here."""
-    monkeypatch.setitem(post.EXTRA, "http2", "no_such_library")
-    with pytest.raises(ConfigError) as error:
-        module_names(("http2",))
-    assert str(error.value) == "--post http2: needs an extra package (no_such_library): pip install 'probemill[deep]'"
-    assert module_names(("all",)) == tuple(name for name in ALL if name != "http2")
-
-
 # -- peers
 
 
@@ -216,6 +161,16 @@ def test_prior_knowledge_in_the_clear() -> None:
     assert result.connections == 1
 
 
+def test_who_speaks_only_http2_is_not_asked_for_a_page_in_another() -> None:
+    """The module's own request has told what `web` would."""
+
+    async def test() -> ServiceResult:
+        async with tcp_peer(page) as port:
+            return await PostProcessing(("http2", "web")).enrich(UNKNOWN, b"", dialler(port))
+
+    assert run(test()).connections == 1
+
+
 def test_a_server_without_a_name_is_known_by_how_it_begins() -> None:
     assert asked(nameless, UNKNOWN).product == "Python h2"
 
@@ -270,92 +225,6 @@ def test_a_port_that_is_silent_without_alpn_is_asked_inside_tls() -> None:
     assert result.tls.subject == "CN=scripted.test"
 
 
-# -- the scan's own tunnel
-
-
-def scanned(talk: Any, config: ScanConfig, tls: ssl.SSLContext) -> tuple[list[ServiceResult], list[str | None]]:
-    """The rows of a scan, and which protocol was agreed on in each connection that shook hands."""
-    chosen: list[str | None] = []
-
-    async def counted(reader: StreamReader, writer: StreamWriter) -> None:
-        chosen.append(writer.get_extra_info("ssl_object").selected_alpn_protocol())
-        await talk(reader, writer)
-
-    async def test() -> list[ServiceResult]:
-        async with tcp_peer(counted, tls) as port:
-            return [result async for result in scan([f"{HOST}:{port}"], config)]
-
-    return run(test()), chosen
-
-
-def hello() -> bytes:
-    """What a client begins with, as a probe of the database."""
-    out = ssl.MemoryBIO()
-    with pytest.raises(ssl.SSLWantReadError):
-        client_context().wrap_bio(ssl.MemoryBIO(), out).do_handshake()
-    return "".join(f"\\x{byte:02x}" for byte in out.read()).encode()
-
-
-DATABASE = rb"""Probe TCP NULL q||
-totalwaitms 300
-Probe TCP Hello q|HELLO|
-rarity 1
-totalwaitms 300
-match ssl m|^\x16\x03|
-Probe TCP Get q|GET / HTTP/1.0\r\n\r\n|
-rarity 1
-totalwaitms 300
-match http m|^HTTP/1|
-"""
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> str:
-    path = tmp_path / "probes"
-    path.write_bytes(DATABASE.replace(b"HELLO", hello()))
-    return str(path)
-
-
-async def either(reader: StreamReader, writer: StreamWriter) -> None:
-    if writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
-        await page(reader, writer)
-    elif await reader.read(4096):
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-
-
-def test_a_scan_offers_nothing_by_default(database: str) -> None:
-    """As Nmap: a server that prefers h2 goes on speaking HTTP/1.0, and no connection is added."""
-    [result], chosen = scanned(either, ScanConfig(probes=(database,)), tls_context("h2", "http/1.1"))
-    assert (result.name, result.tunnel, result.post) == ("http", Tunnel.SSL, {"http": {"status": 200}})
-    assert set(chosen) == {None}
-    [_], without = scanned(either, ScanConfig(probes=(database,), post=()), tls_context("h2", "http/1.1"))
-    assert len(chosen) == len(without)
-
-
-def test_a_scan_offers_what_it_is_told_to(database: str) -> None:
-    config = ScanConfig(probes=(database,), alpn=("http/1.1", "h2"))
-    [result], chosen = scanned(either, config, tls_context("http/1.1", "h2"))
-    assert (result.name, result.tunnel, set(chosen)) == ("http", Tunnel.SSL, {"http/1.1"})
-    assert result.tls is not None
-    assert result.tls.alpn == "http/1.1"
-
-
-def test_where_h2_was_chosen_the_row_is_named_by_how_the_server_begins(database: str) -> None:
-    [result], chosen = scanned(either, ScanConfig(probes=(database,), alpn=("h2",)), tls_context("h2"))
-    assert set(chosen) == {"h2"}
-    assert (result.name, result.product, result.extrainfo) == ("http", "Python h2", "HTTP/2")
-    assert result.tls is not None
-    assert result.tls.alpn == "h2"
-    assert result.post is not None
-    assert "status" not in result.post["http2"]  # nothing more was asked
-
-
-@pytest.mark.parametrize("name", ["", "x" * 256, "é", "a\nb"])
-def test_names_that_no_handshake_can_carry(name: str) -> None:
-    with pytest.raises(ConfigError, match="alpn"):
-        check_config(ScanConfig(alpn=(name,)))
-
-
 # -- peers that do not behave
 
 BEGUN = frame(4, 0, 0)
@@ -408,74 +277,3 @@ def test_hostile_servers(said: bytes) -> None:
     assert looked_at[0]._left >= 0
     assert LIMIT - looked_at[0]._left <= LIMIT
     assert looked_at[0]._events <= EVENTS + 1024 // 9
-
-
-# -- real servers
-
-EXPECTED = {
-    "nghttpd": ("nghttpd nghttp2/", "3:100|00|0", "404 Not Found"),
-    "nginx": ("nginx/", "3:128;4:65536;5:16777215|2147418112|0", "nginx page"),
-    "caddy": ("Caddy", "5:1048576;3:250;6:1048896;4:1048576|983041|0", "caddy page"),
-    "haproxy": ("HAProxy", "8:1;3:100|00|0", "haproxy page"),
-    "node": ("", "|00|0", "node page"),
-    "hypercorn": ("hypercorn-h2", "1:4096;2:0;4:65535;5:16384;8:1;3:100;6:65536|00|0", "hypercorn page"),
-}
-
-
-@pytest.mark.parametrize("name", EXPECTED)
-def test_real_servers(name: str, tmp_path: Path) -> None:
-    """Inside TLS with ALPN; what their settings are is theirs to change, so that only those of one release are told."""
-    product, known, heading = EXPECTED[name]
-    with daemon(name, tmp_path) as ports:
-        guessed = row("unknown", ports["tls"], verdict=Verdict.NOMATCH, tunnel=Tunnel.SSL)
-        result = run(enriched("http2", guessed))
-        assert (result.name, result.tls and result.tls.alpn) == ("http", "h2")
-        assert result.product.startswith(product)
-        assert result.post is not None
-        assert result.post["http2"]["title"] == heading
-        if name in ("nginx", "hypercorn", "nghttpd"):
-            assert result.post["http2"]["fingerprint"] == known
-        if name in ("nginx", "node"):
-            bare = run(enriched("http2", row("unknown", ports["clear"], verdict=Verdict.NOMATCH)))
-            assert (bare.name, bare.post and bare.post["http2"]["title"]) == ("http", heading)
-
-
-@pytest.mark.parametrize("name", ["nghttpd", "nginx", "caddy", "haproxy", "node", "hypercorn", "grpcio"])
-def test_other_tools_see_the_same(name: str, tmp_path: Path) -> None:
-    """Settings and window as nghttp prints them; protocol, cipher and certificate as openssl does."""
-    for tool in ("nghttp", "openssl"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-    with daemon(name, tmp_path) as ports:
-        where = f"{HOST}:{ports['tls']}"
-        guessed = row("unknown", ports["tls"], verdict=Verdict.NOMATCH, tunnel=Tunnel.SSL)
-        result = run(enriched("http2", guessed))
-        frames = said_by("nghttp", "-nv", f"https://{where}/").partition("send GOAWAY")[0]
-        handshake = said_by("openssl", "s_client", "-connect", where, "-alpn", "h2,http/1.1")
-    assert result.post is not None
-    assert result.tls is not None
-    first = re.findall(r"recv SETTINGS frame <length=\d+, flags=0x00.*\n((?: {5}.*\n)*)", frames)[0]
-    settings_seen = ";".join(
-        f"{int(key, 16)}:{value}" for key, value in re.findall(r"\(0x([0-9a-f]+)\):(\d+)\]", first)
-    )
-    [*windows] = re.findall(r"recv WINDOW_UPDATE frame <length=4, flags=0x00, stream_id=0>\s+\(\S+=(\d+)\)", frames)
-    assert result.post["http2"]["fingerprint"] == f"{settings_seen}|{windows[0] if windows else '00'}|0"
-    assert f"ALPN protocol: {result.tls.alpn}" in handshake
-    assert f"Cipher is {result.tls.cipher}" in handshake
-    [certificate] = re.findall(r"-----BEGIN.*?-----END CERTIFICATE-----", handshake, re.DOTALL)
-    assert result.tls.sha256 == hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).hexdigest()
-
-
-def said_by(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, timeout=30, stdin=subprocess.DEVNULL, check=False)
-    return done.stdout.decode("latin-1")
-
-
-@pytest.mark.parametrize("kind", ["tls", "clear"])
-def test_a_real_grpc_server(kind: str, tmp_path: Path) -> None:
-    with daemon("grpcio", tmp_path) as ports:
-        result = run(enriched("http2", row("unknown", ports[kind], verdict=Verdict.NOMATCH)))
-    assert (result.name, result.tunnel) == ("grpc", Tunnel.SSL if kind == "tls" else Tunnel.NONE)
-    assert result.post is not None
-    assert result.post["http2"]["grpc_status"] == 12
-    assert result.post["http2"]["settings"]["65027"] == 1

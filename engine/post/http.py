@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from engine.conversation.fingerprint import responses
 from engine.model import Json, ServiceResult
-from engine.post.base import AGENT, HEAD, authority, identified, noted, text, title
+from engine.post.base import AGENT, HEAD, ONLY_HTTP2, authority, identified, noted, text, title
 from engine.transports.dial import DialError, Dialler, Stream
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
@@ -110,7 +110,7 @@ class Web:
     undetermined = False
 
     def applies(self, result: ServiceResult) -> bool:
-        return (result.proto == "udp") == (result.name == "quic")
+        return (result.proto == "udp") == (result.name == "quic") and result.extrainfo != ONLY_HTTP2
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
         if result.proto == "udp":
@@ -137,11 +137,12 @@ async def over_quic(result: ServiceResult, dial: Dialler) -> ServiceResult:
         return result
     with await dial.open("udp") as stream:
         talk = Conversation(stream, dial, SUPPORTED[:1], (HTTP3,), result.host)
-        shaken = await talk.shake()
-        if shaken.alpn != HTTP3:
-            raise DialError("no HTTP/3")
-        answer, settings = await talk.get(authority(result), AGENT)
-        await talk.close()
+        try:
+            if (await talk.shake()).alpn != HTTP3:
+                raise DialError("no HTTP/3")
+            answer, settings = await talk.get(authority(result), AGENT)
+        finally:
+            await talk.close()
     if settings:
         known = {HTTP3_SETTINGS.get(name, f"0x{name:x}"): value for name, value in settings.items() if name % 31 != 2}
         result = noted(result, "http3", {"settings": known})

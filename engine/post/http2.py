@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from engine.conversation.fingerprint import responses
 from engine.model import Json, ServiceResult, Tunnel, Verdict
-from engine.post.base import AGENT, authority, identified, noted, text, title
+from engine.post.base import AGENT, ONLY_HTTP2, authority, identified, noted, text, title
 from engine.transports.base_http import Answer
 from engine.transports.certificates import tls_facts
 from engine.transports.dial import DialError, Dialler, Stream
@@ -212,7 +212,7 @@ def _named(result: ServiceResult, began: Opening, server: str = "", *, grpc: boo
     product = server or PRODUCTS.get(began.fingerprint(), "")
     if result.method != "probed":
         name = "grpc" if grpc or GRPC_SETTING in dict(began.settings) else "http"
-        return identified(result, name=name, product=product, extrainfo="HTTP/2", fingerprint="")
+        return identified(result, name=name, product=product, extrainfo=ONLY_HTTP2, fingerprint="")
     if product and not result.product and result.name in WEB:
         return identified(result, product=product)
     return result

@@ -57,7 +57,8 @@ class Quic:
                 if versions is None:
                     raise
                 return noted(result, self.name, {"error": text(str(error).encode())})
-            await talk.close()
+            finally:
+                await talk.close()
         facts = {"version": version_name(shaken.version)}
         if shaken.alpn:
             facts["alpn"] = text(shaken.alpn.encode())

@@ -9,21 +9,21 @@ Source: RFC 9000, 9001, 9114. Needs the extra `deep`.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from ssl import CERT_NONE
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
+from aioquic.quic.connection import QuicConnection, QuicConnectionAdapter
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamReset
 from pylsqpack import Decoder
 
 from engine.model import Json, TlsFacts
-from engine.text import first_line
+from engine.text import first_line, one_line
 from engine.transports.base_http import Answer
 from engine.transports.certificates import certificate_facts, der_of
 from engine.transports.dial import DialError, Dialler, DialTimeoutError, Stream
@@ -39,11 +39,13 @@ RTT_S = 0.3  # taken for granted at first; what is lost is sent again after thre
 PATIENCE_S = 2.5  # for a handshake, and again for an answer
 PARAMETERS_EXTENSION = 0x39
 HTTP3 = "h3"
+LONGEST_ALPN = 255  # characters
 
 PEER = ("", 0)  # the only address there is
-for _name in ("quic", "http3"):  # what aioquic says of strangers' packets is nothing for people
-    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+_unheard = logging.getLogger("probemill.quic")  # what aioquic has to say of strangers' packets is nothing for people
+_unheard.disabled = True
 
+_Given = ParamSpec("_Given")
 _T = TypeVar("_T")
 
 
@@ -84,62 +86,61 @@ class Conversation:
                 max_stream_data=DATA,
             )
         )
+        self._quic._logger = QuicConnectionAdapter(_unheard, {})
 
     async def shake(self) -> Shaken:
         """Raises DialError where the peer is silent, refuses, or does not speak QUIC."""
-        _tried(lambda: self._quic.connect(PEER, self._dial.time()))
-        done = False
+        _tried(self._quic.connect, PEER, self._dial.time())
         until = self._dial.until(PATIENCE_S)
-        while not done and self._over is None:
+        while self._over is None and not any(isinstance(event, HandshakeCompleted) for event in self._events):
             await self._turn(until)
-            done = any(isinstance(event, HandshakeCompleted) for event in self._events)
-        quic, tls = self._quic, self._quic.tls
+        tls = self._quic.tls
         extensions = dict(tls.received_extensions or ())
         known: dict[str, Json] = {}
         with suppress(ValueError):
             known = parameters(extensions.get(PARAMETERS_EXTENSION, b""))
         return Shaken(
-            version=quic._version or 0,
+            version=self._quic._version or 0,
             alpn=tls.alpn_negotiated or "",
             parameters=known,
-            retried=quic._retry_count > 0,
+            retried=self._quic._retry_count > 0,
             tls=self._facts(),
             error=(self._over.error_code, self._over.reason_phrase) if self._over else None,
         )
 
     async def get(self, authority: str, agent: str) -> tuple[Answer, dict[int, int]]:
         """The answer to a request in HTTP/3 for `/`, as far as it came, and the server's settings. Raises DialError."""
-        h3 = _tried(lambda: _Http3(self._quic))
+        h3 = _tried(_Http3, self._quic)
         self._left = PAGE
-        number = self._quic.get_next_available_stream_id()
-        names = (":method", ":scheme", ":authority", ":path", "user-agent", "accept")
+        names = (b":method", b":scheme", b":authority", b":path", b"user-agent", b"accept")
         values = ("GET", "https", authority, "/", agent, "*/*")
-        headers = [
-            (name.encode(), value.encode("latin-1", "replace")) for name, value in zip(names, values, strict=True)
-        ]
-        _tried(lambda: h3.send_headers(number, headers, end_stream=True))
+        number = self._quic.get_next_available_stream_id()
+        headers = list(zip(names, (value.encode("ascii", "replace") for value in values), strict=True))
+        _tried(h3.send_headers, number, headers, end_stream=True)
         answer, ended = Answer(), False
         until = self._dial.until(PATIENCE_S)
-        while True:
-            events, self._events = self._events, []
-            for event in events:
-                for heard in _tried(lambda event=event: h3.handle_event(event)):  # type: ignore[misc]
-                    if isinstance(heard, HeadersReceived) and heard.stream_id == number:
-                        answer = answer.with_headers(heard.headers)
-                        ended = ended or heard.stream_ended
-                    elif isinstance(heard, DataReceived) and heard.stream_id == number:
-                        answer = answer.with_body(heard.data)
-                        ended = ended or heard.stream_ended or answer.is_enough
-                ended = ended or (isinstance(event, StreamReset) and event.stream_id == number)
-            if ended or self._over is not None:
-                return answer, dict(h3.received_settings or {})
-            try:
-                await self._turn(until)
-            except DialError:
-                return answer, dict(h3.received_settings or {})
+        with suppress(DialError):  # what came until then counts
+            while not ended:
+                events, self._events = self._events, []
+                for event in events:
+                    ended = ended or (isinstance(event, StreamReset) and event.stream_id == number)
+                    for heard in _tried(h3.handle_event, event):
+                        if isinstance(heard, HeadersReceived | DataReceived) and heard.stream_id == number:
+                            if isinstance(heard, HeadersReceived):
+                                answer = answer.with_headers(heard.headers)
+                            else:
+                                answer = answer.with_body(heard.data)
+                            ended = ended or heard.stream_ended or answer.is_enough
+                if self._over is not None:
+                    break
+                if not ended:
+                    await self._turn(until)
+        return answer, dict(h3.received_settings or {})
 
     async def close(self) -> None:
-        """Tell the peer, which would wait otherwise. Whether it hears it is its own affair."""
+        """Tell a peer that has answered, which would wait otherwise. Whether it hears it is its own affair."""
+        if not self._received:
+            return
         with suppress(DialError):
             _tried(self._quic.close)
             await self._send()
@@ -152,41 +153,37 @@ class Conversation:
         if certificate is None:
             return None
         cipher = f"TLS_{tls.key_schedule.cipher_suite.name}" if tls.key_schedule else ""
-        facts = TlsFacts(protocol="TLSv1.3", cipher=cipher, alpn=tls.alpn_negotiated or "")
+        facts = TlsFacts(protocol="TLSv1.3", cipher=cipher, alpn=one_line(tls.alpn_negotiated or "", LONGEST_ALPN))
         return certificate_facts(der_of(certificate), facts)
 
     async def _turn(self, until: float) -> None:
-        """Send what is due, then take in the next datagram, or what follows from there being none."""
+        """Send what is due, then take in the next datagram, or what follows from there being none. Raises DialError."""
         await self._send()
         now = self._dial.time()
         if now >= until:
             raise DialTimeoutError("timed out")
         timer = self._quic.get_timer()
-        wait_s = min(until, timer if timer is not None else until) - now
+        wait_s = (until if timer is None else min(until, timer)) - now
         try:
             data = await self._stream.recv(timeout_s=max(wait_s, 0.001))
         except DialTimeoutError:
             now = self._dial.time()
             if timer is not None and now >= timer:
-                _tried(lambda: self._quic.handle_timer(now))
+                _tried(self._quic.handle_timer, now)
         else:
             self._received += 1
             self._left -= len(data)
             if self._received > RECEIVED or self._left < 0:
-                raise DialError("too much to be a handshake and a page")
-            _tried(lambda: self._quic.receive_datagram(data, PEER, self._dial.time()))
-        self._events.extend(self._news())
-
-    def _news(self) -> Iterator[QuicEvent]:
+                raise DialError("too much for a handshake and a page")
+            _tried(self._quic.receive_datagram, data, PEER, self._dial.time())
         while (event := _tried(self._quic.next_event)) is not None:
+            self._events.append(event)
             if isinstance(event, ConnectionTerminated):
                 self._over = event
-            yield event
 
     async def _send(self) -> None:
-        now = self._dial.time()
-        for data, address in _tried(lambda: self._quic.datagrams_to_send(now)):
-            if address != PEER:
+        for data, address in _tried(self._quic.datagrams_to_send, self._dial.time()):
+            if address != PEER:  # one that the server would prefer: nobody has asked for it to be contacted
                 continue
             self._sent += 1
             if self._sent > SENT:
@@ -203,10 +200,10 @@ class _Http3(H3Connection):
         super()._init_connection()
 
 
-def _tried(step: Callable[[], _T]) -> _T:
+def _tried(step: Callable[_Given, _T], *given: _Given.args, **named: _Given.kwargs) -> _T:
     """A step of aioquic's, whose every failure over a stranger's bytes is one kind of error. Raises DialError."""
     try:
-        return step()
+        return step(*given, **named)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic of the certificates' reader is no Exception
