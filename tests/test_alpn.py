@@ -53,6 +53,7 @@ def test_the_port_suggests_what_is_offered() -> None:
     assert names("imap", 1) == names("unknown", 993) == ("imap", "h2", "http/1.1")
     assert names("unknown", 853) == ("dot", "h2", "http/1.1")
     assert names("unknown", 5223) == ("xmpp-client", "h2", "http/1.1")
+    assert names("jabber", 1) == ("xmpp-client", "xmpp-server", "h2", "http/1.1")
     assert names("mqtt", 8883) == ("mqtt", "h2", "http/1.1")
 
 
