@@ -38,9 +38,17 @@ CHECKED = {  # (service found, a word of the product expected or "" for none, pr
     ("http-proxy", "Polipo", "Polipo"): "wording",
     ("http-proxy", "Varnish", "Varnish"): "wording",
     ("http", "ZNC", "ZNC webadmin"): "wording",
+    ("http", "Linksys", "Linksys WRTbb httpd"): "the realm says WRTbb",
+    ("http", "Linksys", "Linksys WRT54GS httpd"): "wording",
+    ("http", "", "Dell PowerVault 124T"): "its own title",
+    ("http", "MS", "Microsoft .NET Remoting httpd"): "wording",
+    ("http", "Netscape", "Netscape FastTrack httpd"): "wording",
+    ("pop3pw", "ApplePasswordServer", "Apple Open Directory password server"): "whose ApplePasswordServer is",
+    ("http", "", "Eaton ConnectUPS httpd"): "the Server header says UPS_Server",
 }
 COMMON = {"http", "httpd", "https", "proxy", "server", "service", "console", "daemon", "admin", "config", "interface"}
 _WORD = re.compile(r"[a-z0-9]{3,}")
+_ROLE = re.compile(r" (?:SNMP|SMB|\w*d)$")  # our own word at a product's end: ftpd, httpd
 
 
 class Response(Struct, frozen=True):
@@ -54,7 +62,7 @@ class Response(Struct, frozen=True):
 
 
 class Finding(Struct, frozen=True):
-    """A product that is not the expected one, found with a probe's lines. verdict: checked, spelled or wrong."""
+    """A product that is not the expected one, found with a probe's lines. verdict: checked, quoted, spelled, wrong."""
 
     response: Response
     probe: str
@@ -93,6 +101,8 @@ def judged(response: Response, match: Match) -> str:
     words_expected = response.product.split() or [""]
     if any((match.service, word, product) in CHECKED for word in words_expected):
         return "checked"
+    if _ROLE.sub("", product).lower().encode() in response.data.lower():
+        return "quoted"
     words = set(_WORD.findall(product.lower())) - COMMON
     if response.kind == "mutated" and not response.product and any(w.encode() in response.data.lower() for w in words):
         return "spelled"
@@ -117,14 +127,14 @@ def main() -> int:
     probes = Counter(probe.proto for probe in database.probes)
     corpora = {"samples": of_samples(), "golden, mutated": list(of_golden()) if GOLDEN.exists() else []}
     wrong = 0
-    print("| responses | how many | times tried | other words, checked | broken, still spelled | wrong |")
-    print("|---|---|---|---|---|---|")
+    print("| responses | how many | times tried | other words, checked | quoted | broken, still spelled | wrong |")
+    print("|---|---|---|---|---|---|---|")
     listed = []
     for name, responses in corpora.items():
         found = list(findings(responses, matcher))
         verdicts = Counter(finding.verdict for finding in found)
         tried = sum(probes[response.proto] for response in responses)
-        counts = (len(responses), tried, verdicts["checked"], verdicts["spelled"], verdicts["wrong"])
+        counts = (len(responses), tried, *(verdicts[name] for name in ("checked", "quoted", "spelled", "wrong")))
         print(f"| {name} | " + " | ".join(f"{count:,}" for count in counts) + " |")
         wrong += verdicts["wrong"]
         listed += found

@@ -231,6 +231,13 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         Literal["auto", "hyperscan", "re2", "reference"],
         Meta(description="`auto` is hyperscan where it is installed, else re2. All give the same answers."),
     ] = "auto"
+    generation: Annotated[
+        Literal["newest", "7.93"],
+        Meta(
+            description="Which Nmap is meant where two ask differently: `7.93` takes `dtls` for an answer, newer ones "
+            "ask again inside the tunnel; see docs/fidelity.md."
+        ),
+    ] = "newest"
     intensity: Annotated[
         int, Meta(ge=0, le=9, description="From 0, the banner and probes that name the port, to 9, every probe.")
     ] = 7

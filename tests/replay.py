@@ -106,7 +106,10 @@ class Network:
         """Open the connection, as far as the server plays along; tell the scan."""
         if self._udp:
             self._peers[0].events.clear()
-            return scan.connected(self.now)
+            if action.tunnel is Tunnel.NONE:
+                return scan.connected(self.now)
+            self.now = action.deadline  # no case speaks DTLS
+            return scan.timed_out(self.now)
         case = self._case
         if case.closes_after is not None and len(self._peers) >= case.closes_after:
             return scan.failed(Reason.REFUSED, self.now)

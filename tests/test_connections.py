@@ -9,7 +9,8 @@ from peers import row, run
 
 from engine.model import Proto, Target, Tunnel
 from engine.pool.connections import Connections
-from engine.transports.base import Transport
+from engine.transports.base import Secured, Transport
+from engine.transports.dtls import DtlsTransport
 from engine.transports.reactor import Reactor
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport
@@ -48,7 +49,7 @@ def visitor(listener: socket.socket) -> str:
         ("tcp", Tunnel.NONE, TcpTransport),
         ("tcp", Tunnel.SSL, TlsTransport),
         ("udp", Tunnel.NONE, UdpTransport),
-        ("udp", Tunnel.SSL, UdpTransport),  # no DTLS: it is scanned as it is
+        ("udp", Tunnel.SSL, DtlsTransport),
     ],
 )
 def test_the_kind_of_transport(listener: socket.socket, proto: Proto, tunnel: Tunnel, kind: type[Transport]) -> None:
@@ -58,6 +59,8 @@ def test_the_kind_of_transport(listener: socket.socket, proto: Proto, tunnel: Tu
         target = Target(0, "127.3.0.1", listener.getsockname()[1], proto, name="one.example")
         transport = connections.open(Silent(), target, tunnel)
         assert type(transport) is kind
+        if tunnel is Tunnel.SSL:
+            assert isinstance(transport, Secured)
         if isinstance(transport, TlsTransport):
             assert transport.session.server_hostname == "one.example"
         transport.close()

@@ -107,6 +107,7 @@ PLACES = {
     "textual": ("engine/cli/top/screen.py",),
     "prometheus_client": ("engine/cli/metrics.py", "engine/cli/top/endpoint.py"),
     "cryptography": ("engine/transports/certificates.py",),
+    "OpenSSL": ("engine/transports/dtls.py",),
     "idna": ("engine/targets/base_hosts.py",),
     "pyarrow": ("engine/results/", "engine/offline/arrow.py", "engine/arrow.py", "engine/insight/"),
     "duckdb": ("engine/insight/",),

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 from cases import REGISTERED, Case, differences, load_all
+from msgspec.structs import replace
 from replay import UNREGISTERED_PORT, replay
 
 from engine.conversation.scan import Action, Connect, Finish, Listen, ScanContext, Send, ServiceScan
@@ -20,13 +21,14 @@ STREAMS = [case for case in CASES if case.proto == "tcp" and not case.uncut]
 
 
 @cache
-def context_of(data: bytes, intensity: int, all_ports: bool) -> ScanContext:
+def context_of(data: bytes, intensity: int, all_ports: bool, dtls: bool = True) -> ScanContext:
     database = parse_database(data, "cases")
     return ScanContext(
         database,
         compile_matcher(database, "reference").match,
         intensity=intensity,
         excluded=not all_ports,
+        dtls=dtls,
         service_name=lambda port, proto: REGISTERED.get((port, proto), ""),
     )
 
@@ -60,6 +62,16 @@ def test_outcome_in_pieces(case: Case, cut: int) -> None:
 def test_uncut_cases_have_their_reason(case: Case) -> None:
     """Only where cutting does change the outcome is a case exempt from it."""
     assert play(case, 1) or play(case, 7), case.uncut
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.older], ids=lambda case: case.id)
+def test_the_older_generation(case: Case) -> None:
+    """Nmap 7.93's outcome, where the newer one's is the usual one here."""
+    assert case.older is not None
+    context = context_of(case.database(UNREGISTERED_PORT), case.intensity, case.all_ports, dtls=False)
+    row, sent = replay(case, context)
+    assert not differences(replace(case, expect=case.older), row, sent), case.older.why
+    assert row.elapsed_ms == 0
 
 
 def test_ids_are_unique() -> None:

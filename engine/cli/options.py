@@ -206,6 +206,7 @@ GROUPS: tuple[Section, ...] = (
             field("probes", "--probes", metavar="FILE", many=True),
             field("recog", "--recog", metavar="DIR"),
             field("matcher", "--matcher"),
+            field("generation", "--generation"),
             field("intensity", "--intensity", "--version-intensity"),
             option("--light", "--version-light", "light", is_flag=True, help="The same as `--intensity 2`."),
             option("--all", "--version-all", "everything", is_flag=True, help="The same as `--intensity 9`."),

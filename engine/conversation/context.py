@@ -54,6 +54,7 @@ def scan_context(
         connect_s=config.connect_timeout_s,
         tls_connect_s=config.tls_timeout_s,
         max_bytes=config.max_bytes,
+        dtls=config.generation != "7.93",
         wall_offset=time.time() - time.monotonic(),
         version=__version__,
         platform=sysconfig.get_config_var("HOST_GNU_TYPE") or f"{platform.machine()}-{platform.system().lower()}",

@@ -262,7 +262,7 @@ class Driver:
         self.connects += 1
         self.paid = False
         self.scan.dialled(now)
-        if self.scan.target.proto == "udp":
+        if self.scan.target.proto == "udp" and self._tunnel is Tunnel.NONE:
             self.connected(now)
         else:
             self._wait_until(now + self._connect_s)

@@ -26,7 +26,7 @@ The rules, each in exactly one method:
 
   What a match does (`_take`). The first softmatch gives its name and fields and is never replaced by another
   softmatch; a hard match ends the scan, its non-empty fields winning over the soft ones. A hard match named `ssl`
-  starts the tunnel and forgets everything; `ssl/x` means x inside TLS without looking.
+  or `dtls` starts the tunnel and forgets everything; `ssl/x` means x inside TLS without looking.
 
   Tcpwrapped (`_finish`). `_wrap_ok` is true until a byte, a read timeout or a match has been seen. A peer that hangs up
   on the NULL probe early is tcpwrapped, and so is, at the end, every port that never got that far. The first connect
@@ -104,6 +104,7 @@ class ScanContext:
     match: (probe, response) -> Match or None. failures: how often it had to try every line because a set could
     not answer, by cause; live. service_name: (port, proto) -> the services table's name, or "".
     wall_offset: what to add to a monotonic `now` to get seconds since the epoch. max_bytes: received per service.
+    dtls: whether what is called `dtls`, or `ssl` over UDP, is asked again inside a tunnel; Nmap 7.93 does not.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class ScanContext:
         connect_s: float = CONNECT_S,
         tls_connect_s: float = TLS_CONNECT_S,
         max_bytes: int = 1 << 23,
+        dtls: bool = True,
         wall_offset: float = 0.0,
         version: str = "",
         platform: str = "",
@@ -135,6 +137,7 @@ class ScanContext:
         self.connect_s = connect_s
         self.tls_connect_s = tls_connect_s
         self.max_bytes = max_bytes
+        self.dtls = dtls
         self.wall_offset = wall_offset
         self.version = version
         self.platform = platform
@@ -251,11 +254,12 @@ class ServiceScan:
         """The connection stands, with TLS inside where a tunnel was asked for."""
         self._expect(Stage.CONNECTING, "connected")
         self.stage = Stage.LISTENING
-        if self.target.proto == "tcp":
+        tcp = self.target.proto == "tcp"
+        if tcp or self._tunnel is not Tunnel.NONE:
             self._pace.connected(now - self._t0, self._tunnel)
-            if self._tunnel is Tunnel.NONE:
-                self._state = "open"
-                self._connections += 1
+        if tcp and self._tunnel is Tunnel.NONE:
+            self._state = "open"
+            self._connections += 1
         probe = self._probe
         assert probe is not None
         greeting_s = 0.0
@@ -500,13 +504,15 @@ class ServiceScan:
         return not signature.soft
 
     def _starts_tunnel(self) -> bool:
-        """After a hard match: whether it leads into TLS. `ssl/x` is settled here, without a connection."""
+        """After a hard match: whether it leads into TLS or DTLS. `ssl/x` is settled here, without a connection."""
         assert self._name is not None
         if self._name.startswith("ssl/"):
             self._tunnel = Tunnel.SSL
             self._name = self._name[4:]
             return False
-        if self._name != "ssl" or self._tunnel is not Tunnel.NONE or self.target.proto != "tcp":
+        older = self._name == "ssl" and self.target.proto == "tcp"
+        newer = self._name in ("ssl", "dtls") and self._context.dtls
+        if self._tunnel is not Tunnel.NONE or not (older or newer):
             return False
         self._tunnel = Tunnel.SSL
         self._name = None

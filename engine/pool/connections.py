@@ -1,4 +1,4 @@
-"""How a worker reaches its targets: from which local address, over TCP, UDP or TLS, with which settings.
+"""How a worker reaches its targets: from which local address, over TCP, UDP, TLS or DTLS, with which settings.
 
 Contract: one place for everything that connections of a worker share. What is opened here knows its receiver or its
 deadline; who may connect, and when, was decided before.
@@ -37,7 +37,7 @@ class Connections:
     def open(self, receiver: Receiver, target: Target, tunnel: Tunnel) -> Transport:
         """A connection to the target, begun; what becomes of it is told to the receiver. Raises OSError."""
         if target.proto == "udp":
-            return self._udp.open(receiver, target.host, target.port, self._sources.towards(target.host))
+            return self._datagrams(receiver, target, tunnel)
         if tunnel is Tunnel.NONE:
             return self._tcp(receiver, target)
         return TlsTransport(self._tunnel_tls, receiver, lambda tls: self._tcp(tls, target), self._steps, target.name)
@@ -63,6 +63,19 @@ class Connections:
 
     def close(self) -> None:
         self._udp.close()
+
+    def _datagrams(self, receiver: Receiver, target: Target, tunnel: Tunnel) -> Transport:
+        source = self._sources.towards(target.host)
+        if tunnel is Tunnel.NONE:
+            return self._udp.open(receiver, target.host, target.port, source)
+        from engine.transports.dtls import DtlsTransport  # brings pyOpenSSL, which few scans need
+
+        return DtlsTransport(
+            self._reactor,
+            receiver,
+            lambda dtls: self._udp.open(dtls, target.host, target.port, source, alone=True),
+            target.name,
+        )
 
     def _tcp(self, receiver: Receiver, target: Target) -> TcpTransport:
         return TcpTransport(

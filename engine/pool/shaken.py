@@ -8,13 +8,13 @@ Contract: whoever is `added` has its facts after the next `read`, or by `complet
 here costs facts: no conversation ends by it, and no row is lost.
 """
 
-import ssl
 import time
 
 from msgspec.structs import replace
 
 from engine.conversation.driver import Driver
 from engine.model import ServiceResult, TlsFacts
+from engine.transports.base import Session
 from engine.transports.certificates import certificate_facts, handshake
 from engine.transports.crashes import report
 
@@ -27,7 +27,7 @@ class Shaken:
     def __init__(self) -> None:
         self._unread: dict[Driver, tuple[TlsFacts, bytes | None]] = {}
 
-    def add(self, driver: Driver, session: ssl.SSLObject) -> None:
+    def add(self, driver: Driver, session: Session) -> None:
         """A handshake succeeded just now; a driver's first is the one that counts."""
         if driver.scan.tls is None and driver not in self._unread:
             try:

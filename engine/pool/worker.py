@@ -38,10 +38,9 @@ from engine.pool.turns import Turns
 from engine.post import PostProcessing
 from engine.post.second_opinion import open_opinion
 from engine.results.ending import CUT
-from engine.transports.base import Load, Transport
+from engine.transports.base import Load, Secured, Transport
 from engine.transports.crashes import report
 from engine.transports.reactor import Reactor
-from engine.transports.tls import TlsTransport
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
 BEGINS_PER_TURN = 256  # then sockets are served, as many as were served before
@@ -173,7 +172,7 @@ class Worker:
             if at > now:
                 asyncio.get_running_loop().call_later(at - now, self._reopen, driver)
                 return None
-        if tunnel is not Tunnel.NONE and target.proto != "udp" and not self._handshakes.take(driver):
+        if tunnel is not Tunnel.NONE and not self._handshakes.take(driver):
             return None
         return self._connections.open(driver, target, tunnel)
 
@@ -183,7 +182,7 @@ class Worker:
 
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
         self._handshakes.leave(driver)
-        if isinstance(transport, TlsTransport):
+        if isinstance(transport, Secured):
             self._shaken.add(driver, transport.session)
 
     def sent(self, probe: str) -> None:

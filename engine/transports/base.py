@@ -1,10 +1,19 @@
 """The seam between a conversation and the network; see the package's docstring."""
 
-from typing import Protocol
+from errno import EIO
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 MAX_READ = 600_000  # bytes handed over at once, as much as Nmap takes in one read event
+MAX_OVERHEAD = 1 << 18  # bytes received that are no data: handshakes, records' frames. OpenSSL takes chains of 100 kB
+
+
+class TlsError(OSError):
+    """The TLS layer gave up; errno EIO, as Nmap sees it. The text is OpenSSL's reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(EIO, reason)
 
 
 class Load(Struct):
@@ -32,11 +41,28 @@ class Transport(Protocol):
         ...
 
 
+class Session(Protocol):
+    """What a handshake has settled, asked for as `ssl.SSLObject` is."""
+
+    def version(self) -> str | None: ...
+    def cipher(self) -> tuple[str, str, int] | None: ...
+    def selected_alpn_protocol(self) -> str | None: ...
+    def getpeercert(self, binary_form: Literal[True]) -> bytes | None: ...
+
+
+@runtime_checkable
+class Secured(Transport, Protocol):
+    """A transport with TLS inside. session: meaningful once connected."""
+
+    @property
+    def session(self) -> Session: ...
+
+
 class Receiver(Protocol):
     """All calls come from the reactor's turn, with its clock's `now` (monotonic seconds)."""
 
     def opened(self) -> None:
-        """TLS only: the connection below stands and the handshake begins."""
+        """TLS over TCP only: the connection below stands and the handshake begins."""
         ...
 
     def connected(self, now: float) -> None: ...

@@ -5,7 +5,6 @@ read - whatever the library says to it, be it by an exception or by a panic of i
 """
 
 import hashlib
-import ssl
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.model import TlsFacts
 from engine.text import one_line
+from engine.transports.base import Session
 
 if TYPE_CHECKING:  # loaded with the first certificate: it is a tenth of the start of a scan
     from cryptography import x509
@@ -28,13 +28,13 @@ _Given = TypeVar("_Given")
 _Read = TypeVar("_Read")
 
 
-def tls_facts(session: ssl.SSLObject) -> TlsFacts:
+def tls_facts(session: Session) -> TlsFacts:
     """The facts of a handshake. A certificate that cannot be read leaves its fields empty but for the hash."""
     facts, der = handshake(session)
     return certificate_facts(der, facts)
 
 
-def handshake(session: ssl.SSLObject) -> tuple[TlsFacts, bytes | None]:
+def handshake(session: Session) -> tuple[TlsFacts, bytes | None]:
     """What has to be asked while the session is whole: the facts but for the certificate's, and its DER, or None.
 
     A microsecond. Once the session has read an end or an error, OpenSSL may deny that there was a handshake.

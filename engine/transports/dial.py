@@ -83,6 +83,8 @@ class Dialler:
 
         tls: for a handshake that is not to be like the others.
         """
+        if proto == "udp" and tunnel is not Tunnel.NONE:
+            raise DialError("no DTLS in further conversations")
         await self._turn()
         kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET

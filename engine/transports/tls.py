@@ -7,15 +7,13 @@ whatever answers, not to trust it.
 
 import ssl
 from collections.abc import Callable, Sequence
-from errno import EIO
 
 from engine.errors import ConfigError
-from engine.transports.base import Receiver, Transport
+from engine.transports.base import MAX_OVERHEAD, Receiver, TlsError, Transport
 from engine.transports.reactor import Reactor
 from matcher import shown
 
 RECORD = 16384  # bytes; TLS's largest record
-MAX_OVERHEAD = 1 << 18  # bytes received that are no data: handshakes, records' frames. OpenSSL takes chains of 100 kB
 OP_LEGACY_SERVER_CONNECT = 0x4
 LONGEST_ALPN = 255  # bytes of one name
 
@@ -41,13 +39,6 @@ def check_alpn(names: Sequence[str]) -> None:
     for name in names:
         if not name.isascii() or not name.isprintable() or not 1 <= len(name) <= LONGEST_ALPN:
             raise ConfigError(f"alpn: {shown(name) or repr(name)}: no name of an application protocol")
-
-
-class TlsError(OSError):
-    """The TLS layer gave up; errno EIO, as Nmap sees it. The text is OpenSSL's reason."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(EIO, reason)
 
 
 class Steps:

@@ -3,7 +3,8 @@
 A `UdpHub` owns a handful of unconnected sockets. A conversation takes the first of them that has no other conversation
 with the same address and port, so that every datagram that comes back belongs to exactly one. ICMP errors come back as
 well: the sockets ask for them (IP_RECVERR), and the kernel's error queue names the destination that they are about.
-Only a socket per conversation with the *same* port of the same host is needed, and tens of thousands fit on one.
+Only a socket per conversation with the *same* port of the same host is needed, and tens of thousands fit on one. Who
+must not meet what an earlier conversation left behind at the peer talks from a port of its own.
 """
 
 import socket
@@ -27,9 +28,9 @@ _ERROR = struct.Struct("I")  # the errno at the head of struct sock_extended_err
 
 
 class _Shared:
-    """One socket of the hub and who talks through it, by (address, port)."""
+    """One socket of the hub, and who talks through it by (address, port). passing: closed with its conversation."""
 
-    def __init__(self, reactor: Reactor, family: int, source: str) -> None:
+    def __init__(self, reactor: Reactor, family: int, source: str, *, passing: bool = False) -> None:
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._recverr = _RECVERR[socket.AddressFamily(family)]
@@ -42,8 +43,19 @@ class _Shared:
             raise
         self.socket = sock
         self.talks: dict[tuple[str, int], UdpTransport] = {}
+        self._passing = passing
         self._reactor = reactor
         reactor.register(sock.fileno(), self)
+
+    def leave(self, key: tuple[str, int]) -> None:
+        """A conversation is over."""
+        del self.talks[key]
+        if self._passing:
+            self.close()
+
+    def close(self) -> None:
+        self._reactor.unregister(self.socket.fileno())
+        self.socket.close()
 
     def ready(self, mask: int, now: float) -> None:
         drained = True
@@ -101,9 +113,16 @@ class UdpHub:
         self._reactor = reactor
         self._sockets: dict[tuple[int, str], list[_Shared]] = {}
 
-    def open(self, receiver: Receiver, host: str, port: int, source: str = "") -> "UdpTransport":
-        """A conversation, ready at once; the caller reports it as connected. Raises OSError."""
+    def open(
+        self, receiver: Receiver, host: str, port: int, source: str = "", *, alone: bool = False
+    ) -> "UdpTransport":
+        """A conversation, ready at once; the caller reports it as connected. Raises OSError.
+
+        alone: from a local port that nobody else uses.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        if alone:
+            return UdpTransport(_Shared(self._reactor, family, source, passing=True), receiver, host, port)
         sockets = self._sockets.setdefault((family, source), [])
         for shared in sockets:
             if (host, port) not in shared.talks:
@@ -116,8 +135,7 @@ class UdpHub:
     def close(self) -> None:
         for sockets in self._sockets.values():
             for shared in sockets:
-                self._reactor.unregister(shared.socket.fileno())
-                shared.socket.close()
+                shared.close()
         self._sockets.clear()
 
 
@@ -147,7 +165,7 @@ class UdpTransport:
 
     def close(self) -> None:
         if self._shared is not None:
-            del self._shared.talks[self._key]
+            self._shared.leave(self._key)
             self._shared = None
 
     def crashed(self, error: Exception, now: float) -> None:

@@ -81,6 +81,7 @@ class Case(Struct, forbid_unknown_fields=True):
     all_ports: bool = False
     closes_after: int | None = None
     also: list[Expected] = []
+    older: Expected | None = None
     shown: str | None = None
     ms: int = 0
     fingerprint: str = ""
