@@ -23,7 +23,7 @@ help:  ## show this list
 
 .venv/dev: .venv/run
 	@echo "installing development tools into .venv"
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install -c constraints.txt -e '.[dev,deep]'
 	@touch $@
 
 run: .venv/run  ## scan the demonstration network, or TARGETS="host:port ..." or ARGS="any scan options"
@@ -38,7 +38,7 @@ test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
 
 .venv/all: .venv/dev
 	@echo "installing what lakes, clusters, reports and data engines need into .venv"
-	@$(PIP) install -c constraints.txt -e '.[lake,ray,report,top,lakedev,pagedev,installdev,site]'
+	@$(PIP) install -c constraints.txt -e '.[lake,ray,report,top,deepdev,lakedev,pagedev,installdev,site]'
 	@touch $@
 
 test-all: .venv/all  ## run all tests, those too that need the extras (some 2 GB of packages)

@@ -56,6 +56,10 @@ def make_runner(config: ScanConfig, context: MakeContext = scan_context) -> Runn
 def check_config(config: ScanConfig) -> None:
     """Whatever runs it: what is wrong is said before anything begins. Raises ConfigError, MatcherError."""
     module_names(config.post)
+    if config.alpn:
+        from engine.transports.tls import check_alpn
+
+        check_alpn(config.alpn)
     if config.recog:
         from engine.post.second_opinion import open_opinion
 

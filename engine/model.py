@@ -241,6 +241,13 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
     intensity: Annotated[
         int, Meta(ge=0, le=9, description="From 0, the banner and probes that name the port, to 9, every probe.")
     ] = 7
+    alpn: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Application protocols offered inside TLS, the best first, as `http/1.1,h2`. Nmap offers none; "
+            "a server that takes `h2` understands no probe, and its row is named by how it begins."
+        ),
+    ] = ()
     allports: Annotated[bool, Meta(description="Scan ports that the database excludes (printers), too.")] = False
     spare_fragile: Annotated[
         bool, Meta(description="Listen only on printer and industrial control ports: nothing is sent there.")

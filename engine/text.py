@@ -10,7 +10,7 @@ import re
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of what a library says, which may be a page."""
     return str(error).strip().partition("\n")[0]
 

@@ -56,7 +56,10 @@ HOUSES = {"engine": (WINGS, GROUND), "matcher": (MATCHER_WINGS, MATCHER_GROUND)}
 
 # Rooms of one kind, which never import each other, and what of their folder they share.
 SIBLINGS = {
-    "engine/transports": {"base", "crashes", "reactor"},
+    "engine/transports": {
+        *("base", "base_http", "crashes", "reactor"),
+        *("certificates", "dial", "h2_frames", "quic_packets"),  # what dialogues are made of
+    },
     "engine/targets": {
         *("base", "base_hosts", "base_ports", "base_records", "base_spec", "base_text", "base_urls"),
         *("permutation", "prefixes"),
@@ -84,6 +87,7 @@ PURE = {
     "targets": "permutation prefixes",
     "results": "collector columns dialects json_schema rows schema slow_hosts suffixes table",
     "state": "ordinals",
+    "transports": "base_http h2_frames quic_packets",
 }
 ARITHMETIC_WITH_SOCKET = {
     "engine/results/table.py",
@@ -115,6 +119,9 @@ PLACES = {
     "confluent_kafka": ("engine/results/lake/kafka.py",),
     "psycopg": ("engine/results/lake/postgres.py",),
     "ray": ("engine/pool/runners/ray.py",),
+    "aioquic": ("engine/transports/quic.py",),
+    "pylsqpack": ("engine/transports/quic.py",),
+    "h2": ("engine/transports/h2_dialogue.py",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.

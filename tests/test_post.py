@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from peers import HOST, Talk, dialler, enriched, row, run, speak_tls, tcp_peer, udp_peer
+from peers import HOST, Talk, dialler, enriched, row, row_of, run, speak_tls, tcp_peer, udp_peer
 from scripted import tls_context
 
 from engine import post
@@ -84,7 +84,8 @@ def test_a_port_without_a_finished_scan_is_left_alone(verdict: Verdict) -> None:
     assert not [name for name in ("rpcbind", "ssh", "http") if modules.wants(row(name, 64738, verdict=verdict))]
     guessed = row("x", 64738, verdict=Verdict.NOMATCH)
     assert modules.wants(guessed)
-    assert not modules.wants(replace(guessed, proto="udp", state="open|filtered"))
+    unanswered = replace(guessed, proto="udp", state="open|filtered")
+    assert [name for name in ALL if PostProcessing((name,)).wants(unanswered)] == ["quic"]
 
 
 # -- what the scan has got already
@@ -607,7 +608,7 @@ async def _leaves(reader: StreamReader, writer: StreamWriter) -> None:
     return
 
 
-CONVERSATIONS = [(module.name, service) for module in ASKERS for service in (sorted(module.services) or ["unknown"])]
+CONVERSATIONS = [(module.name, service) for module in ASKERS for service in (sorted(module.services) or [""])]
 
 
 @pytest.mark.parametrize(
@@ -617,13 +618,11 @@ def test_hostile_peers_neither_hold_up_a_row_nor_harm_it(talk: Talk) -> None:
     """Every module against every kind of bad peer, all at once: done when the time is up, the row as before."""
 
     async def one(module: str, service: str, port: int) -> None:
-        proto: Any = "udp" if service == "snmp" else "tcp"
-        verdict = Verdict.NOMATCH if service == "unknown" else Verdict.HARDMATCHED
-        known = row(service, port, proto, verdict=verdict)
+        known = row_of(module, service, port)
         modules = PostProcessing((module,))
         assert modules.wants(known)
         result = await modules.enrich(known, b"", dialler(port, 0.4))
-        assert (result.name, result.product, result.version, result.verdict) == (service, "", "", verdict)
+        assert (result.name, result.product, result.version, result.verdict) == (known.name, "", "", known.verdict)
 
     async def test() -> None:
         async with tcp_peer(talk) as port:

@@ -214,9 +214,10 @@ GROUPS: tuple[Section, ...] = (
                 "--post",
                 metavar="NAME,...",
                 help="More post-processing, which costs further connections: `ssh`, `starttls`, `web`, `smb2`, "
-                "`rpc-unknown`, or `all`; see docs/post.md.",
+                "`http2`, `quic`, `rpc-unknown`, or `all`; see docs/post.md.",
             ),
             option("--no-post", is_flag=True, help="No post-processing and no RPC grinding."),
+            field("alpn", "--alpn", metavar="NAME,..."),
             field("allports", "--allports"),
             field("spare_fragile", "--spare-fragile"),
             field("timing", "--timing"),

@@ -54,6 +54,7 @@ def scan_config(options: Options) -> ScanConfig:
             "max_inflight": ceiling,
             "host_delay_s": options["host_delay_s"] or host_delay_s,
             "sources": source_addresses(options),
+            "alpn": tuple(options["alpn"].split(",")) if options["alpn"] else (),
             "host_timeout_s": options["host_timeout_s"] or host_timeout_s,
         }
     )

@@ -18,14 +18,20 @@ from engine.transports.udp import UdpHub
 
 
 class Connections:
-    """sources: local addresses, used in turn; none: the system's choice. reset: end TCP with RST instead of FIN."""
+    """sources: local addresses, used in turn; none: the system's choice. reset: end TCP with RST instead of FIN.
 
-    def __init__(self, reactor: Reactor, sources: Sequence[str] = (), *, reset: bool = False) -> None:
+    alpn: application protocols that are offered in a scan's tunnels; further conversations offer what they speak.
+    """
+
+    def __init__(
+        self, reactor: Reactor, sources: Sequence[str] = (), *, reset: bool = False, alpn: Sequence[str] = ()
+    ) -> None:
         self._reactor = reactor
         self._sources = Sources(sources)
         self._reset = reset
         self._udp = UdpHub(reactor)
         self._tls = client_context()
+        self._tunnel_tls = client_context(alpn) if alpn else self._tls
         self._steps = Steps()
 
     def open(self, receiver: Receiver, target: Target, tunnel: Tunnel) -> Transport:
@@ -34,7 +40,7 @@ class Connections:
             return self._datagrams(receiver, target, tunnel)
         if tunnel is Tunnel.NONE:
             return self._tcp(receiver, target)
-        return TlsTransport(self._tls, receiver, lambda tls: self._tcp(tls, target), self._steps, target.name)
+        return TlsTransport(self._tunnel_tls, receiver, lambda tls: self._tcp(tls, target), self._steps, target.name)
 
     def dial(self, result: ServiceResult, deadline: float, *, wait_s: Callable[[str], float]) -> Dialler:
         """What holds further conversations with a service, until the deadline (of the loop's clock).

@@ -98,12 +98,12 @@ class Worker:
             host_delay_s=config.host_delay_s,
         )
         self._budgets = Budgets(config.service_timeout_s, config.host_timeout_s)
-        self._connections = Connections(self.reactor, config.sources, reset=config.reset)
+        self._connections = Connections(self.reactor, config.sources, reset=config.reset, alpn=config.alpn)
         self._handshakes: Turns[Driver] = Turns(TLS_HANDSHAKES)
         self._shaken = Shaken()
         self._pseudo = PseudoServices(config.pseudo_ports)
         self._enrichment = Enrichment(
-            PostProcessing(config.post, intensity=config.intensity),
+            PostProcessing(config.post, intensity=config.intensity, alpn=config.alpn),
             open_opinion(config.recog) if config.recog else None,
             partial(self._connections.dial, wait_s=self._wait_s),
             self._gate.step_in,

@@ -56,6 +56,13 @@ def certificate_facts(der: bytes | None, facts: TlsFacts) -> TlsFacts:
     return TlsFacts(protocol=facts.protocol, cipher=facts.cipher, alpn=facts.alpn, **known)  # type: ignore[arg-type]
 
 
+def der_of(certificate: "x509.Certificate") -> bytes:
+    """For libraries that hand a certificate over read already."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.DER)
+
+
 @lru_cache(REMEMBERED)
 def _read(der: bytes) -> Mapping[str, object]:
     from cryptography import x509

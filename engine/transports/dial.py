@@ -40,6 +40,10 @@ class DialError(Exception):
     """The conversation did not come about or broke off; the text says why."""
 
 
+class DialTimeoutError(DialError):
+    """Nothing more came in time."""
+
+
 class Dialler:
     """Opens streams to one port. Counts the TCP connections, and all bytes received.
 
@@ -72,8 +76,13 @@ class Dialler:
         self._looked = asyncio.get_running_loop().time()
         self._paused_s = 0.0
 
-    async def open(self, proto: Literal["tcp", "udp"], tunnel: Tunnel = Tunnel.NONE) -> "Stream":
-        """A stream of either kind, connected, and with TLS inside where the tunnel says so. Raises DialError."""
+    async def open(
+        self, proto: Literal["tcp", "udp"], tunnel: Tunnel = Tunnel.NONE, tls: ssl.SSLContext | None = None
+    ) -> "Stream":
+        """A stream of either kind, connected, and with TLS inside where the tunnel says so. Raises DialError.
+
+        tls: for a handshake that is not to be like the others.
+        """
         if proto == "udp" and tunnel is not Tunnel.NONE:
             raise DialError("no DTLS in further conversations")
         await self._turn()
@@ -88,7 +97,7 @@ class Dialler:
             await stream.connect((self.host, self.port), self._source)
             self.connections += proto == "tcp"
             if tunnel is not Tunnel.NONE:
-                await stream.start_tls()
+                await stream.start_tls(tls)
         except BaseException:
             stream.close()
             raise
@@ -148,8 +157,10 @@ class Dialler:
             if sock is not None:
                 (loop.remove_writer if write else loop.remove_reader)(sock)
 
-    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
-        return self._context.wrap_bio(incoming, outgoing, server_hostname=self._name or None)
+    def wrap(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, context: ssl.SSLContext | None = None
+    ) -> ssl.SSLObject:
+        return (context or self._context).wrap_bio(incoming, outgoing, server_hostname=self._name or None)
 
     def count(self, received: int) -> None:
         """Raises DialError when these bytes are more than allowed."""
@@ -257,11 +268,11 @@ class Stream:
         await self.send(data)
         return await self.recv(limit, timeout_s)
 
-    async def start_tls(self) -> None:
+    async def start_tls(self, context: ssl.SSLContext | None = None) -> None:
         """Shake hands. What the peer sent in the clear beyond the last read is dropped: it is not part of TLS."""
         self._buffer = b""
         try:
-            session = self._dialler.wrap(self._incoming, self._outgoing)
+            session = self._dialler.wrap(self._incoming, self._outgoing, context)
         except ValueError as error:  # a host name that cannot be an SNI name
             raise DialError(str(error)) from error
         await self._shake_hands(session, self._dialler.deadline)
@@ -273,14 +284,14 @@ class Stream:
         """What the action gives when the socket is ready for it, be it at the very moment when the time is up."""
         await asyncio.sleep(0)  # a peer whose bytes never end must not keep the loop
         if self._dialler.time() >= until:
-            raise DialError("timed out")
+            raise DialTimeoutError("timed out")
         ready = True
         while True:
             try:
                 return action()
             except BlockingIOError:
                 if not ready:
-                    raise DialError("timed out") from None
+                    raise DialTimeoutError("timed out") from None
             except OSError as error:
                 raise DialError(error.strerror or str(error)) from error
             ready = await self._dialler.wait(until, self._socket, write=write)

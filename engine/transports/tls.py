@@ -6,24 +6,39 @@ whatever answers, not to trust it.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from engine.errors import ConfigError
 from engine.transports.base import MAX_OVERHEAD, Receiver, TlsError, Transport
 from engine.transports.reactor import Reactor
+from matcher import shown
 
 RECORD = 16384  # bytes; TLS's largest record
 OP_LEGACY_SERVER_CONNECT = 0x4
+LONGEST_ALPN = 255  # bytes of one name
 
 
-def client_context() -> ssl.SSLContext:
-    """A context that opens old servers too; measured against TLS 1.0 to 1.3, RSA-1024, NULL and anonymous ciphers."""
+def client_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
+    """A context that opens old servers too; measured against TLS 1.0 to 1.3, RSA-1024, NULL and anonymous ciphers.
+
+    alpn: the application protocols that are offered, the best first; without them there is no such extension.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
     context.options |= OP_LEGACY_SERVER_CONNECT
+    if alpn:
+        context.set_alpn_protocols(alpn)
     return context
+
+
+def check_alpn(names: Sequence[str]) -> None:
+    """Raises ConfigError for what is no name of an application protocol (RFC 7301)."""
+    for name in names:
+        if not name.isascii() or not name.isprintable() or not 1 <= len(name) <= LONGEST_ALPN:
+            raise ConfigError(f"alpn: {shown(name) or repr(name)}: no name of an application protocol")
 
 
 class Steps:
