@@ -179,12 +179,9 @@ class Scripted(Stream):
         self._dialler.count(len(data))
         return data
 
-    async def start_tls(self) -> None:
+    async def start_tls(self, context: ssl.SSLContext | None = None) -> None:
         if not self._dial.transparent:
             raise DialError(f"TLS: {SPOOFS}")
-
-    async def start_tls(self, context: ssl.SSLContext | None = None) -> None:
-        raise DialError(f"TLS: {SPOOFS}")
 
 
 class ScriptedDialler(Dialler):
