@@ -9,6 +9,7 @@ from peers import HOST, dialler, run, speak_tls, tcp_peer, udp_peer
 from scripted import tls_context
 
 from engine.model import Tunnel
+from engine.transports.base_local import Local
 from engine.transports.dial import DialError
 
 
@@ -184,10 +185,10 @@ def test_the_source_address_is_used() -> None:
 
     async def test() -> None:
         async with tcp_peer(talk) as port:
-            with await dialler(port, source="127.0.0.9").open("tcp") as stream:
+            with await dialler(port, local=Local("127.0.0.9")).open("tcp") as stream:
                 assert await stream.recv() == b""
             with pytest.raises(DialError):
-                await dialler(port, source="192.0.2.1").open("tcp")
+                await dialler(port, local=Local("192.0.2.1")).open("tcp")
 
     run(test())
     assert peers == ["127.0.0.9"]

@@ -12,17 +12,19 @@ rows leave (outbox.py).
 
 import asyncio
 import gc
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from engine.conversation.driver import Driver
 from engine.conversation.scan import UNLIMITED, ScanContext, ServiceScan
 from engine.conversation.trace import Trace, TracedScan
-from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel
+from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
 from engine.pool.alarm import Alarm
 from engine.pool.budgets import Budgets
 from engine.pool.connections import Connections
@@ -31,6 +33,7 @@ from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
 from engine.pool.outbox import Outbox, Rows
 from engine.pool.pace import START, Pace
+from engine.pool.patience import GIVEN_UP, Patience
 from engine.pool.pseudo import PseudoServices
 from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
@@ -40,12 +43,20 @@ from engine.post.second_opinion import open_opinion
 from engine.results.ending import CUT
 from engine.transports.base import Load, Transport
 from engine.transports.crashes import report
+from engine.transports.local_addresses import Sources
 from engine.transports.reactor import Reactor
 from engine.transports.tls import TlsTransport
+
+if TYPE_CHECKING:  # loaded where there are proxies
+    from engine.transports.proxy import Detour
+
+log = logging.getLogger("probemill.worker")
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
 BEGINS_PER_TURN = 256  # then sockets are served, as many as were served before
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
+PROXY_FAULTS = 3  # of proxies that a worker tells in words; every row has its own
+_ANSWERED = {Reason.REFUSED, Reason.RESET, Reason.UNREACHABLE}  # what was told of a target, so somebody was reached
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
 
 
@@ -99,7 +110,16 @@ class Worker:
             host_delay_s=config.host_delay_s,
         )
         self._budgets = Budgets(config.service_timeout_s, config.host_timeout_s)
-        self._connections = Connections(self.reactor, config.sources, reset=config.reset)
+        detour = self._open_detour()
+        self._connections = Connections(
+            self.reactor,
+            Sources(config.sources, config.source_port, config.interface),
+            reset=config.reset,
+            detour=detour,
+        )
+        self._detour_s = detour.seconds if detour is not None else 0.0
+        self._patience = Patience()
+        self._proxies_told = 0
         self._handshakes: Turns[Driver] = Turns(TLS_HANDSHAKES)
         self._shaken = Shaken()
         self._pseudo = PseudoServices(config.pseudo_ports)
@@ -162,6 +182,14 @@ class Worker:
         self._alarm.stop()
         self._trace_lines.close()
 
+    def _open_detour(self) -> "Detour | None":
+        if not self._config.proxy:
+            return None
+        from engine.transports.base_proxy import parse_proxies
+        from engine.transports.proxy import Detour
+
+        return Detour(self.reactor, parse_proxies(self._config.proxy), self._config.connect_timeout_s)
+
     # -- what drivers ask for
 
     def open(self, driver: Driver, tunnel: Tunnel) -> Transport | None:
@@ -200,6 +228,8 @@ class Worker:
 
     def finished(self, driver: Driver, result: ServiceResult) -> None:
         target, response = driver.scan.target, driver.scan.response
+        if self._detour_s:
+            result = self._after_detour(driver, result)
         self._inflight.discard(driver)
         self._handshakes.leave(driver)
         try:
@@ -215,6 +245,22 @@ class Worker:
                 self._gate.step_aside()  # tarpits that wait to be asked further keep nobody else waiting
         else:
             self._emit(target, result)
+
+    def _after_detour(self, driver: Driver, result: ServiceResult) -> ServiceResult:
+        """Note what a conversation tells of the proxies. -> its row, with the one that it failed at"""
+        lost = driver.lost_at
+        if result.reason is not Reason.PROXY or lost is None:
+            if result.verdict is not Verdict.INCOMPLETE or result.reason in _ANSWERED:
+                self._patience.passed()
+            return result
+        if lost.gone:
+            self._patience.failed(time.monotonic())
+            if self._patience.given_up:
+                self._outbox.tally[GIVEN_UP] = 1
+        if self._proxies_told < PROXY_FAULTS:
+            self._proxies_told += 1
+            log.warning("%s", lost.strerror)
+        return replace(result, post={**(result.post or {}), "proxy": {"hop": lost.hop, "at": lost.at, "why": lost.why}})
 
     # -- what the enrichment asks for
 
@@ -244,14 +290,19 @@ class Worker:
             while waiting and gate.offer(waiting[0]):
                 waiting.popleft()
             begun = 0
-            while begun < BEGINS_PER_TURN and (target := gate.next_ready(now)) is not None:
+            most = self._patience.room(now, BEGINS_PER_TURN)
+            while begun < most and (target := gate.next_ready(now)) is not None:
                 begun += 1
+                self._patience.began(now)
                 self._begin(target, now)
                 while waiting and gate.offer(waiting[0]):
                     waiting.popleft()
             if (awake := now - self.reactor.paused_s) >= self._pace.look_at:
                 self._look(awake)
-            if gate.waiting and (at := gate.wake_at()) is not None:
+            at = gate.wake_at() if gate.waiting else None
+            if gate.waiting and self._patience.begins_at > now:
+                at = self._patience.begins_at
+            if at is not None:
                 self._alarm.set(at, now)
         if not waiting and not gate.waiting and not self._inflight and not self._enrichment.busy:
             outbox.flush()
@@ -278,7 +329,7 @@ class Worker:
             scan = TracedScan(target, self._context, self._trace, max_probes=max_probes)
         paused_s = self.reactor.paused_s  # which no host is charged for
         budget_at = self._budgets.enter(target.host, now - paused_s) + paused_s
-        driver = Driver(scan, self, budget_at)
+        driver = Driver(scan, self, budget_at, self._detour_s)
         self._inflight.add(driver)
         if budget_at <= now:
             driver.abort(Reason.BUDGET, now)

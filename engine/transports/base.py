@@ -1,5 +1,6 @@
 """The seam between a conversation and the network; see the package's docstring."""
 
+from errno import EPROTO
 from typing import Protocol
 
 from msgspec import Struct
@@ -20,6 +21,20 @@ class Load(Struct):
     connect_s: float = 0.0
 
 
+class HopError(OSError):
+    """The way to a target failed, not the target. hop: which proxy of the chain, from 1; at: its URL without the login.
+
+    gone: whether it concerns whatever is asked of this proxy, as far as one can see.
+    """
+
+    def __init__(self, hop: int, at: str, why: str, *, gone: bool = True) -> None:
+        super().__init__(EPROTO, f"proxy {hop}, {at}: {why}")
+        self.hop = hop
+        self.at = at
+        self.why = why
+        self.gone = gone
+
+
 class Transport(Protocol):
     """One connection, or what UDP has in its place. Its construction begins it."""
 
@@ -37,6 +52,10 @@ class Receiver(Protocol):
 
     def opened(self) -> None:
         """TLS only: the connection below stands and the handshake begins."""
+        ...
+
+    def dialled(self, now: float) -> None:
+        """Proxies only: the last one has been told where to connect to, and the wait for the target begins."""
         ...
 
     def connected(self, now: float) -> None: ...

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.model import Reason, ServiceResult
+from engine.model import NOT_SCANNED, ServiceResult
 from engine.results.ending import Ending
 from engine.results.paint import Paint, plain
 
@@ -84,7 +84,7 @@ def unresolved(row: ServiceResult) -> str:
 
 def reached(rows: list[ServiceResult]) -> list[ServiceResult]:
     """Without those whose conversation the end of the run has cut off, or kept from beginning: nobody knows of them."""
-    return [row for row in rows if row.reason is not Reason.CANCELLED]
+    return [row for row in rows if row.reason not in NOT_SCANNED]
 
 
 def not_reached(ports: int, hosts: int = 0) -> str:
