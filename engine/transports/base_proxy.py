@@ -25,7 +25,6 @@ from msgspec import Struct
 
 from engine.errors import ConfigError
 from engine.model import NAMING_PROXIES
-from engine.text import without_logins
 from engine.transports.base import HopError
 
 HEAD = 16_384  # bytes of a proxy's HTTP answer, at most
@@ -94,7 +93,8 @@ def parse_proxies(urls: Sequence[str]) -> tuple[Proxy, ...]:
 
 
 def _parse(url: str) -> Proxy:
-    told = without_logins(url)
+    login, at, place = url.rpartition("@")
+    told = f"{login.partition('://')[0]}://***@{place}" if "://" in login else f"***@{place}" if at else url
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
