@@ -253,7 +253,9 @@ class Worker:
             if result.verdict is not Verdict.INCOMPLETE or result.reason in _ANSWERED:
                 self._patience.passed()
             return result
-        if lost.gone:
+        if not lost.gone:
+            self._patience.passed()
+        else:
             self._patience.failed(time.monotonic())
             if self._patience.given_up:
                 self._outbox.tally[GIVEN_UP] = 1

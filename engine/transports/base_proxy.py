@@ -174,6 +174,7 @@ class Handshake:
         self._wanted: _Read | _ReadHead | None = None
         self._buffer = bytearray()
         self._begun = False
+        self._heard = False  # it has given a whole answer
 
     @property
     def rest(self) -> bytes:
@@ -193,6 +194,7 @@ class Handshake:
                     step = self._steps.send(b"")
                 elif (taken := self._take(self._wanted, seen)) is not None:
                     seen = 0
+                    self._heard = True
                     step = self._steps.send(taken)
                 else:
                     return said
@@ -213,10 +215,11 @@ class Handshake:
 
     def broken(self, error: OSError) -> HopError:
         """What it means that the connection below could not be made, or ended, before the handshake was done."""
-        return error if isinstance(error, HopError) else self.fault(errno_text(error))
+        return error if isinstance(error, HopError) else self.fault(errno_text(error), gone=not self._heard)
 
     def hung_up(self) -> HopError:
-        return self.fault("it hung up instead of answering")
+        """Of one that has answered before it is not known why: `ssh -D` does so where the destination refuses."""
+        return self.fault("it hung up instead of answering", gone=not self._heard)
 
     def _take(self, wanted: _Read | _ReadHead, seen: int) -> bytes | None:
         if isinstance(wanted, _Read):
