@@ -40,7 +40,8 @@ class Target(Struct, frozen=True, array_like=True):
     @property
     def address(self) -> str:
         """As a row has it: empty where it is not known here, which of a name that a proxy looks up it never is."""
-        return "" if self.host == self.name else self.host
+        host = self.host
+        return host if host != self.name or ":" in host or host.rpartition(".")[2].isdigit() else ""
 
 
 class Verdict(Enum):

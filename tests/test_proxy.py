@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.cli.settings import proxy_chain
 from engine.errors import ConfigError
+from engine.model import Target
 from engine.pool.patience import FIRST_S, GIVE_UP_S, IN_A_ROW, LONGEST_S, Patience
 from engine.text import without_logins
 from engine.transports.base import HopError
@@ -254,6 +255,22 @@ def test_where_a_chain_is_read_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for missing in ("@/nowhere/at/all", "env:NO_SUCH_THING", f"@{tmp_path}"):
         with pytest.raises(ConfigError, match="--proxy"):
             proxy_chain([missing])
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "address"),
+    [
+        ("192.0.2.7", "", "192.0.2.7"),
+        ("192.0.2.7", "a.example", "192.0.2.7"),
+        ("192.0.2.7", "192.0.2.7", "192.0.2.7"),  # as some scanners name a host
+        ("2001:db8::7", "2001:db8::7", "2001:db8::7"),
+        ("", "a.example", ""),
+        ("a.example", "a.example", ""),
+        ("a7", "a7", ""),
+    ],
+)
+def test_the_address_that_a_row_has(host: str, name: str, address: str) -> None:
+    assert Target(0, host, 22, "tcp", name).address == address
 
 
 # -- patience with proxies that fail

@@ -8,16 +8,20 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from asyncio import StreamReader, StreamWriter
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from loopback import Farm, Talk, Visit, config, database_file, greeting_after, reset, scan, silent
 from peers import speak_tls
 from proxies import PROXIES, free_port, microsocks, ssh_dynamic, tinyproxy
 
+from engine.cli.main import cli
 from engine.errors import EngineError
 from engine.model import Reason, ServiceResult, Tunnel, Verdict
 from engine.pool import patience
@@ -341,6 +345,34 @@ def test_a_dead_proxy_closes_no_port(database: str, monkeypatch: pytest.MonkeyPa
     assert {(row.verdict, row.reason, row.state) for row in rows} == {(Verdict.INCOMPLETE, Reason.PROXY, "")}
 
 
+def test_a_proxy_that_is_gone_for_a_while(database: str) -> None:
+    """No port is closed by it, and what begins when it is back is scanned as ever."""
+    port = free_port()
+    targets = [f"127.3.{number >> 8}.{number & 255}" for number in range(400)]
+    done: list[list[ServiceResult]] = []
+    with Farm(greeting_after(0.02)) as farm:
+        settings = config(database, proxy=(f"socks5://127.0.0.1:{port}",), max_inflight=8)
+        scanning = threading.Thread(target=lambda: done.append(scan(farm.targets(*targets), settings)[0]))
+        with microsocks(port=port):
+            scanning.start()
+            until = time.monotonic() + 20
+            while len(farm.visits) < 50 and time.monotonic() < until:
+                time.sleep(0.01)
+        seen = len(farm.visits)
+        time.sleep(0.7)
+        with microsocks(port=port):
+            scanning.join(30)
+    (rows,) = done
+    assert len(rows) == len(targets)
+    verdicts = Counter((row.verdict, row.reason) for row in rows)
+    spoilt = verdicts.pop((Verdict.INCOMPLETE, Reason.PROXY))
+    assert 0 < spoilt < 60
+    assert verdicts.pop((Verdict.HARDMATCHED, None)) >= len(targets) - spoilt - 8
+    assert not [row for row in rows if row.state in {"closed", "filtered"}]
+    assert sum(verdicts.values()) <= 8  # in flight when it died
+    assert len(farm.visits) > seen
+
+
 def test_a_run_ends_when_no_proxy_leads_anywhere(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "GIVE_UP_S", 0.5)
     began = time.monotonic()
@@ -416,3 +448,42 @@ def test_what_a_proxy_spoilt_is_asked_again_by_the_next_run(tmp_path: Path, data
         assert farm.per_address == {"127.3.0.1": 1, "127.3.0.2": 1}
     rows = [json.loads(line) for line in command("convert", str(state), "-").stdout.splitlines()]
     assert {(row["ip"], row["name"]) for row in rows} == {("127.3.0.1", "hello"), ("127.3.0.2", "hello")}
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("text", "Scan report for localhost\n"),
+        ("grepable", "Host: localhost (localhost)\tPorts: "),
+        ("xml", '<address addr="localhost" addrtype="ipv4"/>'),
+        ("csv", ",localhost,"),
+    ],
+)
+def test_a_name_that_the_proxy_looks_up_is_written_in_every_form(form: str, shown: str, database: str) -> None:
+    """It has been reached, whatever its address; nobody says that it could not be resolved."""
+    with microsocks() as gate, Farm(greeting_after(0.0)) as farm:
+        target = f"localhost:{farm.port}"
+        done = command("scan", target, "--probes", database, "--proxy", gate.url, "--format", form, "-q")
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+    assert "hello" in done.stdout
+    assert "resolve" not in done.stdout
+
+
+def test_the_command_ends_when_no_proxy_leads_anywhere(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says so, the exit code is 1, and what was not reached is for the next run."""
+    monkeypatch.setattr(patience, "GIVE_UP_S", 0.5)
+    with Farm(hangs_up) as gate:
+        targets = tmp_path / "targets"
+        targets.write_text("".join(f"127.3.{number >> 8}.{number & 255}:80\n" for number in range(3000)))
+        words = ["scan", "-i", str(targets), "--probes", database, "--workers", "0", "-o", str(tmp_path / "o.ndjson")]
+        done = CliRunner().invoke(
+            cli, [*words, "--state", str(tmp_path / "s"), "--proxy", f"http://127.8.0.1:{gate.port}"]
+        )
+    assert done.exit_code == 1
+    assert "no proxy leads to targets any more: 0 of " in done.output
+    assert "--resume goes on" in done.output
+    rows = (tmp_path / "o.ndjson").read_text().splitlines()
+    assert {json.loads(line)["reason"] for line in rows} <= {"proxy", "cancelled"}

@@ -131,6 +131,15 @@ def test_the_same_target_twice(database: str) -> None:
     assert [row.name for row in rows] == ["more"] * 3
 
 
+def test_both_versions_of_ip_have_the_port(database: str) -> None:
+    ours = free_port()
+    with server(socket.SOCK_STREAM) as (port, peers), socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        scan([f"127.3.0.1:{port}", f"[::1]:{other.getsockname()[1]}"], config(database, source_port=ours))
+        visitor, peer = other.accept()
+        visitor.close()
+    assert {peer[1], peers[0][1]} == {ours}
+
+
 def test_address_and_port_together(database: str) -> None:
     ours = free_port()
     with server(socket.SOCK_STREAM) as (port, peers):

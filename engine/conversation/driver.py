@@ -8,6 +8,7 @@ which ends with a row that says so; `begin`, `abort` and `reopen`, which the hos
 """
 
 from errno import (
+    EADDRINUSE,
     EADDRNOTAVAIL,
     ECONNABORTED,
     ECONNREFUSED,
@@ -45,7 +46,7 @@ _REASONS = {
     EHOSTDOWN: Reason.UNREACHABLE,
     ENETDOWN: Reason.UNREACHABLE,
 }
-_OUT_OF_SOCKETS = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL))
+_OUT_OF_SOCKETS = frozenset((EADDRINUSE, EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL))
 
 
 def reason_of(error: OSError, tunnel: Tunnel = Tunnel.NONE) -> Reason:
