@@ -79,7 +79,7 @@ PURE = {
     "forecast": "constants forecast load",
     "offline": "answers checked faults nmap_rows questions reading records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
-    "pool": "alarm budgets limits owed outbox pace patience pseudo turns",
+    "pool": "alarm budgets limits owed outbox pace patience proxied pseudo turns",
     "pool/cluster": "engine leases outbox settings shards supplies words",
     "targets": "permutation prefixes",
     "results": "collector columns dialects json_schema rows schema slow_hosts suffixes table",

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from peers import HOST, row
 
 from engine.cli.settings import proxy_chain
 from engine.errors import ConfigError
-from engine.model import Target
+from engine.model import Reason, ScanConfig, ServiceResult, Target, Verdict
+from engine.pool.descriptors import MAX_INFLIGHT_PROXY, inflight_limit
 from engine.pool.patience import FIRST_S, GIVE_UP_S, IN_A_ROW, LONGEST_S, Patience
+from engine.pool.proxied import Proxied
 from engine.text import without_logins
 from engine.transports.base import HopError
 from engine.transports.base_proxy import HEAD, Handshake, parse_proxies, route
@@ -313,3 +316,72 @@ def test_it_gives_up_at_last() -> None:
     assert not patience.given_up
     patience.failed(10.0 + GIVE_UP_S)
     assert patience.given_up
+
+
+# -- results and the proxies that they came through
+
+
+GONE = HopError(2, "http://q:2", "connection refused")
+FORBIDS = HopError(1, "socks5://p:1", "its rules forbid the destination", gone=False)
+TARGET = Target(0, HOST, 22, "tcp", state="open")
+
+
+def test_a_row_says_at_which_proxy_it_failed() -> None:
+    result = row("", 22, verdict=Verdict.INCOMPLETE, reason=Reason.PROXY)
+    judged = Proxied().judged(result, GONE, 0.0)
+    assert judged.post == {"proxy": {"hop": 2, "at": "http://q:2", "why": "connection refused"}}
+
+
+@pytest.mark.parametrize(
+    ("lost", "lost_at", "verdict"),
+    [
+        (GONE, 9.6, Verdict.INCOMPLETE),
+        (GONE, 10.4, Verdict.INCOMPLETE),
+        (GONE, 9.4, Verdict.TCPWRAPPED),
+        (FORBIDS, 10.1, Verdict.TCPWRAPPED),
+        (None, 10.1, Verdict.TCPWRAPPED),
+    ],
+)
+def test_a_tcp_wrapper_is_in_doubt_until_the_proxies_are_seen_to_live(
+    lost: HopError | None, lost_at: float, verdict: Verdict
+) -> None:
+    """A proxy that dies ends conversations as a wrapper does: then nothing is claimed of the target."""
+    wrapped = row("tcpwrapped", 22, verdict=Verdict.TCPWRAPPED)
+    proxied = Proxied()
+    assert proxied.doubts(proxied.judged(wrapped, None, 10.0))
+    assert not proxied.doubts(row("ssh", 22))
+    if lost is not None:
+        proxied.judged(row("", 23, verdict=Verdict.INCOMPLETE, reason=Reason.PROXY), lost, lost_at)
+    settled = proxied.settled(TARGET, wrapped, 10.0)
+    assert settled.verdict is verdict
+    if verdict is Verdict.INCOMPLETE:
+        assert (settled.reason, settled.state, settled.name, settled.conf) == (Reason.PROXY, "open", "", 0)
+        assert settled.post == {
+            "proxy": {"hop": 2, "at": "http://q:2", "why": "it failed while the target was listened to"}
+        }
+
+
+@pytest.mark.parametrize(
+    ("result", "passed"),
+    [
+        (row("ssh", 22), True),
+        (row("", 22, verdict=Verdict.NOMATCH), True),
+        (row("", 22, verdict=Verdict.INCOMPLETE, reason=Reason.REFUSED), True),
+        (row("", 22, verdict=Verdict.INCOMPLETE, reason=Reason.TIMEOUT), False),
+        (row("", 22, verdict=Verdict.INCOMPLETE, reason=Reason.CANCELLED), False),
+        (row("", 22, verdict=Verdict.TCPWRAPPED), False),
+    ],
+)
+def test_what_shows_that_the_proxies_live(result: ServiceResult, passed: bool) -> None:
+    proxied = Proxied()
+    for _ in range(IN_A_ROW):
+        proxied.judged(row("", 23, verdict=Verdict.INCOMPLETE, reason=Reason.PROXY), GONE, 0.0)
+    proxied.judged(result, None, 0.1)
+    assert proxied.patience.room(0.1, 256) == (256 if passed else 0)
+
+
+def test_one_proxy_has_fewer_conversations_at_once() -> None:
+    """Where the user does not say how many; over all workers."""
+    through = ScanConfig(proxy=("socks5://p:1",), workers=2)
+    assert inflight_limit(through) == MAX_INFLIGHT_PROXY // 2
+    assert inflight_limit(ScanConfig(proxy=("socks5://p:1",), max_inflight=12)) == 12

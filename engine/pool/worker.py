@@ -12,7 +12,6 @@ rows leave (outbox.py).
 
 import asyncio
 import gc
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from msgspec.structs import replace
 from engine.conversation.driver import Driver
 from engine.conversation.scan import UNLIMITED, ScanContext, ServiceScan
 from engine.conversation.trace import Trace, TracedScan
-from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
+from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel
 from engine.pool.alarm import Alarm
 from engine.pool.budgets import Budgets
 from engine.pool.connections import Connections
@@ -33,7 +32,8 @@ from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
 from engine.pool.outbox import Outbox, Rows
 from engine.pool.pace import START, Pace
-from engine.pool.patience import GIVEN_UP, Patience
+from engine.pool.patience import GIVEN_UP
+from engine.pool.proxied import DOUBT_S, Proxied
 from engine.pool.pseudo import PseudoServices
 from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
@@ -50,13 +50,9 @@ from engine.transports.tls import TlsTransport
 if TYPE_CHECKING:  # loaded where there are proxies
     from engine.transports.proxy import Detour
 
-log = logging.getLogger("probemill.worker")
-
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
 BEGINS_PER_TURN = 256  # then sockets are served, as many as were served before
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
-PROXY_FAULTS = 3  # of proxies that a worker tells in words; every row has its own
-_ANSWERED = {Reason.REFUSED, Reason.RESET, Reason.UNREACHABLE}  # what was told of a target, so somebody was reached
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
 
 
@@ -118,8 +114,8 @@ class Worker:
             detour=detour,
         )
         self._detour_s = detour.seconds if detour is not None else 0.0
-        self._patience = Patience()
-        self._proxies_told = 0
+        self._proxied = Proxied()
+        self._doubted = 0  # results whose proxy may have died
         self._handshakes: Turns[Driver] = Turns(TLS_HANDSHAKES)
         self._shaken = Shaken()
         self._pseudo = PseudoServices(config.pseudo_ports)
@@ -228,10 +224,18 @@ class Worker:
 
     def finished(self, driver: Driver, result: ServiceResult) -> None:
         target, response = driver.scan.target, driver.scan.response
-        if self._detour_s:
-            result = self._after_detour(driver, result)
         self._inflight.discard(driver)
         self._handshakes.leave(driver)
+        if self._detour_s:
+            now = time.monotonic()
+            result = self._proxied.judged(result, driver.lost_at, now)
+            if self._proxied.patience.given_up:
+                self._outbox.tally[GIVEN_UP] = 1
+            if self._proxied.doubts(result):
+                self._doubted += 1
+                self._gate.step_aside()  # others begin meanwhile: they are how the proxies are seen to get on
+                asyncio.get_running_loop().call_later(DOUBT_S, self._settle, target, result, now)
+                return
         try:
             result = self._enrichment.read(self._shaken.completed(driver, result), response)
             label = self._pseudo.label(result, response)
@@ -246,23 +250,12 @@ class Worker:
         else:
             self._emit(target, result)
 
-    def _after_detour(self, driver: Driver, result: ServiceResult) -> ServiceResult:
-        """Note what a conversation tells of the proxies. -> its row, with the one that it failed at"""
-        lost = driver.lost_at
-        if result.reason is not Reason.PROXY or lost is None:
-            if result.verdict is not Verdict.INCOMPLETE or result.reason in _ANSWERED:
-                self._patience.passed()
-            return result
-        if not lost.gone:
-            self._patience.passed()
-        else:
-            self._patience.failed(time.monotonic())
-            if self._patience.given_up:
-                self._outbox.tally[GIVEN_UP] = 1
-        if self._proxies_told < PROXY_FAULTS:
-            self._proxies_told += 1
-            log.warning("%s", lost.strerror)
-        return replace(result, post={**(result.post or {}), "proxy": {"hop": lost.hop, "at": lost.at, "why": lost.why}})
+    def _settle(self, target: Target, result: ServiceResult, ended_at: float) -> None:
+        """A result that was in doubt, because of how proxies may fail."""
+        self._doubted -= 1
+        self._gate.step_in()
+        self._emit(target, self._proxied.settled(target, result, ended_at))
+        self._pump()
 
     # -- what the enrichment asks for
 
@@ -292,21 +285,21 @@ class Worker:
             while waiting and gate.offer(waiting[0]):
                 waiting.popleft()
             begun = 0
-            most = self._patience.room(now, BEGINS_PER_TURN)
+            most = self._proxied.patience.room(now, BEGINS_PER_TURN)
             while begun < most and (target := gate.next_ready(now)) is not None:
                 begun += 1
-                self._patience.began(now)
+                self._proxied.patience.began(now)
                 self._begin(target, now)
                 while waiting and gate.offer(waiting[0]):
                     waiting.popleft()
             if (awake := now - self.reactor.paused_s) >= self._pace.look_at:
                 self._look(awake)
             at = gate.wake_at() if gate.waiting else None
-            if gate.waiting and self._patience.begins_at > now:
-                at = self._patience.begins_at
+            if gate.waiting and self._proxied.patience.begins_at > now:
+                at = self._proxied.patience.begins_at
             if at is not None:
                 self._alarm.set(at, now)
-        if not waiting and not gate.waiting and not self._inflight and not self._enrichment.busy:
+        if not waiting and not gate.waiting and not (self._inflight or self._doubted or self._enrichment.busy):
             outbox.flush()
             self._idle.set()
         else:
