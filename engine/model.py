@@ -360,7 +360,8 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
                 if isinstance(checked, int) and not -(1 << 63) <= checked < 1 << 63:  # what a worker can be told
                     raise ValidationError
             except (ValidationError, UnicodeError):
-                raise ConfigError(f"{name}: {value!r} cannot be used; expected {allowed(name)}") from None
+                told = "its value" if name == "proxy" else repr(value)  # which may hold a password
+                raise ConfigError(f"{name}: {told} cannot be used; expected {allowed(name)}") from None
             force_setattr(self, name, checked)
 
 

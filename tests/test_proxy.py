@@ -227,6 +227,13 @@ def test_a_chain_that_cannot_be_used(urls: list[str], why: str) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_a_config_that_cannot_be_used_tells_no_password() -> None:
+    """As is easily written from Python: a text in place of a tuple."""
+    with pytest.raises(ConfigError, match="proxy: its value cannot be used; expected a tuple of texts") as told:
+        ScanConfig(proxy=f"socks5://joe:{SECRET}@p:1")  # type: ignore[arg-type]
+    assert "s3cr" not in str(told.value)
+
+
 def test_a_proxys_text_tells_no_login_and_its_url_is_read_again() -> None:
     url = f"socks5h://j%3Aoe:{SECRET}@[2001:db8::1]:1080"
     (proxy,) = parse_proxies([url])

@@ -271,3 +271,23 @@ def test_everything_goes_over_the_interface(two_ways: str, database: str) -> Non
     rows, seen = scanned_from(two_ways, database, "-e", "way2", "-g", "20053")
     assert sorted(seen) == ["tcp 10.98.2.1 20053", "udp 10.98.2.1 20053"]
     assert {row["name"] for row in rows} == {"hello", "answered"}
+
+
+def test_an_interface_that_goes_away_filters_no_port(two_ways: str, tmp_path: Path) -> None:
+    """Nothing is claimed of targets that could not be asked over it."""
+    program = (
+        "import subprocess, sys\nfrom engine.api import scan_sync\nfrom engine.model import ScanConfig\n"
+        "import engine.api as api\nmake = api.make_runner\n"
+        "def gone(*args):\n    runner = make(*args)\n    subprocess.run(['ip', 'link', 'delete', 'way2'], check=True)\n"
+        "    return runner\napi.make_runner = gone\n"
+        f"config = ScanConfig(probes=({database_file(tmp_path, UDP)!r},), interface='way2', service_timeout_s=0.5)\n"
+        f"print(*[(row.state, row.reason.value) for row in scan_sync(['{THERE}:7001'], config)])"
+    )
+    done = subprocess.run(
+        ["ip", "netns", "exec", two_ways, sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "('', 'budget')\n", done.stderr

@@ -102,7 +102,7 @@ def scan_command(**options: Any) -> None:
         asyncio.run(_dry_run(config, inputs, errors))
         return
     cluster = scan_cluster(options)
-    if config.proxy:
+    if config.proxy and cluster is None:
         config = reached(config)
     runner = make_runner(config) if cluster is None else None
     shown = replace(config, proxy=tuple(map(without_logins, config.proxy)))

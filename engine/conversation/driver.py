@@ -20,6 +20,7 @@ from errno import (
     ENETUNREACH,
     ENFILE,
     ENOBUFS,
+    ENODEV,
     ENOMEM,
     EPIPE,
     ETIMEDOUT,
@@ -46,7 +47,7 @@ _REASONS = {
     EHOSTDOWN: Reason.UNREACHABLE,
     ENETDOWN: Reason.UNREACHABLE,
 }
-_OUT_OF_SOCKETS = frozenset((EADDRINUSE, EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL))
+_OUT_OF_SOCKETS = frozenset((EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENODEV, ENOMEM))
 
 
 def reason_of(error: OSError, tunnel: Tunnel = Tunnel.NONE) -> Reason:
