@@ -24,7 +24,8 @@ class Target(Struct, frozen=True, array_like=True):
     """One port to identify.
 
     ordinal: position in the input, 0-based; sharding, resuming and exactly-once are arithmetic on it.
-    host: the literal IPv4 or IPv6 address, empty where `name` could not be resolved: then the row says just that.
+    host: the literal IPv4 or IPv6 address, empty where `name` could not be resolved: then the row says just that. Once
+    more the name where a proxy is to look it up.
     name: the host name the user gave, if any (used for SNI).
     state: what a port scan said of the port, if anybody did.
     """
@@ -35,6 +36,12 @@ class Target(Struct, frozen=True, array_like=True):
     proto: Proto = "tcp"
     name: str = ""
     state: State | Literal[""] = ""
+
+    @property
+    def address(self) -> str:
+        """As a row has it: empty where it is not known here, which of a name that a proxy looks up it never is."""
+        host = self.host
+        return host if host != self.name or ":" in host or host.rpartition(".")[2].isdigit() else ""
 
 
 class Verdict(Enum):
@@ -60,6 +67,15 @@ class Reason(Enum):
     CANCELLED = "cancelled"
     UNRESOLVED = "unresolved"
     CRASHED = "crashed"
+    PROXY = "proxy"
+
+
+NOT_SCANNED = frozenset((Reason.CANCELLED, Reason.PROXY))
+"""Nobody knows of these targets what a scan would say of them: a run that is resumed asks them again."""
+
+
+NAMING_PROXIES = frozenset(("socks5h", "socks4a", "http"))
+"""The schemes of proxies that look up names themselves."""
 
 
 class Tunnel(Enum):
@@ -298,6 +314,24 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="Local addresses to connect from, in turn: each adds its own ephemeral ports."),
     ] = ()
+    source_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="Local port of every connection and datagram; 0: the system's choice. Connections end with "
+            "RST then, and a target has one at a time.",
+        ),
+    ] = 0
+    interface: Annotated[str, Meta(description="Network interface that everything goes through, as `eth0`.")] = ""
+    proxy: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Reach targets through this proxy, and never past it: `socks5://`, `socks5h://`, `socks4://`, "
+            "`socks4a://` or `http://[USER:PASSWORD@]HOST:PORT`. Repeatable: a chain, the nearest first; see "
+            "docs/proxy.md."
+        ),
+    ] = ()
     reset: Annotated[
         bool, Meta(description="End connections with RST instead of FIN, which leaves no TIME_WAIT behind.")
     ] = False
@@ -340,7 +374,8 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
                 if isinstance(checked, int) and not -(1 << 63) <= checked < 1 << 63:  # what a worker can be told
                     raise ValidationError
             except (ValidationError, UnicodeError):
-                raise ConfigError(f"{name}: {value!r} cannot be used; expected {allowed(name)}") from None
+                told = "its value" if name == "proxy" else repr(value)  # which may hold a password
+                raise ConfigError(f"{name}: {told} cannot be used; expected {allowed(name)}") from None
             force_setattr(self, name, checked)
 
 

@@ -57,7 +57,7 @@ HOUSES = {"engine": (WINGS, GROUND), "matcher": (MATCHER_WINGS, MATCHER_GROUND)}
 # Rooms of one kind, which never import each other, and what of their folder they share.
 SIBLINGS = {
     "engine/transports": {
-        *("base", "base_http", "crashes", "reactor"),
+        *("base", "base_http", "base_local", "base_proxy", "crashes", "reactor"),
         *("certificates", "dial", "h2_frames", "quic_packets"),  # what dialogues are made of
     },
     "engine/targets": {
@@ -82,7 +82,7 @@ PURE = {
     "forecast": "constants forecast load",
     "offline": "answers checked faults nmap_rows questions reading records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
-    "pool": "alarm budgets limits owed outbox pace pseudo turns",
+    "pool": "alarm budgets limits owed outbox pace patience proxied pseudo turns",
     "pool/cluster": "engine leases outbox settings shards supplies words",
     "targets": "permutation prefixes",
     "results": "collector columns dialects json_schema rows schema slow_hosts suffixes table",

@@ -326,12 +326,14 @@ class ServiceScan:
 
     def failed(self, reason: Reason, now: float) -> Action:
         """The connection could not be made, or broke while reading."""
+        if reason is Reason.PROXY:
+            self._wrap_ok = False  # it was not reached, and nothing is said of it
         if self.stage is Stage.CONNECTING:
             if self._again_s and self._probe is self._context.database.null_probe:
                 return self._advance(now, restart=True)  # a second look at nothing says nothing
             return self._finish(Verdict.INCOMPLETE, now, reason)
         self._expect(Stage.LISTENING, f"failed ({reason.value})")
-        if reason is Reason.UNREACHABLE:
+        if reason in {Reason.UNREACHABLE, Reason.PROXY}:
             self._wrap_ok = False
             return self._finish(Verdict.INCOMPLETE, now, reason)
         if reason is Reason.REFUSED and self._wrap_ok and not self._state:
@@ -572,7 +574,7 @@ class ServiceScan:
         info = self._info
         return Finish(
             ServiceResult(
-                ip=target.host,
+                ip=target.address,
                 port=target.port,
                 proto=target.proto,
                 host=target.name,
@@ -627,7 +629,7 @@ def rfc3339(epoch: float) -> str:
 def crashed_row(target: Target, database: DatabaseRef, started: str, *, state: str) -> ServiceResult:
     """The least there is to say of a target at which our own program failed."""
     return ServiceResult(
-        ip=target.host,
+        ip=target.address,
         port=target.port,
         proto=target.proto,
         host=target.name,

@@ -29,7 +29,7 @@ class PseudoServices:
         """Count one service's last response; its label once the host is a pseudo service."""
         if self._threshold <= 0 or len(response) < MIN_ANSWER or result.verdict is Verdict.INCOMPLETE:
             return None
-        host = result.ip
+        host = result.ip or result.host
         digest = hash(response)
         answers = self._answers.get(host)
         if answers is None:

@@ -36,7 +36,7 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         " product is not), `nomatch`, `tcpwrapped` (the port accepts and hangs up), `excluded` (not contacted,"
         " because the database says so) or `incomplete`.",
         "reason": "Why the verdict is `incomplete`: `refused`, `timeout`, `reset`, `unreachable`, `tls`, `budget`,"
-        " `cancelled`, `unresolved` or `crashed`.",
+        " `cancelled`, `unresolved`, `proxy` or `crashed`.",
         "evidence": "What recognised the service: the line of the database, and a fingerprint where one helped.",
         "fingerprint": "What every probe got back, in Nmap's SF form with its line breaks, where the service was not"
         " recognised or only half.",

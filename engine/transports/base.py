@@ -1,6 +1,6 @@
 """The seam between a conversation and the network; see the package's docstring."""
 
-from errno import EIO
+from errno import EIO, EPROTO
 from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -27,6 +27,20 @@ class Load(Struct):
     late_s: float = 0.0
     connects: int = 0
     connect_s: float = 0.0
+
+
+class HopError(OSError):
+    """The way to a target failed, not the target. hop: which proxy of the chain, from 1; at: its URL without the login.
+
+    gone: whether it concerns whatever is asked of this proxy, as far as one can see.
+    """
+
+    def __init__(self, hop: int, at: str, why: str, *, gone: bool = True) -> None:
+        super().__init__(EPROTO, f"proxy {hop}, {at}: {why}")
+        self.hop = hop
+        self.at = at
+        self.why = why
+        self.gone = gone
 
 
 class Transport(Protocol):
@@ -63,6 +77,10 @@ class Receiver(Protocol):
 
     def opened(self) -> None:
         """TLS over TCP only: the connection below stands and the handshake begins."""
+        ...
+
+    def dialled(self, now: float) -> None:
+        """Proxies only: the last one has been told where to connect to, and the wait for the target begins."""
         ...
 
     def connected(self, now: float) -> None: ...

@@ -148,6 +148,9 @@ class DtlsTransport:
     def opened(self) -> None:
         """Never told: what is below is not TLS."""
 
+    def dialled(self, now: float) -> None:
+        """Never told: no proxy carries UDP."""
+
     def connected(self, now: float) -> None:
         """Never told: a UDP conversation is ready at once."""
 

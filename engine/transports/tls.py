@@ -132,6 +132,9 @@ class TlsTransport:
     def opened(self) -> None:
         """Never told: what is below is not TLS."""
 
+    def dialled(self, now: float) -> None:
+        self._receiver.dialled(now)
+
     def connected(self, now: float) -> None:
         self._receiver.opened()
         self._wait(now)

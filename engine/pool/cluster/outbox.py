@@ -7,7 +7,7 @@ is done; those of targets with their shard alone, so that the attempts that coun
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from engine.model import Batch, Reason, ServiceResult, Target
+from engine.model import NOT_SCANNED, Batch, ServiceResult, Target
 from engine.pool.alarm import CallLater
 from engine.pool.outbox import Outbox
 
@@ -25,7 +25,7 @@ class OpenShard:
 
     def put(self, ordinal: int, result: ServiceResult) -> None:
         self.left -= 1
-        if result.reason is not Reason.CANCELLED:  # which has not been scanned: the next run does it
+        if result.reason not in NOT_SCANNED:  # which has not been scanned: the next run does it
             self.outbox.put(ordinal, result)
         if not self.left:
             self.outbox.flush()
