@@ -1,0 +1,145 @@
+r"""A response cut into tokens: words and marks as they are, and what another copy of a program says differently by kind.
+
+    220 ftp7.example ready at 10:22:01\r\n   ->   220  <host>  ready at  <date>  \r\n
+
+Contract: `tokens` never fails, loses no byte, and takes time in proportion to the text, which is cut to LONGEST before.
+`telling` gives the part of a response that tells what answered: the Server line of HTTP, the first lines of a text, the
+first bytes of anything else. Pure. Source: the grammars of RFC 9110 (product/version), RFC 5321 and RFC 959 (replies).
+"""
+
+import re
+from typing import NamedTuple
+
+LONGEST = 512  # bytes of a response that are looked at
+BINARY_LONGEST = 96  # of one that is no text
+FEW_LETTERS = 16  # a first line with fewer says little; those behind it are taken, too
+REPLY_CODE = re.compile(rb"\d{3}(?=[ -])")  # of FTP, SMTP and their kin; it means something and stays as it is
+HTTP = re.compile(rb"(?:HTTP|RTSP)/1\.[01] \d\d\d[^\r\n]*\r?\n")
+HTTP_HEAD = {
+    b"HTTP": rb"^HTTP/1\.[01] \d\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*?",
+    b"RTSP": rb"^RTSP/1\.[01] \d\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*?",
+}
+TITLE_HEAD = rb"^HTTP/1\.[01] \d\d\d.*?"
+TITLE = re.compile(rb"<title>[^<]{3,80}</title>", re.IGNORECASE)
+_SERVER = re.compile(rb"^((?:Server|User-Agent):[ \t]*)[^\r\n]*\r?\n?", re.IGNORECASE | re.MULTILINE)
+_REALM = re.compile(rb"^(WWW-Authenticate:[ \t]*\w+ realm=)[^\r\n,]*", re.IGNORECASE | re.MULTILINE)
+_TOKEN = re.compile(
+    rb"""
+      (?P<uuid>    [0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12} )
+    | (?P<mac>     [0-9a-f]{2}(?:[:-][0-9a-f]{2}){5} (?![0-9a-f]) )
+    | (?P<date>
+          (?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6},?[ ])?
+          (?: \d{4}[-/.]\d\d[-/.]\d\d (?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?
+            | \d{1,2}[ -](?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}[ -]\d{2,4}
+              (?:[ ]\d\d:\d\d(?::\d\d)?)?
+            | (?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}[ ]{1,2}\d{1,2}
+              (?:,?[ ]\d{4}|[ ]\d\d:\d\d:\d\d(?:[ ]\d{4})?)
+            | \d{1,2}:\d\d:\d\d ) (?:[ ](?:GMT|UTC|[A-Z]{3,4}|[+-]\d{4})\b)? (?!\d) )
+    | (?P<address> \d{1,3}(?:\.\d{1,3}){3} (?![\w.]) | \[?(?:[0-9a-f]{1,4}:){3,7}(?::?[0-9a-f]{1,4})?\]? )
+    | (?P<version> \d{1,9}(?:\.\d{1,9}){1,5} (?:[a-z]\d{0,3}(?![a-z]))?
+                   (?:[-+~.](?:rc|beta|alpha|pre|dev|deb|el|ubuntu|snapshot|release|final|build|git|r|p|b|v)?\d{1,9}
+                      [a-z]?(?![a-z]) )* )
+    | (?P<host>    [a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){1,6}(?<=[.][a-z]{2})[a-z]{0,22} (?![\w-]) )
+    | (?P<hex>     [0-9a-f]{8,}(?![a-z]) )
+    | (?P<base64>  [a-z0-9+/]{20,}={0,2} )
+    | (?P<number>  \d+ )
+    | (?P<word>    [a-z]+ )
+    | (?P<blank>   [ \t]+ )
+    | (?P<end>     \r?\n )
+    | (?P<mark>    (?s:.) )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_LITERAL = frozenset(("word", "blank", "end", "mark"))
+_TEXT = bytes((*range(0x20, 0x7F), 0x09, 0x0D, 0x0A))
+
+
+class Token(NamedTuple):
+    """kind: `word blank end mark`, or what it is that varies. text: its bytes."""
+
+    kind: str
+    text: bytes
+
+    @property
+    def varies(self) -> bool:
+        return self.kind not in _LITERAL
+
+    @property
+    def key(self) -> bytes:
+        """What two tokens have in common that stand in the same place of two copies."""
+        return b"<%b>" % self.kind.encode() if self.varies else self.text
+
+
+class Telling(NamedTuple):
+    """head: how the pattern begins, before `text`; flags: of the pattern. form: `server realm title text binary`.
+
+    said: bytes at the beginning of the text that the form puts there, whatever answers.
+    """
+
+    head: bytes
+    text: bytes
+    flags: bytes
+    form: str
+    said: int = 0
+
+
+def is_text(data: bytes) -> bool:
+    return not data.translate(None, _TEXT)
+
+
+def telling(response: bytes, whole: bool = False) -> Telling:
+    """The part of a response that tells what answered. whole: as much of it as is ever looked at."""
+    if (status := HTTP.match(response)) and not whole:
+        headers, _, _ = response[status.end() :].partition(b"\r\n\r\n")
+        headers += b"\r\n"
+        for form, line in (("server", _SERVER), ("realm", _REALM)):
+            if found := line.search(headers):
+                return Telling(HTTP_HEAD[response[:4]], found[0][:LONGEST], b"", form, found.end(1) - found.start())
+        if response.startswith(b"HTTP") and (title := TITLE.search(response)):
+            return Telling(TITLE_HEAD, title[0], b"s", "title", len(b"<title>"))
+    end = response.find(b"\n") + 1 or len(response)
+    if not is_text(response[: min(end, LONGEST)]):
+        return Telling(b"^", response[:BINARY_LONGEST], b"s", "binary")
+    while not whole and end < len(response) and sum(map(response[:end].count, _LETTERS)) < FEW_LETTERS:
+        end = response.find(b"\n", end) + 1 or len(response)
+    end = LONGEST if whole or status else min(end, LONGEST)
+    return Telling(b"^", _text_only(response[:end]), b"", "text")
+
+
+_LETTERS = [bytes((code,)) for code in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+
+
+def _text_only(data: bytes) -> bytes:
+    """Up to the first byte that is no text."""
+    rest = data.translate(None, _TEXT)
+    return data[: data.index(rest[:1])] if rest else data
+
+
+def tokens(text: bytes) -> list[Token]:
+    """The tokens of a text of LONGEST bytes, in order."""
+    found = []
+    start = 0
+    if code := REPLY_CODE.match(text):
+        found.append(Token("word", code[0]))
+        start = code.end()
+    for each in _TOKEN.finditer(text[:LONGEST], start):
+        kind, value = each.lastgroup or "mark", each[0]
+        if kind == "hex" and value.isdigit():
+            kind = "number"
+        elif kind in {"hex", "base64"} and not (any(map(_is_digit, value)) and any(map(_is_letter, value))):
+            kind = "word"
+        found.append(Token(kind, value))
+    return found
+
+
+def _is_digit(code: int) -> bool:
+    return 0x30 <= code <= 0x39
+
+
+def _is_letter(code: int) -> bool:
+    return not _is_digit(code)
+
+
+def mask(found: list[Token]) -> bytes:
+    """The text with what varies by its kind; equal for copies of one program."""
+    return b"".join(token.key for token in found)
