@@ -62,11 +62,13 @@ class Slot(Struct):
 
 
 class Aligned(Struct, frozen=True):
-    """head, body: of the pattern; flags: of the line. product: what the words before the version say; empty for none.
+    """form: of the parts. head, body: of the pattern; flags: of the line.
 
-    version: the number of its group, 0 for none. letters: bytes of literal text in the body that the form does not ask for.
+    product: what the words before the version say; empty for none.
+    version: the number of its group, 0 for none. letters: bytes of literal text in the body, without what the form says.
     """
 
+    form: str
     head: bytes
     body: bytes
     flags: bytes
@@ -182,7 +184,7 @@ def _written(slots: Sequence[Slot], part: Telling) -> Aligned:
     """The pattern of slots; up to a gap that nothing ends."""
     version, product = _version(slots)
     body = b""
-    group, letters = 0, -part.said
+    group, letters = 0, -part.said - part.said_behind
     for at, slot in enumerate(slots):
         if slot.literal:
             text = slot.text or b""
@@ -197,11 +199,11 @@ def _written(slots: Sequence[Slot], part: Telling) -> Aligned:
             group = 1
             piece = b"(%b)" % (_class(slot, None, False))
         body += piece
-    return Aligned(part.head, body, part.flags, product or _name(slots, part.form), group, letters)
+    return Aligned(part.form, part.head, body, part.flags, product or _name(slots, part.form), group, letters)
 
 
 def _class(slot: Slot, following: int | None, binary: bool) -> bytes:
-    """A class of bytes with its repeat, for what was seen and what others may have there; empty where none would end."""
+    """A class with its repeat, for what was seen and what others may have there; empty where it would not end."""
     repeat = b"+" if slot.low else b"*"
     if slot.kind in _CLASSES:
         free = following is None or bytes((following,)) not in _MEMBERS[slot.kind]
@@ -268,7 +270,7 @@ def _as_name(text: bytes) -> bytes | None:
 
 def _name(slots: Sequence[Slot], form: str) -> bytes:
     """The product of a header without a version: the words behind the header's name that all have."""
-    before = {"server": b":", "realm": b"=", "title": b">"}.get(form)
+    before = {"server": b":", "maker": b":", "realm": b"=", "title": b">"}.get(form)
     start = next((at for at, slot in enumerate(slots) if slot.text == before), len(slots))
     words = b""
     for slot in slots[start + 1 :]:

@@ -1,9 +1,9 @@
-r"""A response cut into tokens: words and marks as they are, and what another copy of a program says differently by kind.
+r"""A response cut into tokens: words and marks as they are, and by its kind what another copy says differently.
 
     220 ftp7.example ready at 10:22:01\r\n   ->   220  <host>  ready at  <date>  \r\n
 
 Contract: `tokens` never fails, loses no byte, and takes time in proportion to the text, which is cut to LONGEST before.
-`telling` gives the part of a response that tells what answered: the Server line of HTTP, the first lines of a text, the
+`tellings` gives the parts of a response that tell what answered: the Server line of HTTP, the first lines of a text, the
 first bytes of anything else. Pure. Source: the grammars of RFC 9110 (product/version), RFC 5321 and RFC 959 (replies).
 """
 
@@ -12,17 +12,26 @@ from typing import NamedTuple
 
 LONGEST = 512  # bytes of a response that are looked at
 BINARY_LONGEST = 96  # of one that is no text
+LEAST_LETTERS = 4  # before the first byte that is no text; with fewer it all counts as binary
 FEW_LETTERS = 16  # a first line with fewer says little; those behind it are taken, too
 REPLY_CODE = re.compile(rb"\d{3}(?=[ -])")  # of FTP, SMTP and their kin; it means something and stays as it is
-HTTP = re.compile(rb"(?:HTTP|RTSP)/1\.[01] \d\d\d[^\r\n]*\r?\n")
+HTTP = re.compile(rb"(?:HTTP|RTSP)/1\.[01] \d\d\d([^\r\n]*)\r?\n")
 HTTP_HEAD = {
     b"HTTP": rb"^HTTP/1\.[01] \d\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*?",
     b"RTSP": rb"^RTSP/1\.[01] \d\d\d[^\r\n]*\r?\n(?:[^\r\n]+\r?\n)*?",
 }
 TITLE_HEAD = rb"^HTTP/1\.[01] \d\d\d.*?"
 TITLE = re.compile(rb"<title>[^<]{3,80}</title>", re.IGNORECASE)
-_SERVER = re.compile(rb"^((?:Server|User-Agent):[ \t]*)[^\r\n]*\r?\n?", re.IGNORECASE | re.MULTILINE)
-_REALM = re.compile(rb"^(WWW-Authenticate:[ \t]*\w+ realm=)[^\r\n,]*", re.IGNORECASE | re.MULTILINE)
+MOST_HEADERS = 2048  # bytes of them that are looked through
+_HEADERS = tuple(
+    (form, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+    for form, pattern in (
+        ("server", rb"^((?:Server|User-Agent):[ \t]*)[^\r\n]*\r?\n?"),
+        ("realm", rb"^(WWW-Authenticate:[ \t]*\w+ realm=)[^\r\n,]*"),
+        ("maker", rb"^(X-Powered-By:[ \t]*)[^\r\n]*\r?\n?"),
+        ("cookie", rb"^(Set-Cookie:[ \t]*)[^=;\r\n]{1,64}="),
+    )
+)
 _TOKEN = re.compile(
     rb"""
       (?P<uuid>    [0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12} )
@@ -51,6 +60,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _LITERAL = frozenset(("word", "blank", "end", "mark"))
+_ALPHABET = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TEXT = bytes((*range(0x20, 0x7F), 0x09, 0x0D, 0x0A))
 
 
@@ -71,9 +81,10 @@ class Token(NamedTuple):
 
 
 class Telling(NamedTuple):
-    """head: how the pattern begins, before `text`; flags: of the pattern. form: `server realm title text binary`.
+    """head: how the pattern begins, before `text`; flags: of the pattern. form: `server realm maker cookie title text` of HTTP,
+    `line text` of other texts, `binary`.
 
-    said: bytes at the beginning of the text that the form puts there, whatever answers.
+    said, said_behind: bytes at the beginning and end of the text that the form puts there, whatever answers.
     """
 
     head: bytes
@@ -81,32 +92,45 @@ class Telling(NamedTuple):
     flags: bytes
     form: str
     said: int = 0
+    said_behind: int = 0
 
 
-def is_text(data: bytes) -> bool:
-    return not data.translate(None, _TEXT)
+def tellings(response: bytes) -> list[Telling]:
+    """The parts of a response that tell what answered, the most telling first; each of another form."""
+    if status := HTTP.match(response):
+        return _of_http(response, status)
+    text = _text_only(response[:LONGEST])
+    if len(text) < len(response[:LONGEST]) and _letters(text) < LEAST_LETTERS:
+        return [Telling(b"^", response[:BINARY_LONGEST], b"s", "binary")]
+    end = text.find(b"\n") + 1 or len(text)
+    while end < len(text) and _letters(text[:end]) < FEW_LETTERS:
+        end = text.find(b"\n", end) + 1 or len(text)
+    first = Telling(b"^", text[:end], b"", "line")
+    return [first, Telling(b"^", text, b"", "text")] if end < len(text) else [first]
 
 
-def telling(response: bytes, whole: bool = False) -> Telling:
-    """The part of a response that tells what answered. whole: as much of it as is ever looked at."""
-    if (status := HTTP.match(response)) and not whole:
-        headers, _, _ = response[status.end() :].partition(b"\r\n\r\n")
-        headers += b"\r\n"
-        for form, line in (("server", _SERVER), ("realm", _REALM)):
-            if found := line.search(headers):
-                return Telling(HTTP_HEAD[response[:4]], found[0][:LONGEST], b"", form, found.end(1) - found.start())
-        if response.startswith(b"HTTP") and (title := TITLE.search(response)):
-            return Telling(TITLE_HEAD, title[0], b"s", "title", len(b"<title>"))
-    end = response.find(b"\n") + 1 or len(response)
-    if not is_text(response[: min(end, LONGEST)]):
-        return Telling(b"^", response[:BINARY_LONGEST], b"s", "binary")
-    while not whole and end < len(response) and sum(map(response[:end].count, _LETTERS)) < FEW_LETTERS:
-        end = response.find(b"\n", end) + 1 or len(response)
-    end = LONGEST if whole or status else min(end, LONGEST)
-    return Telling(b"^", _text_only(response[:end]), b"", "text")
+def telling(response: bytes, form: str = "") -> Telling | None:
+    """The part of one form, None where the response has none; the most telling one where no form is asked for."""
+    return next((part for part in tellings(response) if form in {"", part.form}), None)
 
 
-_LETTERS = [bytes((code,)) for code in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+def _of_http(response: bytes, status: re.Match[bytes]) -> list[Telling]:
+    """A header that names a program, a page's title; and all from the status on."""
+    headers = response[status.end() : status.end() + MOST_HEADERS].partition(b"\r\n\r\n")[0] + b"\r\n"
+    head = HTTP_HEAD[response[:4]]
+    found = []
+    for form, pattern in _HEADERS:
+        if line := pattern.search(headers):
+            found.append(Telling(head, line[0][:LONGEST], b"", form, line.end(1) - line.start()))
+    if response.startswith(b"HTTP") and (title := TITLE.search(response)):
+        found.append(Telling(TITLE_HEAD, title[0], b"s", "title", len(b"<title>"), len(b"</title>")))
+    code = status.start(1)
+    text = _text_only(response[code : code + LONGEST])
+    return [*found, Telling(head[: head.index(rb"[^\r")], text, b"", "text", status.end() - code)]
+
+
+def _letters(text: bytes) -> int:
+    return len(text) - len(text.translate(None, _ALPHABET))
 
 
 def _text_only(data: bytes) -> bytes:

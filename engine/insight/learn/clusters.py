@@ -1,4 +1,4 @@
-"""Shapes of one probe that are alike, together: greetings with another name in them, binary answers with another number.
+"""Shapes of one probe that are alike, together: greetings with another name in them, answers with another number.
 
 Two shapes are alike where at least ALIKE of the pairs of neighbouring tokens (of binary ones, pairs of bytes in their
 places) that either has are in both. The largest shapes lead; each other joins the leader it is most like. Pure;
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from engine.insight.learn.shapes import Shape
-from matcher.tools.tokens import Token, telling, tokens
+from matcher.tools.tokens import Token, tellings, tokens
 
 ALIKE = 0.6
 BUSY = 64  # leaders that one pair leads to
@@ -52,7 +52,7 @@ def merged(group: Sequence[Shape]) -> Shape:
 
 def _features(shape: Shape) -> Iterator[Feature]:
     kind = (shape.probe, shape.form)
-    part = telling(next(iter(shape.samples.kept()), b""))
+    part = tellings(next(iter(shape.samples.kept()), b""))[0]
     if shape.form == "binary":
         text = part.text[:POSITIONS]
         yield from ((*kind, at, text[at : at + 2]) for at in range(len(text)))

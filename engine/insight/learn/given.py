@@ -101,8 +101,8 @@ class Inputs:
             except InputError as error:
                 self._damaged(error)
             self._tell(opened.name, texts.close())
-            for error in opened.faults:
-                self._damaged(error)
+            for fault in opened.faults:
+                self._damaged(fault)
             self._before += opened.size or 0
 
     def _rows_of(self, path: str, form: str) -> Iterator[Given]:
@@ -116,8 +116,7 @@ class Inputs:
 
     def _lines(self, reader: LineReader, data: bytes) -> Iterator[Given]:
         for line in data.split(b"\n"):
-            for row in self._counted(reader, line):
-                yield row
+            yield from self._counted(reader, line)
         for found in reader.close():
             yield self._given(found, _Told())
 

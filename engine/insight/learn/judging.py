@@ -1,21 +1,21 @@
-"""Whether a proposed line may be trusted: what else it fits, what it makes of members it was not made of, what it costs.
+"""Whether a proposed line may be trusted: what else it fits, and which members it fits that it was not made of.
 
-A theft is a response that the database names by a hard line, or a sample names, and that the proposed line fits. A false
-fit is one that nobody names and that belongs elsewhere: to another cluster, or to a sample that no line may match. Only
+A theft is a response that a hard line of the database names, or a sample, and that the proposed line fits. A false fit is
+one that nobody names and that belongs elsewhere: to another cluster, or to a sample that no line may match. Only
 responses that a database would ask the line for are looked at: those to its probe, and to those that fall back on it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
 from matcher import ProbeDatabase
 from matcher.tools.aligned import Aligned, aligned
 from matcher.tools.propose import tester
-from matcher.tools.tokens import telling
+from matcher.tools.tokens import Telling, telling
 
-LEAST_LETTERS = 5  # bytes of literal text, with fewer of which a line says too little
+LEAST_LETTERS = 6  # bytes of literal text, with fewer of which a line says too little
 HOLDS = 0.5  # share of the other half, below which a line is too narrow
 
 
@@ -75,41 +75,39 @@ class Judge:
     def add_cluster(self, number: int, probe: int, members: Iterable[bytes]) -> None:
         self._others.setdefault(probe, []).extend((number, data) for data in members)
 
-    def judge(
-        self,
-        number: int,
-        probe: int,
-        members: Sequence[bytes],
-        whole: bool,
-        made: Aligned,
-        fits: Callable[[bytes], bool],
-    ) -> Judged:
-        """fits: whether the line that was made of `members` fits a response."""
+    def judge(self, family: int, probe: int, members: Sequence[bytes], made: Aligned, line: bytes) -> Judged:
+        """line: of the database, with the pattern that was made of `members`."""
+        fits = tester(line)
         thefts: Counter[str] = Counter()
         false = 0
         for asker in self._askers.get(probe, ()):
             for one in self._known.get(asker, ()):
                 if fits(one.data):
                     thefts[one.label] += 1
-            false += sum(other != number and fits(data) for other, data in self._others.get(asker, ()))
+            false += sum(other != family and fits(data) for other, data in self._others.get(asker, ()))
         false += thefts.pop("", 0)
         return Judged(
             dict(sorted(thefts.items(), key=lambda item: (-item[1], item[0]))),
             false,
             sum(map(fits, members)),
             len(members),
-            held_out(members, whole),
+            held_out(members, made.form),
             made.letters,
         )
 
 
-def held_out(members: Sequence[bytes], whole: bool = False) -> float | None:
+def held_out(members: Sequence[bytes], form: str) -> float | None:
     """The share of members that a line made from the other half fits, each half in turn; None for a single one."""
     if len(members) < 2:
         return None
     fitted = 0
     for mine, theirs in ((members[::2], members[1::2]), (members[1::2], members[::2])):
-        made = aligned([telling(data, whole) for data in mine])
+        made = aligned(parts_of(mine, form))
         fits = tester(b"match x m|%b|%b" % (made.pattern, made.flags))
         fitted += sum(map(fits, theirs))
     return fitted / len(members)
+
+
+def parts_of(members: Sequence[bytes], form: str) -> list[Telling]:
+    """Of those that have one of that form."""
+    return [part for data in members if (part := telling(data, form)) is not None]

@@ -1,6 +1,6 @@
 """The whole of `probemill learn`: responses in, proposals out, in memory that does not grow with the inputs.
 
-Contract: `learn(paths, known, matcher, wish, watch)` asks the database about each response, and puts those together that
+Contract: `learn(paths, known, matcher, wish, watch)` asks the database about each response, and puts together those that
 it does not name, or names by a softmatch. The same inputs give the same proposals. What is read and how it is told,
 given.py says; how much is kept, shapes.py. No files are written here.
 """
@@ -15,18 +15,19 @@ from msgspec import Struct, field
 from engine.insight.learn.clusters import clusters, merged
 from engine.insight.learn.given import Given, Inputs
 from engine.insight.learn.judging import Judge, Known
-from engine.insight.learn.proposing import Proposal, alone, propose
+from engine.insight.learn.proposing import Proposal, propose, says_enough
 from engine.insight.learn.shapes import KEPT, Answer, Shape, Shapes, digest_of
 from engine.insight.learn.sketches import Sample
 from engine.offline.answers import Answers, MatchRow
 from engine.offline.questions import SAME
 from engine.offline.reading import Watch
-from matcher import Matcher, Probe, builtin_database
+from matcher import Matcher, Probe, Proto, builtin_database
 from matcher.database.samples import read_samples
 
 KNOWN = 4096  # responses with names that the inputs themselves hold, and are kept to try lines on
 OTHERS = 4000  # clusters whose members are no one else's
 _MEMBERS = 4  # of each
+_PARTS = 8  # shapes of a cluster that are tried by themselves
 LEAST, LIMIT = 2, 100
 
 
@@ -86,7 +87,7 @@ class _Asked:
         return None if probe is None else (probe, row)
 
     def _probe(self, proto: str, names: Iterable[str]) -> Probe | None:
-        kind = "udp" if proto == "udp" else "tcp"
+        kind: Proto = "udp" if proto == "udp" else "tcp"
         for name in names:
             for each in (name, *SAME.get((proto, name), ())):
                 if (probe := self.database.probe(each, kind)) is not None:
@@ -168,7 +169,7 @@ def _propose(groups: list[list[Shape]], judge: Judge, matcher: Matcher, wish: Wi
     """Largest first. A group whose members share next to nothing is taken apart again."""
     families: dict[tuple[str, bytes], int] = {}
     numbers = count()
-    waiting = []
+    waiting: list[tuple[tuple[int, ...], int, Shape, list[Shape], int]] = []
     for group in groups:
         family = families.setdefault((group[0].form, group[0].mask), len(families))
         whole = merged(group)
@@ -182,13 +183,25 @@ def _propose(groups: list[list[Shape]], judge: Judge, matcher: Matcher, wish: Wi
             learned.small += 1
         elif len(learned.proposals) >= wish.limit:
             learned.left += 1
-        elif len(group) > 1 and not alone(whole):
-            for shape in group:
-                heappush(waiting, (_first(shape), next(numbers), shape, [shape], family))
-            learned.clusters += len(group) - 1
         else:
             probe = matcher.database.probes[whole.probe]
-            learned.proposals.append(propose(len(learned.proposals) + 1, family, whole, probe, judge))
+            number = len(learned.proposals) + 1
+            proposal = propose(number, family, whole, probe, judge) if says_enough(whole) or len(group) == 1 else None
+            if len(group) > 1 and (proposal is None or _better_apart(proposal, group, wish, family, judge)):
+                for shape in group:
+                    heappush(waiting, (_first(shape), next(numbers), shape, [shape], family))
+                learned.clusters += len(group) - 1
+            elif proposal is not None:
+                learned.proposals.append(proposal)
+
+
+def _better_apart(together: Proposal, group: list[Shape], wish: Wish, family: int, judge: Judge) -> bool:
+    """Whether something speaks against the line of all shapes, and nothing against lines of their own for most."""
+    if together.clean:
+        return False
+    parts = [shape for shape in group[:_PARTS] if shape.hosts.count >= wish.least]
+    clean = (shape for shape in parts if propose(0, family, shape, together.probe, judge).clean)
+    return 2 * sum(shape.hosts.count for shape in clean) >= together.shape.hosts.count
 
 
 def _first(shape: Shape) -> tuple[int, ...]:

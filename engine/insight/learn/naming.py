@@ -1,4 +1,4 @@
-"""What a cluster may be called until a person knows better: by a softmatch, by its protocol's first words, by a product.
+"""What a cluster may be called until a person knows better: by a softmatch, its protocol's first words, a product.
 
 Contract: a service name that a line of a database can hold, and a word that a file can be called.
 """

@@ -1,14 +1,14 @@
 """A cluster's proposal: a line made of its samples, judged, and a database that holds it alone.
 
-Two readings of the responses are tried: the part that tells most (a Server line, a first line), and, where the line made
-of it says too little or fits what is not its own, all that is ever looked at. The better one stays.
+The parts of the responses are tried in turn, the most telling first (a Server line, a first line), until nothing speaks
+against the line that is made of them; else the best stays.
 """
 
 from collections.abc import Sequence
 
 from msgspec import Struct
 
-from engine.insight.learn.judging import LEAST_LETTERS, Judge, Judged
+from engine.insight.learn.judging import LEAST_LETTERS, Judge, Judged, parts_of
 from engine.insight.learn.naming import service_name, slug
 from engine.insight.learn.shapes import Shape
 from matcher import Matcher, Probe, parse_database
@@ -16,8 +16,8 @@ from matcher.database.samples import Expected, answer
 from matcher.regex.tree import parse
 from matcher.tools.aligned import Aligned, aligned
 from matcher.tools.cost import worst_case
-from matcher.tools.propose import tester, written
-from matcher.tools.tokens import telling
+from matcher.tools.propose import written
+from matcher.tools.tokens import tellings
 
 
 class Proposal(Struct, frozen=True):
@@ -48,15 +48,18 @@ def propose(number: int, family: int, shape: Shape, probe: Probe, judge: Judge) 
     members = shape.samples.kept()
     service = ""
     best: tuple[tuple[bool, tuple[int, int, int], bool], Aligned, Judged, bytes] | None = None
-    for whole in (False, True):
-        made = aligned([telling(data, whole) for data in members])
+    for form in [part.form for part in tellings(members[0])]:
+        parts = parts_of(members, form)
+        if len(parts) < len(members):
+            continue
+        made = aligned(parts)
         service = service or service_name(shape, members[0], made)
         line = _line(made, service)
-        judged = judge.judge(family, probe.index, members, whole, made, tester(line))
+        judged = judge.judge(family, probe.index, members, made, line)
         rank = (made.letters < LEAST_LETTERS, judged.badness, bool(judged.faults))
         if best is None or rank < best[0]:
             best = rank, made, judged, line
-        if not any(rank[1]) and not rank[0] and not rank[2]:
+        if not judged.faults:
             break
     assert best is not None
     _, made, judged, line = best
@@ -72,9 +75,9 @@ def propose(number: int, family: int, shape: Shape, probe: Probe, judge: Judge) 
     )
 
 
-def alone(shape: Shape) -> bool:
-    """Whether a line made of these responses says enough; what they share may be next to nothing."""
-    return aligned([telling(data) for data in shape.samples.kept()]).letters >= LEAST_LETTERS
+def says_enough(shape: Shape) -> bool:
+    """Whether a line made of these responses does; what they share may be next to nothing."""
+    return aligned(parts_of(shape.samples.kept(), shape.form)).letters >= LEAST_LETTERS
 
 
 def _line(made: Aligned, service: str) -> bytes:

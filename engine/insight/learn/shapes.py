@@ -5,12 +5,13 @@ that fewest hosts have are let go, and counted in `dropped`. The result depends 
 Pure.
 """
 
+from collections import Counter
 from hashlib import blake2b
 
 from msgspec import Struct, field
 
 from engine.insight.learn.sketches import Distinct, Sample
-from matcher.tools.tokens import Telling, mask, telling, tokens
+from matcher.tools.tokens import Telling, mask, tellings, tokens
 
 MOST_SHAPES = 50_000
 ROOM = 256 << 20  # bytes of samples, all together
@@ -50,8 +51,8 @@ class Shape(Struct):
     pseudo: int = 0
     hosts: Distinct = field(default_factory=Distinct)
     services: Distinct = field(default_factory=Distinct)
-    ports: dict[int, int] = field(default_factory=dict)
-    softs: dict[str, int] = field(default_factory=dict)
+    ports: Counter[int] = field(default_factory=Counter)
+    softs: Counter[str] = field(default_factory=Counter)
     samples: Sample[bytes] = field(default_factory=lambda: Sample(SAMPLES))
     text: str = ""
     text_digest: int = 0
@@ -67,9 +68,8 @@ class Shape(Struct):
         self.pseudo += other.pseudo
         self.hosts.merge(other.hosts)
         self.services.merge(other.services)
-        for mine, theirs in ((self.ports, other.ports), (self.softs, other.softs)):
-            for key, count in theirs.items():  # type: ignore[attr-defined]
-                mine[key] = mine.get(key, 0) + count  # type: ignore[index, attr-defined]
+        self.ports.update(other.ports)
+        self.softs.update(other.softs)
         for digest, data in other.samples.things.items():
             self.samples.add(digest, data)
         self.take_text(other.text, other.text_digest)
@@ -97,12 +97,12 @@ class Shapes:
 
     def shape_of(self, response: bytes) -> bytes:
         """The digest of its shape, whatever the probe."""
-        return self._mask(telling(response[:KEPT]))[1]
+        return self._mask(tellings(response[:KEPT])[0])[1]
 
     def add(self, answer: Answer) -> None:
         """Count a response."""
         data = answer.data[:KEPT]
-        part = telling(data)
+        part = tellings(data)[0]
         shown, key = self._mask(part)
         place = (answer.probe, part.form, key)
         shape = self._shapes.get(place)
@@ -135,9 +135,9 @@ class Shapes:
         shape.hosts.add(digest_of(host))
         shape.services.add(digest_of(host, b"" if answer.pseudo else b"%d" % answer.port))
         if answer.port in shape.ports or len(shape.ports) < _MOST_PORTS:
-            shape.ports[answer.port] = shape.ports.get(answer.port, 0) + 1
+            shape.ports[answer.port] += 1
         if answer.soft in shape.softs or len(shape.softs) < _MOST_PORTS:
-            shape.softs[answer.soft] = shape.softs.get(answer.soft, 0) + 1
+            shape.softs[answer.soft] += 1
         digest = digest_of(data)
         if shape.samples.wants(digest):
             shape.samples.add(digest, data)

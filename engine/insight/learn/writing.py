@@ -38,6 +38,8 @@ _TOLD = {
     "narrow": "made of one half of the responses, fits less than half of the other",
 }
 _MOST_THEFTS = 5
+_NUMBERS = ("hosts", "services", "responses", "different", "of the other half", "steals", "false fits", "cost")
+_COLUMNS = ("files", "probe", *_NUMBERS, "against it")
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -193,16 +195,16 @@ def _page(learned: Learned, wish: Wish) -> list[str]:
     lines = [
         "# Proposed match lines",
         "",
-        "Responses may hold names, addresses and cookies: look through samples and fingerprints before you pass them on.",
+        "Responses may hold names, addresses and cookies: look through all of it before you pass it on.",
         "",
         *(f"* {text}" for text in counted(learned, wish)),
-        f"* {len(proposals):,} lines are proposed; {clean:,} of them, which nothing speaks against, are in `all.probes`",
+        f"* {len(proposals):,} lines are proposed; nothing speaks against {clean:,}, which are in `all.probes`",
         "",
     ]
     if proposals:
         lines += [
-            "| files | probe | hosts | services | responses | different | of the other half | steals | false fits | cost | against it |",
-            "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+            f"| {' | '.join(_COLUMNS)} |",
+            f"|{'|'.join('--:' if name in _NUMBERS else '---' for name in _COLUMNS)}|",
             *map(_table_row, proposals),
             "",
             *(f"* {word}: {text}" for word, text in _TOLD.items()),
