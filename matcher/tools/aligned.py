@@ -65,7 +65,7 @@ class Aligned(Struct, frozen=True):
     """form: of the parts. head, body: of the pattern; flags: of the line.
 
     product: what the words before the version say; empty for none.
-    version: the number of its group, 0 for none. letters: bytes of literal text in the body, without what the form says.
+    version: the number of its group, 0 for none. letters: bytes of literal text in the body, without the form's own.
     """
 
     form: str

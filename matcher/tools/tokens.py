@@ -3,8 +3,8 @@ r"""A response cut into tokens: words and marks as they are, and by its kind wha
     220 ftp7.example ready at 10:22:01\r\n   ->   220  <host>  ready at  <date>  \r\n
 
 Contract: `tokens` never fails, loses no byte, and takes time in proportion to the text, which is cut to LONGEST before.
-`tellings` gives the parts of a response that tell what answered: the Server line of HTTP, the first lines of a text, the
-first bytes of anything else. Pure. Source: the grammars of RFC 9110 (product/version), RFC 5321 and RFC 959 (replies).
+`tellings` gives the parts of a response that tell what answered: the Server line of HTTP, the first lines of a text,
+the first bytes of anything else. Pure. Source: the grammars of RFC 9110 (product/version), RFC 5321 and 959 (replies).
 """
 
 import re
@@ -81,8 +81,9 @@ class Token(NamedTuple):
 
 
 class Telling(NamedTuple):
-    """head: how the pattern begins, before `text`; flags: of the pattern. form: `server realm maker cookie title text` of HTTP,
-    `line text` of other texts, `binary`.
+    """head: how the pattern begins, before `text`; flags: of the pattern.
+
+    form: `server realm maker cookie title text` of HTTP, `line text` of other texts, `binary`.
 
     said, said_behind: bytes at the beginning and end of the text that the form puts there, whatever answers.
     """

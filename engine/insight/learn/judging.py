@@ -1,7 +1,7 @@
 """Whether a proposed line may be trusted: what else it fits, and which members it fits that it was not made of.
 
-A theft is a response that a hard line of the database names, or a sample, and that the proposed line fits. A false fit is
-one that nobody names and that belongs elsewhere: to another cluster, or to a sample that no line may match. Only
+A theft: the line fits a response that a hard line of the database, or a sample, gives another name. A false fit: it
+fits one that nobody names and that belongs elsewhere, to another cluster or to a sample that no line may match. Only
 responses that a database would ask the line for are looked at: those to its probe, and to those that fall back on it.
 """
 

@@ -1,8 +1,8 @@
 """The whole of `probemill learn`: responses in, proposals out, in memory that does not grow with the inputs.
 
-Contract: `learn(paths, known, matcher, wish, watch)` asks the database about each response, and puts together those that
-it does not name, or names by a softmatch. The same inputs give the same proposals. What is read and how it is told,
-given.py says; how much is kept, shapes.py. No files are written here.
+Contract: `learn(paths, known, matcher, wish, watch)` asks the database about each response, and puts together those
+that it does not name, or names by a softmatch. The same inputs give the same proposals. What is read and how it is
+told, given.py says; how much is kept, shapes.py. No files are written here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
