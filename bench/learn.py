@@ -8,9 +8,9 @@ more responses to one probe every second one is forgotten: its lines are taken o
     recall     of the forgotten products' responses, those that such a line fits
     purity     of the members of all clusters that are mostly of a forgotten product, those that are of it
     held out   of the members, those that a line made from the other half fits
-    false      of the responses of all other products, those that a line fits; `clean`: one that `learn` finds no fault with
+    false      of the responses of all other products, those that a line fits; `clean`: `learn` finds no fault with it
 
-Prints a table, for both halves of the products. Needs the corpus and Nmap 7.93's database; otherwise says so, exit code 2.
+Prints a table, for both halves of the products. Needs the corpus and Nmap 7.93's database; without, the exit code is 2.
 """
 
 import base64
@@ -100,7 +100,7 @@ def measure(corpus: Sequence[Response], forgotten: set[Product], database: bytes
             row = {"proto": one.proto, "probe": one.probe, "data": base64.b64encode(one.data).decode()}
             file.write(json.dumps(row).encode() + b"\n")
         file.flush()
-        learned = learn([file.name], [], matcher, Wish(2, LIMIT), _Deaf())
+        learned = learn([file.name], matcher, Wish(2, LIMIT), _Deaf())
     return judged(corpus, forgotten, learned.proposals)
 
 
@@ -151,11 +151,19 @@ def main() -> int:
     print("half  products  found  recall  purity  held out  lines  clean  false  false of clean")
     for start in (0, 1):
         half = measure(corpus, set(products[start::2]), Path(path).read_bytes())
-        print(
-            f"{'AB'[start]:4}  {half.products:8}  {half.found / half.products:5.0%}  {half.recalled / half.responses:6.0%}"
-            f"  {half.pure / half.members:6.0%}  {half.held / half.members:8.0%}  {half.lines:5}  {half.clean:5}"
-            f"  {half.false / half.others:5.2%}  {half.false_clean / half.others:14.2%}"
+        cells = (
+            f"{'AB'[start]:4}",
+            f"{half.products:8}",
+            f"{half.found / half.products:5.0%}",
+            f"{half.recalled / half.responses:6.0%}",
+            f"{half.pure / half.members:6.0%}",
+            f"{half.held / half.members:8.0%}",
+            f"{half.lines:5}",
+            f"{half.clean:5}",
+            f"{half.false / half.others:5.2%}",
+            f"{half.false_clean / half.others:14.2%}",
         )
+        print("  ".join(cells))
     return 0
 
 

@@ -15,6 +15,7 @@ from engine.errors import ConfigError
 from engine.insight.learn.making import LEAST, LIMIT, Wish, learn
 from engine.insight.learn.writing import check_folder, counted, write
 from engine.offline.stream import STDIN
+from matcher import builtin_database
 
 EXAMPLES = (
     "probemill learn monday.ndjson.zst scan.state -o proposed",
@@ -75,10 +76,11 @@ def learn_command(
     began = time.monotonic()
     console = Console(stderr=True)
     faults = FaultLines()
-    wish = Wish(least, limit)
+    samples = builtin_database().parent / "samples"
+    wish = Wish(least, limit, known, samples if samples.is_dir() else None)
     matcher = ready_matcher(probes, engine, console, quiet)
     with progress_bar(console, console.is_terminal and not quiet, *COLUMNS) as bar:
-        learned = learn(paths, known, matcher, wish, RowsBar(bar, faults))
+        learned = learn(paths, matcher, wish, RowsBar(bar, faults))
     faults.summarise("probemill")
     if faults.count and not learned.responses:
         sys.exit(2)

@@ -1,19 +1,23 @@
 """Shapes of one probe that are alike, together: greetings with another name in them, answers with another number.
 
-Two shapes are alike where at least ALIKE of the pairs of neighbouring tokens (of binary ones, pairs of bytes in their
-places) that either has are in both. The largest shapes lead; each other joins the leader it is most like. Pure;
-time grows with the number of shapes, because of a pair that very many have only the first leaders are looked at.
+Two shapes are alike where at least ALIKE of the pairs of neighbouring tokens (of binary ones, in their places) that
+either has are in both; of HTTP servers those whose first product, as RFC 9110 has it, is the same. The largest shapes
+lead; each other joins the leader it is most like. Pure; time grows with the number of shapes, because of a pair that
+very many have only the first leaders are looked at.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from engine.insight.learn.shapes import Shape
 from matcher.tools.tokens import Token, tellings, tokens
 
 ALIKE = 0.6
 BUSY = 64  # leaders that one pair leads to
-POSITIONS = 48  # bytes of a binary response that are compared
+POSITIONS = 20  # tokens of a binary response that are compared
+_PRODUCT = re.compile(rb"[^\s/()]{2,}(?:/(?=\d))?")
 Feature = tuple[object, ...]
 
 
@@ -53,11 +57,13 @@ def merged(group: Sequence[Shape]) -> Shape:
 def _features(shape: Shape) -> Iterator[Feature]:
     kind = (shape.probe, shape.form)
     part = tellings(next(iter(shape.samples.kept()), b""))[0]
-    if shape.form == "binary":
-        text = part.text[:POSITIONS]
-        yield from ((*kind, at, text[at : at + 2]) for at in range(len(text)))
-        return
-    yield from ((*kind, first, second) for first, second in _pairs(tokens(part.text[part.said :])))
+    if shape.form == "server" and (product := _PRODUCT.match(part.text, part.said)):
+        yield (*kind, product[0])
+    elif shape.form == "binary":
+        keys = [token.key for token in tokens(part.text)[:POSITIONS]]
+        yield from ((*kind, at, *pair) for at, pair in enumerate(pairwise(keys)))
+    else:
+        yield from ((*kind, first, second) for first, second in _pairs(tokens(part.text[part.said :])))
 
 
 def _pairs(found: Iterable[Token]) -> Iterator[tuple[bytes, bytes]]:

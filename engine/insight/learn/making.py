@@ -1,13 +1,13 @@
 """The whole of `probemill learn`: responses in, proposals out, in memory that does not grow with the inputs.
 
-Contract: `learn(paths, known, matcher, wish, watch)` asks the database about each response, and puts together those
+Contract: `learn(...)` asks the database about each response, and puts together those
 that it does not name, or names by a softmatch. The same inputs give the same proposals. What is read and how it is
 told, given.py says; how much is kept, shapes.py. No files are written here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -21,7 +21,7 @@ from engine.insight.learn.sketches import Sample
 from engine.offline.answers import Answers, MatchRow
 from engine.offline.questions import SAME
 from engine.offline.reading import Watch
-from matcher import Matcher, Probe, Proto, builtin_database
+from matcher import Matcher, Probe, Proto
 from matcher.database.samples import read_samples
 
 KNOWN = 4096  # responses with names that the inputs themselves hold, and are kept to try lines on
@@ -32,10 +32,15 @@ LEAST, LIMIT = 2, 100
 
 
 class Wish(Struct, frozen=True):
-    """least: hosts of a cluster that gets a line; limit: how many lines at most."""
+    """least: hosts of a cluster that gets a line; limit: how many lines at most.
+
+    known: files of further responses with names; samples: a folder of samples, None for none.
+    """
 
     least: int = LEAST
     limit: int = LIMIT
+    known: tuple[str, ...] = ()
+    samples: Path | None = None
 
 
 class Learned(Struct):
@@ -95,14 +100,14 @@ class _Asked:
         return None
 
 
-def learn(paths: Sequence[str], known: Sequence[str], matcher: Matcher, wish: Wish, watch: Watch) -> Learned:
-    """known: further files of responses with names. Raises InputError, ConfigError."""
+def learn(paths: Sequence[str], matcher: Matcher, wish: Wish, watch: Watch) -> Learned:
+    """What `paths` hold that nobody named, and the lines for it. Raises InputError, ConfigError."""
     learned = Learned(matcher.database.name)
     asked = _Asked(matcher)
     inputs = Inputs(paths, watch)
     shapes, named = _gathered(inputs, asked, learned)
-    further = Inputs(known, watch)
-    judge = Judge(matcher.database, _known(named, further, asked, learned))
+    further = Inputs(wish.known, watch)
+    judge = Judge(matcher.database, _known(named, chain(_sampled(wish.samples), further), asked, learned))
     learned.whole = not (inputs.faults or further.faults)
     groups = clusters(shapes.all())
     learned.shapes, learned.clusters = sum(map(len, groups)), len(groups)
@@ -140,12 +145,11 @@ def _gathered(inputs: Inputs, asked: _Asked, learned: Learned) -> tuple[Shapes, 
     return shapes, named
 
 
-def _known(named: Sample[Known], further: Inputs, asked: _Asked, learned: Learned) -> Iterator[Known]:
-    """What the inputs name, our own samples where they are, and what the user has."""
+def _known(named: Sample[Known], further: Iterable[Given], asked: _Asked, learned: Learned) -> Iterator[Known]:
+    """What the inputs name, and what there is beside them."""
     yield from named.kept()
     learned.known = len(named.kept())
-    beside = builtin_database().parent / "samples"
-    for given in [*_sampled(beside), *further] if beside.is_dir() else further:
+    for given in further:
         found = asked.of(given)
         if found is not None:
             probe, row = found
@@ -153,8 +157,8 @@ def _known(named: Sample[Known], further: Inputs, asked: _Asked, learned: Learne
             yield Known(probe.index, given.data[:KEPT], _label(row) if row.name and not row.soft else given.expected)
 
 
-def _sampled(folder: Path) -> Iterator[Given]:
-    for one in read_samples([folder])[0]:
+def _sampled(folder: Path | None) -> Iterator[Given]:
+    for one in read_samples([folder])[0] if folder else ():
         hard = one.expect if one.expect and not one.expect.soft and one.expect.product else None
         label = f"{hard.name} {hard.product}" if hard else ""
         if one.expect is None or hard:
