@@ -8,13 +8,15 @@ very many have only the first leaders are looked at.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from engine.insight.learn.shapes import Shape
 from matcher.tools.tokens import Token, tellings, tokens
 
 ALIKE = 0.6
+ALIKE_BINARY = 0.25  # by chance hardly two bytes are equal in their places, and what follows a header may be anything
+SHARED_BINARY = 4  # pairs in their places, none of zeros alone, which are enough
 BUSY = 64  # leaders that one pair leads to
 POSITIONS = 20  # tokens of a binary response that are compared
 _PRODUCT = re.compile(rb"[^\s/()]{2,}(?:/(?=\d))?")
@@ -29,9 +31,8 @@ def clusters(shapes: Sequence[Shape]) -> list[list[Shape]]:
     for shape in shapes:
         features = set(_features(shape))
         shared = Counter(number for feature in features for number in places.get(feature, ()))
-        likeness = {number: count / (len(features) + sizes[number] - count) for number, count in shared.items()}
-        best = max(likeness, key=lambda number: (likeness[number], -number), default=-1)
-        if best >= 0 and likeness[best] >= ALIKE:
+        best = _best(shared, len(features), sizes, shape.form == "binary")
+        if best is not None:
             groups[best].append(shape)
             continue
         for feature in features:
@@ -41,6 +42,17 @@ def clusters(shapes: Sequence[Shape]) -> list[list[Shape]]:
         groups.append([shape])
         sizes.append(len(features))
     return groups
+
+
+def _best(shared: Mapping[int, int], own: int, sizes: Sequence[int], binary: bool) -> int | None:
+    """The leader that is most alike, if one is alike at all."""
+    most: tuple[float, int] | None = None
+    for number, count in shared.items():
+        likeness = count / (own + sizes[number] - count)
+        alike = likeness >= (ALIKE_BINARY if binary else ALIKE) or (binary and count >= SHARED_BINARY)
+        if alike and (most is None or (likeness, -number) > most):
+            most = likeness, -number
+    return None if most is None else -most[1]
 
 
 def merged(group: Sequence[Shape]) -> Shape:
@@ -61,7 +73,7 @@ def _features(shape: Shape) -> Iterator[Feature]:
         yield (*kind, product[0])
     elif shape.form == "binary":
         keys = [token.key for token in tokens(part.text)[:POSITIONS]]
-        yield from ((*kind, at, *pair) for at, pair in enumerate(pairwise(keys)))
+        yield from ((*kind, at, *pair) for at, pair in enumerate(pairwise(keys)) if any(pair[0] + pair[1]))
     else:
         yield from ((*kind, first, second) for first, second in _pairs(tokens(part.text[part.said :])))
 

@@ -183,7 +183,7 @@ def _propose(groups: list[list[Shape]], judge: Judge, matcher: Matcher, wish: Wi
     heapify(waiting)
     while waiting:
         _, _, whole, group, family = heappop(waiting)
-        if whole.hosts.count < wish.least:
+        if whole.size[0] < wish.least:
             learned.small += 1
         elif len(learned.proposals) >= wish.limit:
             learned.left += 1
@@ -203,9 +203,9 @@ def _better_apart(together: Proposal, group: list[Shape], wish: Wish, family: in
     """Whether something speaks against the line of all shapes, and nothing against lines of their own for most."""
     if together.clean:
         return False
-    parts = [shape for shape in group[:_PARTS] if shape.hosts.count >= wish.least]
+    parts = [shape for shape in group[:_PARTS] if shape.size[0] >= wish.least]
     clean = (shape for shape in parts if propose(0, family, shape, together.probe, judge).clean)
-    return 2 * sum(shape.hosts.count for shape in clean) >= together.shape.hosts.count
+    return 2 * sum(shape.size[0] for shape in clean) >= together.shape.size[0]
 
 
 def _first(shape: Shape) -> tuple[int, ...]:

@@ -41,6 +41,11 @@ def service_name(shape: Shape, response: bytes, made: Aligned) -> str:
     return told or slug(made.product.decode("latin-1")) or UNKNOWN
 
 
+def file_name(service: str, product: str) -> str:
+    """One word of both."""
+    return slug(service if slug(service) == slug(product) else f"{service} {product}") or UNKNOWN
+
+
 def slug(text: str) -> str:
     """Small letters, digits and single dashes; empty where there are none."""
     return _OTHERS.sub("-", text.lower())[:_LONGEST].strip("-")

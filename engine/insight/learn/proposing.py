@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from engine.insight.learn.judging import LEAST_LETTERS, Judge, Judged, parts_of
-from engine.insight.learn.naming import service_name, slug
+from engine.insight.learn.naming import file_name, service_name
 from engine.insight.learn.shapes import Shape
 from matcher import Matcher, Probe, parse_database
 from matcher.database.samples import Expected, answer
@@ -67,7 +67,7 @@ def propose(number: int, family: int, shape: Shape, probe: Probe, judge: Judge) 
         number,
         shape,
         line.decode("latin-1"),
-        slug(f"{service} {made.product.decode('latin-1')}") or "unknown",
+        file_name(service, made.product.decode("latin-1")),
         probe,
         judged,
         worst_case(parse(made.pattern, dotall=bool(made.flags))),

@@ -1,22 +1,24 @@
 """Responses by their shape, which is what is left of what they tell when all that varies is masked: counted, sampled.
 
 Contract: `Shapes.add` takes responses one after another, in memory bounded by MOST_SHAPES and ROOM: beyond, the shapes
-that fewest hosts have are let go, and counted in `dropped`. The result depends on the order of the input only then.
-Pure.
+that fewest hosts have are put together by how they begin, or let go, and counted in `dropped`. The result depends on
+the order of the input only then. Pure.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from msgspec import Struct, field
 
 from engine.insight.learn.sketches import Distinct, Sample
-from matcher.tools.tokens import Telling, mask, tellings, tokens
+from matcher.tools.tokens import mask, tellings, tokens
 
-MOST_SHAPES = 50_000
+MOST_SHAPES = 20_000
 ROOM = 256 << 20  # bytes of samples, all together
 SAMPLES = 48  # different responses of a shape
 KEPT = 2048  # bytes of a response that are looked at; fingerprints have 900
+BEGINNING = (12, 3)  # bytes of the mask of a text, and of a binary one, by which rare shapes go together
 REMEMBERED = 1 << 15  # shapes of texts that come again
 _MOST_PORTS = 64
 _COST = 300  # bytes that Python takes for a sample, besides its text
@@ -60,7 +62,8 @@ class Shape(Struct):
     @property
     def size(self) -> tuple[int, int, int]:
         """What the largest has most of: hosts, then services, then rows."""
-        return self.hosts.count, self.services.count, self.rows
+        services = min(self.services.count, self.rows)  # beyond a few hundred they are estimates
+        return min(self.hosts.count, services), services, self.rows
 
     def merge(self, other: "Shape") -> None:
         """Take in what another has, if it is one of the same kind."""
@@ -91,23 +94,23 @@ class Shapes:
         self.dropped = self.dropped_rows = 0
         self._shapes: dict[tuple[int, str, bytes], Shape] = {}
         self._known: dict[bytes, bytes] = {}
+        self._latest = (b"", b"", b"")  # a text, its mask and digest
         self._most = most
         self._room = room
         self._taken = 0
 
     def shape_of(self, response: bytes) -> bytes:
         """The digest of its shape, whatever the probe."""
-        return self._mask(tellings(response[:KEPT])[0])[1]
+        return self._digest(tellings(response[:KEPT])[0].text)
 
     def add(self, answer: Answer) -> None:
         """Count a response."""
         data = answer.data[:KEPT]
         part = tellings(data)[0]
-        shown, key = self._mask(part)
-        place = (answer.probe, part.form, key)
+        place = (answer.probe, part.form, self._digest(part.text))
         shape = self._shapes.get(place)
         if shape is None:
-            shape = self._shapes[place] = Shape(answer.probe, part.form, shown or self._mask(part, anew=True)[0])
+            shape = self._shapes[place] = Shape(answer.probe, part.form, self._masked(part.text)[0])
             self._taken += len(shape.mask) + 2000
         self._count(shape, answer, data)
         if len(self._shapes) > self._most or self._taken > self._room:
@@ -117,16 +120,19 @@ class Shapes:
         """Largest first; equal ones by probe and mask."""
         return sorted(self._shapes.values(), key=lambda one: (*(-size for size in one.size), one.probe, one.mask))
 
-    def _mask(self, part: Telling, anew: bool = False) -> tuple[bytes, bytes]:
-        """(the mask, empty where it is not at hand; its digest)."""
-        if not anew and (key := self._known.get(part.text)) is not None:
-            return b"", key
-        shown = mask(tokens(part.text))
-        key = blake2b(shown, digest_size=16).digest()
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()
-        self._known[part.text] = key
-        return shown, key
+    def _digest(self, text: bytes) -> bytes:
+        key = self._known.get(text)
+        if key is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            key = self._known[text] = self._masked(text)[1]
+        return key
+
+    def _masked(self, text: bytes) -> tuple[bytes, bytes]:
+        if self._latest[0] != text or not text:
+            shown = mask(tokens(text))
+            self._latest = text, shown, blake2b(shown, digest_size=16).digest()
+        return self._latest[1:]
 
     def _count(self, shape: Shape, answer: Answer, data: bytes) -> None:
         shape.rows += 1
@@ -146,17 +152,34 @@ class Shapes:
             shape.take_text(answer.text, digest_of(answer.text.encode("utf-8", "replace")))
 
     def _drop(self) -> None:
-        """Let the rarest quarter go, and what samples have let go themselves."""
+        """Make room: the rarest shapes go together by how they begin, and those that stay alone go altogether."""
         kept = self.all()
-        keep = min(len(kept) - 1, self._most * 3 // 4)
-        self._taken = sum(map(_room_of, kept[:keep]))
-        while keep and self._taken > self._room * 3 // 4:
-            keep -= 1
-            self._taken -= _room_of(kept[keep])
-        gone = {id(shape) for shape in kept[keep:]}
-        self.dropped += len(gone)
-        self.dropped_rows += sum(shape.rows for shape in kept[keep:])
-        self._shapes = {place: shape for place, shape in self._shapes.items() if id(shape) not in gone}
+        keep = self._that_fit(kept)
+        stay = set(map(id, kept[:keep]))
+        self._shapes = {place: shape for place, shape in self._shapes.items() if id(shape) in stay}
+        rough: dict[tuple[int, str, bytes], Shape] = {}
+        for shape in kept[keep:]:
+            place = (shape.probe, shape.form, b"~" + shape.mask[: BEGINNING[shape.form == "binary"]])
+            if (known := self._shapes.get(place) or rough.get(place)) is not None:
+                known.merge(shape)
+            else:
+                rough[place] = shape
+        for place, shape in rough.items():
+            if shape.rows > 1 and len(self._shapes) < self._most * 9 // 10:
+                self._shapes[place] = shape
+            else:
+                self.dropped += 1
+                self.dropped_rows += shape.rows
+        self._taken = sum(map(_room_of, self._shapes.values()))
+
+    def _that_fit(self, kept: Sequence[Shape]) -> int:
+        """How many of the largest take three quarters of the room."""
+        room = self._room * 3 // 4
+        for number, shape in enumerate(kept[: self._most * 3 // 4]):
+            room -= _room_of(shape)
+            if room < 0:
+                return number
+        return min(len(kept) - 1, self._most * 3 // 4)
 
 
 def _room_of(shape: Shape) -> int:

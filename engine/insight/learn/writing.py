@@ -125,8 +125,8 @@ def _row(one: Proposal) -> Row:
         files=_name(one),
         probe=one.probe.name,
         proto=one.probe.proto,
-        hosts=shape.hosts.count,
-        services=shape.services.count,
+        hosts=shape.size[0],
+        services=shape.size[1],
         responses=shape.rows,
         pseudo=shape.pseudo,
         different=judged.members,
@@ -160,7 +160,7 @@ def _sample(one: Proposal, data: bytes, expected: Expected) -> bytes:
 def _comment(one: Proposal) -> bytes:
     shape = one.shape
     faults = ", ".join(one.judged.faults) or "nothing speaks against it"
-    text = f"# {shape.hosts.count:,} hosts, {shape.services.count:,} services, {one.judged.members} different responses"
+    text = f"# {shape.size[0]:,} hosts, {shape.size[1]:,} services, {one.judged.members} different responses"
     return f"{text}; {_held(one)}; {faults}\n".encode()
 
 
@@ -235,7 +235,7 @@ def _table_row(one: Proposal) -> str:
     shape, judged = one.shape, one.judged
     held = "" if judged.held is None else f"{judged.held:.0%}"
     cells = (
-        _name(one), _inert(one.probe.name), f"{shape.hosts.count:,}", f"{shape.services.count:,}", f"{shape.rows:,}",
+        _name(one), _inert(one.probe.name), f"{shape.size[0]:,}", f"{shape.size[1]:,}", f"{shape.rows:,}",
         f"{judged.members}", held, f"{sum(judged.thefts.values()):,}", f"{judged.false:,}", f"{one.cost}",
         ", ".join(judged.faults),
     )  # fmt: skip
