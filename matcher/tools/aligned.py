@@ -83,7 +83,7 @@ class Aligned(Struct, frozen=True):
 
 def aligned(parts: Sequence[Telling]) -> Aligned:
     """The pattern of the telling parts of responses, of one form and at least one; the most usual first."""
-    cut = [tokens(part.text) for part in parts]
+    cut = [tokens(part) for part in parts]
     slots = reduce(_laid_upon, cut[1:], [_slot(token) for token in cut[0]])
     different = len({part.text for part in parts})
     _settle(slots, different)

@@ -95,6 +95,11 @@ class Telling(NamedTuple):
     said: int = 0
     said_behind: int = 0
 
+    @property
+    def own(self) -> "Telling":
+        """What the form does not say by itself."""
+        return self._replace(text=self.text[self.said :], said=0)
+
 
 def tellings(response: bytes) -> list[Telling]:
     """The parts of a response that tell what answered, the most telling first; each of another form."""
@@ -140,15 +145,19 @@ def _text_only(data: bytes) -> bytes:
     return data[: data.index(rest[:1])] if rest else data
 
 
-def tokens(text: bytes) -> list[Token]:
-    """The tokens of a text of LONGEST bytes, in order."""
+def tokens(part: Telling) -> list[Token]:
+    """The tokens of its text, in order. Of what is no text, letters that chance put side by side make no word."""
+    text = part.text[:LONGEST]
     found = []
     start = 0
     if code := REPLY_CODE.match(text):
         found.append(Token("word", code[0]))
         start = code.end()
-    for each in _TOKEN.finditer(text[:LONGEST], start):
+    for each in _TOKEN.finditer(text, start):
         kind, value = each.lastgroup or "mark", each[0]
+        if part.form == "binary" and kind not in {"date", "version"}:
+            found += [Token("mark", value[at : at + 1]) for at in range(len(value))]
+            continue
         if kind == "hex" and value.isdigit():
             kind = "number"
         elif kind in {"hex", "base64"} and not (any(map(_is_digit, value)) and any(map(_is_letter, value))):

@@ -18,7 +18,7 @@ ALIKE = 0.6
 ALIKE_BINARY = 0.25  # by chance hardly two bytes are equal in their places, and what follows a header may be anything
 SHARED_BINARY = 4  # pairs in their places, none of zeros alone, which are enough
 BUSY = 64  # leaders that one pair leads to
-POSITIONS = 20  # tokens of a binary response that are compared
+POSITIONS = 24  # tokens of a binary response that are compared
 _PRODUCT = re.compile(rb"[^\s/()]{2,}(?:/(?=\d))?")
 Feature = tuple[object, ...]
 
@@ -72,10 +72,10 @@ def _features(shape: Shape) -> Iterator[Feature]:
     if shape.form == "server" and (product := _PRODUCT.match(part.text, part.said)):
         yield (*kind, product[0])
     elif shape.form == "binary":
-        keys = [token.key for token in tokens(part.text)[:POSITIONS]]
+        keys = [token.key for token in tokens(part)[:POSITIONS]]
         yield from ((*kind, at, *pair) for at, pair in enumerate(pairwise(keys)) if any(pair[0] + pair[1]))
     else:
-        yield from ((*kind, first, second) for first, second in _pairs(tokens(part.text[part.said :])))
+        yield from ((*kind, first, second) for first, second in _pairs(tokens(part.own)))
 
 
 def _pairs(found: Iterable[Token]) -> Iterator[tuple[bytes, bytes]]:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from msgspec import Struct, field
 
 from engine.insight.learn.sketches import Distinct, Sample
-from matcher.tools.tokens import mask, tellings, tokens
+from matcher.tools.tokens import Telling, mask, tellings, tokens
 
 MOST_SHAPES = 20_000
 ROOM = 256 << 20  # bytes of samples, all together
@@ -101,16 +101,16 @@ class Shapes:
 
     def shape_of(self, response: bytes) -> bytes:
         """The digest of its shape, whatever the probe."""
-        return self._digest(tellings(response[:KEPT])[0].text)
+        return self._digest(tellings(response[:KEPT])[0])
 
     def add(self, answer: Answer) -> None:
         """Count a response."""
         data = answer.data[:KEPT]
         part = tellings(data)[0]
-        place = (answer.probe, part.form, self._digest(part.text))
+        place = (answer.probe, part.form, self._digest(part))
         shape = self._shapes.get(place)
         if shape is None:
-            shape = self._shapes[place] = Shape(answer.probe, part.form, self._masked(part.text)[0])
+            shape = self._shapes[place] = Shape(answer.probe, part.form, self._masked(part)[0])
             self._taken += len(shape.mask) + 2000
         self._count(shape, answer, data)
         if len(self._shapes) > self._most or self._taken > self._room:
@@ -120,18 +120,18 @@ class Shapes:
         """Largest first; equal ones by probe and mask."""
         return sorted(self._shapes.values(), key=lambda one: (*(-size for size in one.size), one.probe, one.mask))
 
-    def _digest(self, text: bytes) -> bytes:
-        key = self._known.get(text)
+    def _digest(self, part: Telling) -> bytes:
+        key = self._known.get(part.text)
         if key is None:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            key = self._known[text] = self._masked(text)[1]
+            key = self._known[part.text] = self._masked(part)[1]
         return key
 
-    def _masked(self, text: bytes) -> tuple[bytes, bytes]:
-        if self._latest[0] != text or not text:
-            shown = mask(tokens(text))
-            self._latest = text, shown, blake2b(shown, digest_size=16).digest()
+    def _masked(self, part: Telling) -> tuple[bytes, bytes]:
+        if self._latest[0] != part.text or not part.text:
+            shown = mask(tokens(part))
+            self._latest = part.text, shown, blake2b(shown, digest_size=16).digest()
         return self._latest[1:]
 
     def _count(self, shape: Shape, answer: Answer, data: bytes) -> None:
