@@ -32,7 +32,7 @@ from engine.insight.learn.proposing import Proposal
 from engine.insight.learn.shapes import KEPT
 from engine.offline.faults import Faults
 from matcher import Matcher, nmap_database, parse_database
-from matcher.tools.propose import tester
+from matcher.tools.propose import fitter
 
 MOST = 4
 LIMIT = 2000
@@ -125,7 +125,7 @@ def judged(corpus: Sequence[Response], forgotten: set[Product], proposals: Seque
         half.members += len(members)
         half.pure += most
         half.held += (1.0 if proposal.judged.held is None else proposal.judged.held) * len(members)
-        fits = tester(proposal.line.encode("latin-1"))
+        fits = fitter(proposal.line.encode("latin-1"))
         for one in by_probe[proposal.probe.name]:
             if fits(one.data):
                 if one.product == product:

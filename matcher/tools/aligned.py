@@ -271,6 +271,8 @@ def _as_name(text: bytes) -> bytes | None:
 def _name(slots: Sequence[Slot], form: str) -> bytes:
     """The product of a header without a version: the words behind the header's name that all have."""
     before = {"server": b":", "maker": b":", "realm": b"=", "title": b">"}.get(form)
+    if before is None:
+        return b""
     start = next((at for at, slot in enumerate(slots) if slot.text == before), len(slots))
     words = b""
     for slot in slots[start + 1 :]:

@@ -40,7 +40,7 @@ class Proposal(Struct, frozen=True):
     answer: Expected | None
 
     def fits(self, response: bytes) -> bool:
-        return tester(self.line.encode("latin-1"))(response)
+        return fitter(self.line.encode("latin-1"))(response)
 
 
 def propose(sample: Sample, service: str = "") -> Proposal:
@@ -59,7 +59,7 @@ def _try(line: bytes, response: bytes) -> Fit | None:
     return try_line(probe.signatures[0], probe, response)
 
 
-def tester(line: bytes) -> Callable[[bytes], bool]:
+def fitter(line: bytes) -> Callable[[bytes], bool]:
     """Whether a line fits a response, for who asks it many times. Raises DatabaseError for what is no line."""
     one = _probe(line).signatures[0]
     pattern = pcre.Pattern(one.pattern, caseless=one.caseless, dotall=one.dotall)

@@ -23,6 +23,7 @@ HTTP_HEAD = {
 TITLE_HEAD = rb"^HTTP/1\.[01] \d\d\d.*?"
 TITLE = re.compile(rb"<title>[^<]{3,80}</title>", re.IGNORECASE)
 MOST_HEADERS = 2048  # bytes of them that are looked through
+_LINES = re.compile(rb"(?:[^\r\n]+\r?\n)*+(?:[^\r\n]+\r?)?")  # as HTTP_HEAD passes over them
 _HEADERS = tuple(
     (form, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
     for form, pattern in (
@@ -122,7 +123,8 @@ def telling(response: bytes, form: str = "") -> Telling | None:
 
 def _of_http(response: bytes, status: re.Match[bytes]) -> list[Telling]:
     """A header that names a program, a page's title; and all from the status on."""
-    headers = response[status.end() : status.end() + MOST_HEADERS].partition(b"\r\n\r\n")[0] + b"\r\n"
+    lines = _LINES.match(response, status.end(), status.end() + MOST_HEADERS)
+    headers = lines[0] if lines else b""
     head = HTTP_HEAD[response[:4]]
     found = []
     for form, pattern in _HEADERS:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from matcher import ProbeDatabase
 from matcher.tools.aligned import Aligned, aligned
-from matcher.tools.propose import tester
+from matcher.tools.propose import fitter
 from matcher.tools.tokens import Telling, telling
 
 LEAST_LETTERS = 6  # bytes of literal text, with fewer of which a line says too little
@@ -77,7 +77,7 @@ class Judge:
 
     def judge(self, family: int, probe: int, members: Sequence[bytes], made: Aligned, line: bytes) -> Judged:
         """line: of the database, with the pattern that was made of `members`."""
-        fits = tester(line)
+        fits = fitter(line)
         thefts: Counter[str] = Counter()
         false = 0
         for asker in self._askers.get(probe, ()):
@@ -103,7 +103,7 @@ def held_out(members: Sequence[bytes], form: str) -> float | None:
     fitted = 0
     for mine, theirs in ((members[::2], members[1::2]), (members[1::2], members[::2])):
         made = aligned(parts_of(mine, form))
-        fits = tester(b"match x m|%b|%b" % (made.pattern, made.flags))
+        fits = fitter(b"match x m|%b|%b" % (made.pattern, made.flags))
         fitted += sum(map(fits, theirs))
     return fitted / len(members)
 

@@ -19,6 +19,7 @@ ROOM = 256 << 20  # bytes of samples, all together
 SAMPLES = 48  # different responses of a shape
 KEPT = 2048  # bytes of a response that are looked at; fingerprints have 900
 BEGINNING = (12, 3)  # bytes of the mask of a text, and of a binary one, by which rare shapes go together
+MOST_TEXT = 1 << 14  # characters of a fingerprint that is kept
 REMEMBERED = 1 << 15  # shapes of texts that come again
 _MOST_PORTS = 64
 _COST = 300  # bytes that Python takes for a sample, besides its text
@@ -137,7 +138,9 @@ class Shapes:
     def _count(self, shape: Shape, answer: Answer, data: bytes) -> None:
         shape.rows += 1
         shape.pseudo += answer.pseudo
-        host = answer.ip.encode() or b"\xff%d" % digest_of(data)  # of stored responses each different one is a host
+        host = answer.ip.encode("utf-8", "replace") or b"\xff%d" % digest_of(
+            data
+        )  # of stored responses each different one is a host
         shape.hosts.add(digest_of(host))
         shape.services.add(digest_of(host, b"" if answer.pseudo else b"%d" % answer.port))
         if answer.port in shape.ports or len(shape.ports) < _MOST_PORTS:
@@ -148,7 +151,7 @@ class Shapes:
         if shape.samples.wants(digest):
             shape.samples.add(digest, data)
             self._taken += len(data) + _COST
-        if answer.text:
+        if 0 < len(answer.text) <= MOST_TEXT:
             shape.take_text(answer.text, digest_of(answer.text.encode("utf-8", "replace")))
 
     def _drop(self) -> None:

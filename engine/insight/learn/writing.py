@@ -11,7 +11,9 @@ Contract: `write` makes the folder whole or not at all. Files in it that are not
 is written so that no terminal, Markdown reader or database parser obeys it.
 """
 
+import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,10 +68,10 @@ class Row(Struct, frozen=True, kw_only=True):
 
 def check_folder(out: str, force: bool) -> None:
     """Raises ConfigError for a place that cannot take proposals, or that holds something and nobody said `force`."""
-    place = Path(out)
+    place = Path(os.path.realpath(out))
     try:
-        if place.exists() and not place.is_dir():
-            raise ConfigError(f"-o {out}: is no folder")
+        if not place.name or (place.exists() and not place.is_dir()):
+            raise ConfigError(f"-o {out}: is no folder that could be written anew")
         if not force and place.is_dir() and any(place.iterdir()):
             raise ConfigError(
                 f"-o {out}: is not empty; name another folder, or say --force to replace earlier proposals"
@@ -80,7 +82,7 @@ def check_folder(out: str, force: bool) -> None:
 
 def write(out: str, learned: Learned, wish: Wish) -> None:
     """Raises OutputError, ConfigError while another process writes there."""
-    place = Path(out)
+    place = Path(os.path.realpath(out))
     with own_folder(place.with_name(FOLDER + place.name), out) as folder:
         try:
             for name, data in _files(learned, wish):
@@ -91,7 +93,7 @@ def write(out: str, learned: Learned, wish: Wish) -> None:
                 if OURS.fullmatch(old.name) and not old.is_dir():
                     old.unlink()
             for new in made:
-                new.rename(place / new.name)
+                shutil.move(new, place / new.name)
         except OSError as error:
             raise OutputError(f"{out}: {error.strerror or error}") from error
 
@@ -235,7 +237,7 @@ def _table_row(one: Proposal) -> str:
     shape, judged = one.shape, one.judged
     held = "" if judged.held is None else f"{judged.held:.0%}"
     cells = (
-        _name(one), _inert(one.probe.name), f"{shape.size[0]:,}", f"{shape.size[1]:,}", f"{shape.rows:,}",
+        _name(one), _inert(one.probe.name).replace("|", "\\x7c"), f"{shape.size[0]:,}", f"{shape.size[1]:,}", f"{shape.rows:,}",
         f"{judged.members}", held, f"{sum(judged.thefts.values()):,}", f"{judged.false:,}", f"{one.cost}",
         ", ".join(judged.faults),
     )  # fmt: skip
