@@ -236,11 +236,10 @@ def counted(learned: Learned, wish: Wish) -> list[str]:
 def _table_row(one: Proposal) -> str:
     shape, judged = one.shape, one.judged
     held = "" if judged.held is None else f"{judged.held:.0%}"
-    cells = (
-        _name(one), _inert(one.probe.name).replace("|", "\\x7c"), f"{shape.size[0]:,}", f"{shape.size[1]:,}", f"{shape.rows:,}",
-        f"{judged.members}", held, f"{sum(judged.thefts.values()):,}", f"{judged.false:,}", f"{one.cost}",
-        ", ".join(judged.faults),
-    )  # fmt: skip
+    counts = (*shape.size, judged.members)
+    tried = (f"{sum(judged.thefts.values()):,}", f"{judged.false:,}", f"{one.cost}", ", ".join(judged.faults))
+    probe = _inert(one.probe.name).replace("|", "\\x7c")
+    cells = (_name(one), probe, *(f"{count:,}" for count in counts), held, *tried)
     return f"| {' | '.join(cells)} |"
 
 
