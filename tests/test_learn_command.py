@@ -273,3 +273,34 @@ def test_hostile_rows_make_files_that_can_be_read(
         if path.suffix == ".probes" and path.name != "all.probes":
             lint = CliRunner().invoke(cli, ["db", "lint", str(path), "--samples", str(path.with_suffix(".ndjson"))])
             assert lint.exit_code == 0, lint.output
+
+
+class Toyd(socketserver.BaseRequestHandler):
+    """Greets, and goes: what it is, no database knows."""
+
+    def handle(self) -> None:
+        host = self.server.server_address[0]
+        self.request.sendall(f"* toyd 1.4.{host[-1]} on {host} ready\r\n".encode())
+
+
+def test_a_service_is_scanned_learned_and_known(tmp_path: Path) -> None:
+    """The whole way, over sockets: a scan names nobody, `learn` proposes a line, and the next scan uses it."""
+    servers = [socketserver.ThreadingTCPServer((f"127.0.0.{at}", 0), Toyd) for at in range(2, 6)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        targets = [f"{host}:{port}" for host, port, *_ in (server.server_address for server in servers)]
+        before = list(scan_sync(targets, ScanConfig(probes=("builtin",), intensity=0)))
+        assert {one.verdict for one in before} == {Verdict.NOMATCH}
+        (tmp_path / "rows.ndjson").write_text("".join(f"{one.to_json()}\n" for one in before))
+        assert run(tmp_path / "rows.ndjson", "-o", tmp_path / "out").exit_code == 0
+        probes = (str(tmp_path / "out" / "all.probes"), "builtin")
+        after = list(scan_sync(targets, ScanConfig(probes=probes, intensity=0)))
+        assert {(one.name, one.product, one.version) for one in after} == {
+            ("toyd", "toyd", f"1.4.{at}") for at in range(2, 6)
+        }
+        assert {one.connections for one in after} == {1}
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()

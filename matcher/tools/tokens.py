@@ -49,7 +49,7 @@ _TOKEN = re.compile(
     | (?P<version> \d{1,9}(?:\.\d{1,9}){1,5} (?:[a-z]\d{0,3}(?![a-z]))?
                    (?:[-+~.](?:rc|beta|alpha|pre|dev|deb|el|ubuntu|snapshot|release|final|build|git|r|p|b|v)?\d{1,9}
                       [a-z]?(?![a-z]) )* )
-    | (?P<host>    [a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){1,6}(?<=[.][a-z]{2})[a-z]{0,22} (?![\w-]) )
+    | (?P<host>    (?:[a-z0-9-]{1,63}+\.){1,6}+[a-z]{2,24}+ (?![\w-]) )
     | (?P<hex>     [0-9a-f]{8,}(?![a-z]) )
     | (?P<base64>  [a-z0-9+/]{20,}={0,2} )
     | (?P<number>  \d+ )
