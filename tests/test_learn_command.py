@@ -2,6 +2,8 @@
 
 import base64
 import json
+import socketserver
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from hypothesis import strategies as st
 
 from engine.cli.main import cli
 from engine.conversation.fingerprint import Fingerprint
+from engine.model import Verdict
 from engine.offline.forms import fingerprints
 from engine.targets import Unreadable
 from matcher import load_database
+from probemill import ScanConfig, scan_sync
 
 TOY = b"220 host%d.example.net Toyd FTP %d.%d ready\r\n"
 
