@@ -199,7 +199,9 @@ def _written(slots: Sequence[Slot], part: Telling) -> Aligned:
             group = 1
             piece = b"(%b)" % (_class(slot, None, False))
         body += piece
-    return Aligned(part.form, part.head, body, part.flags, product or _name(slots, part.form), group, letters)
+    return Aligned(
+        part.form, part.head, body, part.flags, product if group else _name(slots, part.form), group, letters
+    )
 
 
 def _class(slot: Slot, following: int | None, binary: bool) -> bytes:
@@ -261,10 +263,10 @@ def _words_before(slots: Sequence[Slot], at: int) -> bytes | None:
 
 def _as_name(text: bytes) -> bytes | None:
     """What of the words is a name: what begins sentences and headers is none."""
-    words = text.split()
-    while words and (words[0].lower() in _NO_NAMES or words[0].isdigit()):
+    words = text.split()[-3:]
+    while words and (words[0].lower() in _NO_NAMES or words[0].isdigit() or (words[1:] and words[0].islower())):
         words = words[1:]
-    name = b" ".join(words[-3:]).strip(b" -_")
+    name = b" ".join(words).strip(b" -_")
     return name if any(0x41 <= code <= 0x7A for code in name) else None
 
 

@@ -119,7 +119,9 @@ class Shapes:
 
     def all(self) -> list[Shape]:
         """Largest first; equal ones by probe and mask."""
-        return sorted(self._shapes.values(), key=lambda one: (*(-size for size in one.size), one.probe, one.mask))
+        return sorted(
+            self._shapes.values(), key=lambda one: (*(-size for size in one.size), one.probe, one.form, one.mask)
+        )
 
     def _digest(self, part: Telling) -> bytes:
         key = self._known.get(part.text)
