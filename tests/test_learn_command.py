@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engine.cli.main import cli
 from engine.conversation.fingerprint import Fingerprint
+from engine.insight.learn.writing import submission
 from engine.model import Verdict
 from engine.offline.forms import fingerprints
 from engine.targets import Unreadable
@@ -100,6 +101,28 @@ def test_a_fingerprint_for_submission_is_one_of_the_rows_own(tmp_path: Path) -> 
     found = list(fingerprints.responses(fingerprints.joined(text.encode())))
     assert found
     assert not any(isinstance(one, Unreadable) for one in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "SF-Port1-TCP:V=1",
+        'SF-Port1-TCP:V=1%r(NULL,1,"a");\x1b[2J',
+        'SF-Port99999-TCP:V=1%r(NULL,1,"a");',
+        'SF-Port1-TCP:V=1%r(NULL,1,"a"',
+        'Host: x SF-Port1-TCP:V=1%r(NULL,1,"a");',
+        'SF-Port1-TCP:V=1%r(NULL,1,"\u00e4");',
+    ],
+)
+def test_what_is_no_fingerprint_is_never_submitted(text: str) -> None:
+    assert submission(text) == ""
+
+
+def test_a_fingerprint_on_one_line_is_wrapped() -> None:
+    """As XML has it."""
+    text = fingerprint({"NULL": bytes(range(200))})
+    assert submission(text.replace("\nSF:", "")) == submission(text) == text
 
 
 def test_named_rows_are_left_out_and_soft_ones_are_not(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Shapes of one probe that are alike, together: greetings with another name in them, answers with another number.
 
 Two shapes are alike where at least ALIKE of the pairs of neighbouring tokens (of binary ones, in their places) that
-either has are in both; of HTTP servers those whose first product, as RFC 9110 has it, is the same. The largest shapes
-lead; each other joins the leader it is most like. Pure; time grows with the number of shapes, because of a pair that
-very many have only the first leaders are looked at.
+either has are in both; of HTTP and SSH servers those whose product, as RFC 9110 and RFC 4253 have it, is the same. The
+largest shapes lead; each other joins the leader it is most like. Pure; time grows with the number of shapes, because of
+a pair that very many have only the first leaders are looked at.
 """
 
 import re
@@ -19,7 +19,10 @@ ALIKE_BINARY = 0.25  # by chance hardly two bytes are equal in their places, and
 SHARED_BINARY = 4  # pairs in their places, none of zeros alone, which are enough
 BUSY = 64  # leaders that one pair leads to
 POSITIONS = 24  # tokens of a binary response that are compared
-_PRODUCT = re.compile(rb"[^\s/()]{2,}(?:/(?=\d))?")
+_PRODUCTS = {  # by form
+    "server": re.compile(rb"[^\s/()]{2,}(?:/(?=\d))?"),
+    "line": re.compile(rb"SSH-[\d.]+-[A-Za-z-]{3,}"),
+}
 Feature = tuple[object, ...]
 
 
@@ -69,7 +72,8 @@ def merged(group: Sequence[Shape]) -> Shape:
 def _features(shape: Shape) -> Iterator[Feature]:
     kind = (shape.probe, shape.form)
     part = tellings(next(iter(shape.samples.kept()), b""))[0]
-    if shape.form == "server" and (product := _PRODUCT.match(part.text, part.said)):
+    names = _PRODUCTS.get(shape.form)
+    if names is not None and (product := names.match(part.text, part.said)):
         yield (*kind, product[0])
     elif shape.form == "binary":
         keys = [token.key for token in tokens(part)[:POSITIONS]]

@@ -16,6 +16,7 @@ from matcher.tools.propose import fitter
 from matcher.tools.tokens import Telling, telling
 
 LEAST_LETTERS = 6  # bytes of literal text, with fewer of which a line says too little
+LEAST_IN_SERVER = 3  # where the protocol says that it is a name
 HOLDS = 0.5  # share of the other half, below which a line is too narrow
 
 
@@ -38,13 +39,13 @@ class Judged(Struct, frozen=True):
     own: int
     members: int
     held: float | None
-    letters: int
+    vague: bool
 
     @property
     def faults(self) -> list[str]:
         """What speaks against it, one word each."""
         found = []
-        if self.own < self.members or self.letters < LEAST_LETTERS:
+        if self.own < self.members or self.vague:
             found.append("vague")
         if self.thefts:
             found.append("steals")
@@ -92,8 +93,13 @@ class Judge:
             sum(map(fits, members)),
             len(members),
             held_out(members, made.form),
-            made.letters,
+            is_vague(made),
         )
+
+
+def is_vague(made: Aligned) -> bool:
+    """Whether a line says too little to be one."""
+    return made.letters < (LEAST_IN_SERVER if made.form == "server" else LEAST_LETTERS)
 
 
 def held_out(members: Sequence[bytes], form: str) -> float | None:

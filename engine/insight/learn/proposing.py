@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from engine.insight.learn.judging import LEAST_LETTERS, Judge, Judged, parts_of
+from engine.insight.learn.judging import Judge, Judged, is_vague, parts_of
 from engine.insight.learn.naming import file_name, service_name
 from engine.insight.learn.shapes import Shape
 from matcher import Matcher, Probe, parse_database
@@ -56,7 +56,7 @@ def propose(number: int, family: int, shape: Shape, probe: Probe, judge: Judge) 
         service = service or service_name(shape, members[0], made)
         line = _line(made, service)
         judged = judge.judge(family, probe.index, members, made, line)
-        rank = (made.letters < LEAST_LETTERS, judged.badness, bool(judged.faults))
+        rank = (judged.vague, judged.badness, bool(judged.faults))
         if best is None or rank < best[0]:
             best = rank, made, judged, line
         if not judged.faults:
@@ -77,7 +77,7 @@ def propose(number: int, family: int, shape: Shape, probe: Probe, judge: Judge) 
 
 def says_enough(shape: Shape) -> bool:
     """Whether a line made of these responses does; what they share may be next to nothing."""
-    return aligned(parts_of(shape.samples.kept(), shape.form)).letters >= LEAST_LETTERS
+    return not is_vague(aligned(parts_of(shape.samples.kept(), shape.form)))
 
 
 def _line(made: Aligned, service: str) -> bytes:
