@@ -1,6 +1,6 @@
 """Counting and sampling in bounded memory, the same whatever the order: the least of digests that are spread evenly.
 
-`Distinct` counts exactly up to MOST different things, and estimates beyond (within some 6 %: the k least of n evenly
+`Distinct` counts exactly up to MOST different things, and estimates beyond (standard error 6 %: the k least of n evenly
 spread numbers tell n). `Sample` keeps the MOST things with the least digests, so that each different one had the same
 chance. Pure. Source: Bar-Yossef et al., Counting distinct elements in a data stream (2002), the algorithm of k minima.
 """
