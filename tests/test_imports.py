@@ -27,7 +27,7 @@ GROUND = {
 }
 WINGS = {
     "cli": "insight cluster api run offline forecast targets state results post conversation",
-    "insight": "offline state results",
+    "insight": "offline targets state results conversation",
     "cluster": "api pool state",
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
@@ -128,6 +128,10 @@ PLACES = {
 INSIDE_THE_MATCHER = {
     "engine/cli/db.py",
     "engine/cli/sets.py",
+    *(
+        f"engine/insight/learn/{name}.py"
+        for name in ("clusters", "judging", "making", "naming", "proposing", "shapes", "writing")
+    ),
     "engine/offline/capture.py",
     "engine/offline/identify.py",
 }
