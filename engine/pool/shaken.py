@@ -15,8 +15,10 @@ from msgspec.structs import replace
 
 from engine.conversation.driver import Driver
 from engine.model import ServiceResult, TlsFacts
-from engine.transports.certificates import certificate_facts, handshake
+from engine.transports.certificates import certificate_facts, handshake, shown, with_chain
 from engine.transports.crashes import report
+
+_Taken = tuple[TlsFacts, bytes | None, tuple[bytes, ...]]  # with the server's certificate, and all that it sent
 
 
 class Shaken:
@@ -25,13 +27,13 @@ class Shaken:
     __slots__ = ("_unread",)
 
     def __init__(self) -> None:
-        self._unread: dict[Driver, tuple[TlsFacts, bytes | None]] = {}
+        self._unread: dict[Driver, _Taken] = {}
 
     def add(self, driver: Driver, session: ssl.SSLObject) -> None:
         """A handshake succeeded just now; a driver's first is the one that counts."""
         if driver.scan.tls is None and driver not in self._unread:
             try:
-                self._unread[driver] = handshake(session)
+                self._unread[driver] = (*handshake(session), shown(session))
             except Exception as error:
                 _tell(driver, error)
 
@@ -47,10 +49,10 @@ class Shaken:
         return result if taken is None else replace(result, tls=_facts(driver, *taken))
 
 
-def _facts(driver: Driver, facts: TlsFacts, der: bytes | None) -> TlsFacts:
-    """With the certificate's, unless reading it fails."""
+def _facts(driver: Driver, facts: TlsFacts, der: bytes | None, chain: tuple[bytes, ...]) -> TlsFacts:
+    """With the certificates', unless reading them fails."""
     try:
-        return certificate_facts(der, facts)
+        return with_chain(certificate_facts(der, facts), chain, driver.scan.target.name)
     except Exception as error:
         _tell(driver, error)
         return facts
