@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from peers import HOST, row
 from test_post import ENGINE, MYSQL, SMB1_ANSWER, SNMP_REPORT, fingerprint, smb2_answer, table
 
-from engine.model import ServiceResult, Tunnel, Verdict
+from engine.model import Proto, ServiceResult, Tunnel, Verdict
 from engine.post import ALL, ASKERS, READERS, PostProcessing, rpc
 from engine.post.base import LARGEST, noted, text
 from engine.post.snmp import engine_facts
@@ -242,6 +242,13 @@ def _mysql(sent: bytes) -> bytes:
     return b"" if sent else len(MYSQL).to_bytes(3, "little") + b"\0" + MYSQL
 
 
+def _server_hello(sent: bytes) -> bytes:
+    """TLS 1.2, with ALPN and one more extension."""
+    body = b"\x03\x03" + bytes(33) + bytes.fromhex("c02f00 000d 00170000 00100005 0003026832")
+    message = b"\x02\0" + len(body).to_bytes(2, "big") + body + b"\x0b\0\0\0"
+    return b"\x16\x03\x03" + len(message).to_bytes(2, "big") + message if sent else b""
+
+
 PEERS: dict[str, Answer] = {
     "rpc": _rpc,
     "rpc-unknown": _rpc,
@@ -252,8 +259,10 @@ PEERS: dict[str, Answer] = {
     "starttls": _lines,
     "smb2": _smb2,
     "web": _http,
+    "jarm": _server_hello,
 }
 UDP = ("snmp", "murmur")
+IN_TLS = ("jarm",)
 
 
 def test_every_module_has_a_peer() -> None:
@@ -277,7 +286,9 @@ def few_programs() -> Iterator[None]:
 def talk_to(module: str, service: str, answer: Answer, edits: list[tuple[float, int, bytes]], sizes: list[int]) -> None:
     """Let a module hold its conversation: of what it raises itself, only what parsers of short bytes raise is fair."""
     verdict = Verdict.HARDMATCHED if service else Verdict.NOMATCH
-    known = row(service or "unknown", 1, "udp" if module in UDP else "tcp", verdict=verdict)
+    proto: Proto = "udp" if module in UDP else "tcp"
+    tunnel = Tunnel.SSL if module in IN_TLS else Tunnel.NONE
+    known = row(service or "unknown", 1, proto, verdict=verdict, tunnel=tunnel)
     asker = next(asker for asker in ASKERS if asker.name == module)
     assert PostProcessing((module,)).wants(known)
 

@@ -490,7 +490,11 @@ async def _leaves(reader: StreamReader, writer: StreamWriter) -> None:
     return
 
 
-CONVERSATIONS = [(module.name, service) for module in ASKERS for service in (sorted(module.services) or ["unknown"])]
+CONVERSATIONS = [
+    (module.name, "ssl" if service == "*" else service)
+    for module in ASKERS
+    for service in (sorted(module.services) or ["unknown"])
+]
 
 
 @pytest.mark.parametrize(

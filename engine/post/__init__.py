@@ -14,8 +14,9 @@ from msgspec.structs import replace
 from engine.errors import ConfigError
 from engine.model import ServiceResult, Verdict
 from engine.post.amqp import Amqp
-from engine.post.base import Asker, Module, Reader
+from engine.post.base import EVERY, Asker, Module, Reader
 from engine.post.http import Http, Web
+from engine.post.jarm import Jarm
 from engine.post.murmur import Murmur
 from engine.post.rpc import Rpc
 from engine.post.smb import Smb, Smb2
@@ -38,6 +39,7 @@ ASKERS: tuple[Asker, ...] = (
     StartTls(),
     Smb2(),
     Web(),
+    Jarm(),
 )
 ALL = tuple(module.name for module in (*READERS, *ASKERS))
 DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobody, and what `nmap -sV` asks, too
@@ -61,13 +63,16 @@ class _Table(dict[str, tuple[_Module, ...]]):
 
     def __init__(self, modules: Sequence[_Module]) -> None:
         self.undetermined = tuple(module for module in modules if module.undetermined)
+        self.of_any = tuple(module for module in modules if module.services == EVERY)
         for service in {service for module in modules for service in module.services}:
-            self[service] = tuple(module for module in modules if service in module.services)
+            self[service] = tuple(
+                module for module in modules if module.services is EVERY or service in module.services
+            )
 
     def for_result(self, result: ServiceResult) -> tuple[_Module, ...]:
         verdict = result.verdict
         if verdict is Verdict.HARDMATCHED or verdict is Verdict.SOFTMATCHED:
-            return self.get(result.name, ())
+            return self.get(result.name, self.of_any)
         if verdict is Verdict.NOMATCH and result.state == "open":
             return self.undetermined
         return ()
