@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -168,8 +169,6 @@ def test_whose_certificate_it_is(asked: str, hosts: list[str], wrong: bool) -> N
 
 def test_the_words_are_explained() -> None:
     """Every note that is made here stands in the document."""
-    from pathlib import Path
-
     document = (Path(__file__).parent.parent / "docs" / "result.md").read_text()
     for word in ("expired", "not-yet-valid", "weak-key", "weak-signature", "name-mismatch", "long", "root", "disorder"):
         assert f"`{word}`" in document or f"`chain-{word}`" in document

@@ -35,7 +35,7 @@ from engine.pool.pseudo import PseudoServices
 from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
-from engine.post import PostProcessing
+from engine.post import PostProcessing, module_names
 from engine.post.second_opinion import open_opinion
 from engine.results.ending import CUT
 from engine.transports.base import Load, Transport
@@ -101,7 +101,7 @@ class Worker:
         self._budgets = Budgets(config.service_timeout_s, config.host_timeout_s)
         self._connections = Connections(self.reactor, config.sources, reset=config.reset)
         self._handshakes: Turns[Driver] = Turns(TLS_HANDSHAKES)
-        self._shaken = Shaken()
+        self._shaken = Shaken(ja4="ja4" in module_names(config.post))
         self._pseudo = PseudoServices(config.pseudo_ports)
         self._enrichment = Enrichment(
             PostProcessing(config.post, intensity=config.intensity),
@@ -184,7 +184,7 @@ class Worker:
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
         self._handshakes.leave(driver)
         if isinstance(transport, TlsTransport):
-            self._shaken.add(driver, transport.session)
+            self._shaken.add(driver, transport.session, transport.first)
 
     def sent(self, probe: str) -> None:
         self._outbox.tally["sent:" + probe] += 1

@@ -43,19 +43,24 @@ ASKERS: tuple[Asker, ...] = (
 )
 ALL = tuple(module.name for module in (*READERS, *ASKERS))
 DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobody, and what `nmap -sV` asks, too
+LICENSED = ("ja4",)  # facts of handshakes, taken by the worker; never with `all`, for what docs/post.md says of it
 _GROUPS = {"all": ALL, "default": DEFAULT}
 
 _Module = TypeVar("_Module", bound=Module)
 
 
 def module_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The modules meant by names of modules and of the groups `default` and `all`. Raises ConfigError."""
+    """The modules meant by names of modules and of the groups `default` and `all`. Raises ConfigError.
+
+    LICENSED are among them where they are named themselves.
+    """
+    known = (*ALL, *LICENSED)
     chosen: set[str] = set()
     for name in names:
-        if name not in ALL and name not in _GROUPS:
-            raise ConfigError(f"no post-processing module {name!r}; there are {', '.join(ALL)}, and all")
+        if name not in known and name not in _GROUPS:
+            raise ConfigError(f"no post-processing module {name!r}; there are {', '.join(known)}, and all")
         chosen.update(_GROUPS.get(name, (name,)))
-    return tuple(name for name in ALL if name in chosen)
+    return tuple(name for name in known if name in chosen)
 
 
 class _Table(dict[str, tuple[_Module, ...]]):
