@@ -17,7 +17,8 @@ from cryptography.x509 import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import Farm, Outcome, Visit, config, database_file, scan, second_visit
-from test_chains import SERVER
+from peers import speak_tls
+from test_chains import MIDDLE, SERVER, key
 from test_fuzz_post import EDITS, edited
 
 from engine.model import TlsFacts
