@@ -260,9 +260,10 @@ PEERS: dict[str, Answer] = {
     "smb2": _smb2,
     "web": _http,
     "jarm": _server_hello,
+    "sharing": _http,
 }
 UDP = ("snmp", "murmur")
-IN_TLS = ("jarm",)
+IN_TLS = ("jarm", "sharing")
 
 
 def test_every_module_has_a_peer() -> None:

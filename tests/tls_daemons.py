@@ -1,17 +1,21 @@
-"""Real TLS servers on loopback, where they are installed: OpenSSL's, and nginx. A test without them is skipped.
+"""Real servers on loopback, where they are installed: OpenSSL's, nginx, sslh. A test without them is skipped.
 
     with s_server(files, "-tls1_2") as port: ...
     with nginx(files, tmp_path) as port: ...
+    with sslh(http=80, tls=443) as port: ...
 
 `files` come from `files_of`; each server is a process of its own that ends with the block.
 """
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from getpass import getuser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,9 +61,13 @@ def installed(command: str) -> str:
 
 @contextmanager
 def running(command: Sequence[str | Path], port: int) -> Iterator[int]:
-    """The port, once something listens there."""
+    """The port, once something listens there. With the process end those that it has started."""
     with subprocess.Popen(
-        [str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [str(part) for part in command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         try:
             until = time.monotonic() + START_S
@@ -69,7 +77,7 @@ def running(command: Sequence[str | Path], port: int) -> Iterator[int]:
                 time.sleep(0.02)
             yield port
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _listens(port: int) -> bool:
@@ -109,4 +117,13 @@ def nginx(files: Files, folder: Path, *settings: str) -> Iterator[int]:
         f"events {{ }}\nhttp {{ access_log off; server {{ {own}; }} }}\n"
     )
     with running((path, "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"), port):
+        yield port
+
+
+@contextmanager
+def sslh(**behind: int) -> Iterator[int]:
+    """A multiplexer before the ports of these protocols; who says nothing for a second gets `ssh`."""
+    path, port = installed("sslh"), free_port()
+    options = [part for name, to in behind.items() for part in (f"--{name}", f"{HOST}:{to}")]
+    with running((path, "-f", "-n", "-t", "1", "-u", getuser(), "-p", f"{HOST}:{port}", *options), port):
         yield port

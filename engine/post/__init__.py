@@ -19,6 +19,7 @@ from engine.post.http import Http, Web
 from engine.post.jarm import Jarm
 from engine.post.murmur import Murmur
 from engine.post.rpc import Rpc
+from engine.post.sharing import Sharing
 from engine.post.smb import Smb, Smb2
 from engine.post.snmp import Snmp
 from engine.post.ssh import Ssh
@@ -40,6 +41,7 @@ ASKERS: tuple[Asker, ...] = (
     Smb2(),
     Web(),
     Jarm(),
+    Sharing(),
 )
 ALL = tuple(module.name for module in (*READERS, *ASKERS))
 DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobody, and what `nmap -sV` asks, too
