@@ -92,6 +92,22 @@ def test_everything_that_was_sent_is_shown_in_its_order(version: ssl.TLSVersion)
     assert "chain-disorder" in facts.notes
 
 
+class Wrapped:
+    """A session as it may look elsewhere."""
+
+    def __init__(self, **methods: object) -> None:
+        self.__dict__ |= methods
+
+
+def test_a_session_of_another_python() -> None:
+    """From 3.13 on it has the method itself; and what has none shows the server's certificate at least."""
+    newer = Wrapped(get_unverified_chain=lambda: [SERVER, MIDDLE])
+    assert shown(newer) == (SERVER, MIDDLE)  # type: ignore[arg-type]
+    for der, found in ((SERVER, (SERVER,)), (None, ())):
+        other = Wrapped(getpeercert=lambda der=der, **_: der)
+        assert shown(other) == found  # type: ignore[arg-type]
+
+
 def test_a_server_without_a_certificate() -> None:
     """Anonymous ciphers: nothing was sent, nothing is said."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

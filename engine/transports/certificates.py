@@ -12,7 +12,7 @@ import hashlib
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -37,6 +37,7 @@ DIGEST = 16  # hex digits of its hash
 STRONG = 2048  # bits of an RSA or DSA key; NIST SP 800-131A
 STRONG_CURVE = 224  # bits
 BROKEN = frozenset(("md2", "md4", "md5", "sha1"))
+NEVER = "9999-12-31T23:59:59Z"
 _DER = 2  # what _ssl calls ENCODING_DER
 
 _COMMON_NAME = re.compile(r"(?:^|[,+])CN=((?:[^,+\\]|\\.)+)")
@@ -72,12 +73,16 @@ def handshake(session: ssl.SSLObject) -> tuple[TlsFacts, bytes | None]:
 def shown(session: ssl.SSLObject) -> tuple[bytes, ...]:
     """DER of all certificates that were sent, the server's own first; to be asked for as `handshake` is.
 
-    Python has this from 3.13 on. Before it the same function gives objects, and stands on what `session` wraps.
+    Python has this from 3.13 on. Before it the same function gives objects, and stands on what `session` wraps; where
+    it stands nowhere, the server's own certificate is all there is.
     """
     if hasattr(session, "get_unverified_chain"):
         return tuple(session.get_unverified_chain())
-    inner = session._sslobj  # type: ignore[attr-defined]
-    return tuple(each.public_bytes(_DER) for each in inner.get_unverified_chain() or ())
+    ask = getattr(getattr(session, "_sslobj", None), "get_unverified_chain", None)
+    if ask is None:
+        der = session.getpeercert(binary_form=True)
+        return (der,) if der else ()
+    return tuple(each.public_bytes(_DER) for each in ask() or ())
 
 
 def certificate_facts(der: bytes | None, facts: TlsFacts) -> TlsFacts:
@@ -94,7 +99,7 @@ def with_chain(facts: TlsFacts, ders: Sequence[bytes], name: str = "", now: floa
     """
     if not ders:
         return facts
-    day = _rfc3339(datetime.fromtimestamp(time.time() if now is None else now, UTC))
+    day = _day(int(time.time() if now is None else now))
     notes = list(_known(ders[0])[1])
     if facts.not_after and facts.not_after < day:
         notes.append("expired")
@@ -104,36 +109,41 @@ def with_chain(facts: TlsFacts, ders: Sequence[bytes], name: str = "", now: floa
         notes.append("name-mismatch")
     if len(ders) == 1:
         return replace(facts, notes=tuple(notes)) if notes else facts
-    behind = [_known(der) for der in ders[1:CHAIN]]
-    notes += _notes_on_chain(facts, behind, day)
+    chain, more, until = _behind(facts.issuer, tuple(ders[1:CHAIN]))
+    notes += more
+    if until < day:
+        notes.append("chain-expired")
     if len(ders) > CHAIN:
         notes.append("chain-long")
-    chain = tuple(f"{known['sha256']:.{DIGEST}} {known.get('subject', ''):.{SUBJECT}}".rstrip() for known, _ in behind)
     return replace(facts, chain=chain, notes=tuple(notes))
 
 
-def _notes_on_chain(facts: TlsFacts, behind: Sequence[_Certificate], day: str) -> Iterator[str]:
-    """On what stands behind the certificate that has these facts, and on the order of all."""
-    wanted = facts.issuer
-    ordered = True
-    for known, _ in behind:
-        ordered &= known.get("subject") == wanted
-        wanted = known.get("issuer", "")
-    if not ordered:
-        reached, missing = {facts.issuer}, [known for known, _ in behind]
-        while (found := next((each for each in missing if each.get("subject") in reached), None)) is not None:
+@lru_cache(REMEMBERED)
+def _behind(issuer: str, ders: tuple[bytes, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+    """Of what stands behind a certificate by this issuer: the lines, the notes, and when the first of them expires."""
+    certificates = [_known(der) for der in ders]
+    facts = [known for known, _ in certificates]
+    chain = tuple(f"{known['sha256']:.{DIGEST}} {known.get('subject', ''):.{SUBJECT}}".rstrip() for known in facts)
+    notes = []
+    if [issuer, *(known.get("issuer") for known in facts[:-1])] != [known.get("subject") for known in facts]:
+        reached, missing = {issuer}, list(facts)
+        while (found := next((known for known in missing if known.get("subject") in reached), None)) is not None:
             missing.remove(found)
             reached.add(found.get("issuer", ""))
-        yield "chain-unrelated" if missing else "chain-disorder"
-    issued = [(known, weak) for known, weak in behind if not _is_root(known)]
-    if len(issued) < len(behind):
-        yield "chain-root"
-    if any(str(known.get("not_after", day)) < day for known, _ in behind):
-        yield "chain-expired"
-    if any("weak-key" in weak for _, weak in behind):
-        yield "chain-weak-key"
+        notes.append("chain-unrelated" if missing else "chain-disorder")
+    issued = [(known, weak) for known, weak in certificates if not _is_root(known)]
+    if len(issued) < len(facts):
+        notes.append("chain-root")
+    if any("weak-key" in weak for _, weak in certificates):
+        notes.append("chain-weak-key")
     if any("weak-signature" in weak for _, weak in issued):
-        yield "chain-weak-signature"
+        notes.append("chain-weak-signature")
+    return chain, tuple(notes), min(known.get("not_after", NEVER) for known in facts)
+
+
+@lru_cache(1)
+def _day(second: int) -> str:
+    return _rfc3339(datetime.fromtimestamp(second, UTC))
 
 
 def _is_root(known: Mapping[str, Any]) -> bool:
