@@ -1,6 +1,7 @@
 """The certificates behind a server's own, and the notes on all of them: what was sent, in order, and what is wrong."""
 
 import ssl
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -11,11 +12,13 @@ import pytest
 from certificates import Key, certificate, context_with
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fuzz_post import EDITS, edited, texts
+from tls_daemons import HOST, files_of, installed, nginx
 
-from engine.model import TlsFacts
+from engine.model import ScanConfig, TlsFacts
 from engine.transports.certificates import (
     ALTERNATIVES,
     CHAIN,
@@ -27,6 +30,7 @@ from engine.transports.certificates import (
     with_chain,
 )
 from engine.transports.tls import client_context
+from probemill import scan_sync
 
 IN_JANUARY = datetime(2026, 1, 15, tzinfo=UTC).timestamp()
 DAY_S = 86400
@@ -141,6 +145,19 @@ def test_the_order_of_a_chain(ders: Sequence[bytes], notes: tuple[str, ...]) -> 
     facts = read(ders)
     assert facts.notes == notes
     assert len(facts.chain) == min(len(ders), CHAIN) - 1
+
+
+def test_a_chain_as_openssl_shows_it(tmp_path: Path) -> None:
+    """`openssl s_client -showcerts`, of a web server that sends its file as it is; in the row of a scan."""
+    files = files_of(tmp_path, key(), SERVER, UPPER, MIDDLE)
+    with nginx(files, tmp_path) as port:
+        command = (installed("openssl"), "s_client", "-connect", f"{HOST}:{port}", "-showcerts")
+        told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False).stdout
+        [row] = scan_sync([f"{HOST}:{port}"], ScanConfig(probes=("builtin",), post=("sharing",)))
+    theirs = [each.fingerprint(SHA256()).hex() for each in x509.load_pem_x509_certificates(told)]
+    assert row.tls is not None
+    assert [row.tls.sha256[:DIGEST], *(each[:DIGEST] for each in row.tls.chain)] == [each[:DIGEST] for each in theirs]
+    assert "chain-disorder" in row.tls.notes
 
 
 def test_what_is_out_of_date() -> None:

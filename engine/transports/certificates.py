@@ -31,6 +31,7 @@ NAME = 1024  # characters of a subject or issuer
 REMEMBERED = 256  # certificates; many hosts show the same one. 6 MB at worst
 ALTERNATIVE = 256  # characters of one alternative name
 ALTERNATIVES = 1 << 13  # characters of all of them
+CHAINS = 64  # that are remembered; 6 MB at worst
 CHAIN = 10  # certificates that are looked at, the server's own among them; a hundred thousand bytes of them may come
 SUBJECT = 256  # characters of the subject of one that stands behind it
 DIGEST = 16  # hex digits of its hash
@@ -118,7 +119,7 @@ def with_chain(facts: TlsFacts, ders: Sequence[bytes], name: str = "", now: floa
     return replace(facts, chain=chain, notes=tuple(notes))
 
 
-@lru_cache(REMEMBERED)
+@lru_cache(CHAINS)
 def _behind(issuer: str, ders: tuple[bytes, ...]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
     """Of what stands behind a certificate by this issuer: the lines, the notes, and when the first of them expires."""
     certificates = [_known(der) for der in ders]
