@@ -13,7 +13,7 @@ from loopback import Farm, Visit, config, database_file, scan, second_visit
 from peers import enriched, row, run, speak_tls, tcp_peer
 from tls_daemons import Files, files_of, nginx, s_server, sslh
 
-from engine.model import ScanConfig, ServiceResult, Tunnel, Verdict
+from engine.model import ScanConfig, ServiceResult, TlsFacts, Tunnel, Verdict
 from engine.post import PostProcessing
 from engine.post.sharing import told
 from probemill import scan_sync
@@ -28,8 +28,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def in_tls(port: int) -> ServiceResult:
-    """What `sharing` makes of a web server in TLS."""
-    return run(enriched("sharing", row("http", port, tunnel=Tunnel.SSL)))
+    """What `sharing` makes of a web server in TLS, with which the scan has shaken hands."""
+    return run(enriched("sharing", row("http", port, tunnel=Tunnel.SSL, tls=TlsFacts(protocol="TLSv1.3"))))
 
 
 def in_the_clear(port: int, name: str = "http", verdict: Verdict = Verdict.HARDMATCHED) -> ServiceResult:
@@ -84,6 +84,21 @@ def test_nginx_says_that_it_wants_tls(files: Files, tmp_path: Path) -> None:
         result = in_tls(port)
     assert result.post == {"sharing": {"tls": True, "plain": "http", "status": 400, "wants_tls": True}}
     assert result.connections == 1
+
+
+def test_a_service_called_tls_by_its_words(files: Files, tmp_path: Path) -> None:
+    """Where the scan made no handshake, this makes it; and says so where there is none."""
+    with nginx(files, tmp_path) as port:
+        result = run(enriched("sharing", row("http", port, tunnel=Tunnel.SSL)))
+    assert result.tls is not None
+    assert result.tls.key == "ec secp256r1"
+    assert result.post == {"sharing": {"tls": True, "plain": "http", "status": 400, "wants_tls": True}}
+    assert result.connections == 2
+    (tmp_path / "plain").mkdir()
+    with nginx(files, tmp_path / "plain", "listen 127.0.0.1:{port}") as port:
+        result = run(enriched("sharing", row("http", port, tunnel=Tunnel.SSL)))
+    assert result.tls is None
+    assert result.post == {"sharing": {"tls": False, "plain": "http", "status": 204}}
 
 
 def test_openssl_does_not_share(files: Files) -> None:

@@ -18,7 +18,6 @@ from engine.conversation.driver import Driver
 from engine.model import ServiceResult, TlsFacts
 from engine.transports.certificates import CHAIN, certificate_facts, handshake, shown, with_chain
 from engine.transports.crashes import report
-from engine.transports.ja4 import ja4s, ja4x
 
 
 class _Taken(NamedTuple):
@@ -63,6 +62,8 @@ class Shaken:
         try:
             facts = with_chain(certificate_facts(taken.der, taken.facts), taken.chain, driver.scan.target.name)
             if self._ja4:
+                from engine.transports.ja4 import ja4s, ja4x
+
                 facts = replace(facts, ja4s=ja4s(taken.first), ja4x=tuple(ja4x(der) for der in taken.chain[:CHAIN]))
         except Exception as error:
             _tell(driver, error)

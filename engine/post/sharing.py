@@ -1,8 +1,9 @@
 """Whether a port speaks both TLS and something in the clear: by a multiplexer, or a server that tells the two apart.
 
 A scan finds one of them and stops there. This asks for the other, on one connection: a service in TLS is sent a request
-of HTTP in the clear, and any other a ClientHello. Much of what answers in the clear only says that TLS is wanted: an
-alert, an HTTP error, a redirection; that is told apart.
+of HTTP in the clear, and any other a ClientHello. Where a line called a service TLS by its words in the clear, and
+nobody has shaken its hand, both are done. Much of what answers in the clear only says that TLS is wanted: an alert, an
+HTTP error, a redirection; that is told apart.
 
 Source: RFC 9112 (the request), RFC 8446 section 6 (alerts); what nginx, Apache and Go answer to HTTP on a TLS port.
 """
@@ -11,7 +12,7 @@ import re
 
 from msgspec.structs import replace
 
-from engine.model import Json, ServiceResult, Tunnel, Verdict
+from engine.model import Json, ServiceResult, TlsFacts, Tunnel, Verdict
 from engine.post.base import EVERY, noted, text
 from engine.transports.certificates import tls_facts
 from engine.transports.dial import DialError, Dialler
@@ -39,19 +40,29 @@ class Sharing:
         return result.proto == "tcp"
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
-        if result.tunnel is Tunnel.SSL or result.name == "ssl":
-            return noted(result, self.name, {"tls": True, **await _in_the_clear(dial)})
-        plain = {"plain": result.name} if result.verdict is not Verdict.NOMATCH else {}
-        with await dial.open("tcp") as stream:
-            try:
-                await stream.start_tls()
-            except DialError as error:
-                refused = "ALERT" in str(error)  # which nothing says that does not speak TLS
-                why = {"error": text(str(error).encode())} if refused else {}
-                return noted(result, self.name, {"tls": refused, **plain, **why})
-            assert stream.session is not None
-            facts = result.tls or tls_facts(stream.session, result.host)
-            return replace(noted(result, self.name, {"tls": True, **plain}), tls=facts)
+        called_tls = result.tunnel is Tunnel.SSL or result.name == "ssl"
+        facts: dict[str, Json] = {}
+        if called_tls:
+            facts = await _in_the_clear(dial)
+        elif result.verdict is not Verdict.NOMATCH:
+            facts["plain"] = result.name
+        if called_tls and result.tls is not None:
+            return noted(result, self.name, {"tls": True, **facts})
+        shaken, found = await _in_tls(dial, result)
+        return replace(noted(result, self.name, {**shaken, **facts}), tls=result.tls or found)
+
+
+async def _in_tls(dial: Dialler, result: ServiceResult) -> tuple[dict[str, Json], TlsFacts | None]:
+    """Whether hands can be shaken, and what that tells."""
+    with await dial.open("tcp") as stream:
+        try:
+            await stream.start_tls()
+        except DialError as error:
+            if "ALERT" in str(error):  # which nothing says that does not speak TLS
+                return {"tls": True, "error": text(str(error).encode())}, None
+            return {"tls": False}, None
+        assert stream.session is not None
+        return {"tls": True}, tls_facts(stream.session, result.host)
 
 
 async def _in_the_clear(dial: Dialler) -> dict[str, Json]:
