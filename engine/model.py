@@ -110,7 +110,8 @@ class DatabaseRef(Struct, frozen=True):
 class TlsFacts(Struct, frozen=True, omit_defaults=True):
     """What a TLS handshake told. Names as RFC 4514 text; times RFC 3339; sha256 over the certificate's DER, hex.
 
-    key: kind and size, as `rsa 2048`, `ec secp256r1`, `ed25519`.
+    key: kind and size, as `rsa 2048`, `ec secp256r1`, `ed25519`. chain: the certificates sent behind the server's own.
+    notes: words for what is wrong with what was shown. ja4s and ja4x are there only where they were asked for.
     """
 
     protocol: str = ""
@@ -124,6 +125,10 @@ class TlsFacts(Struct, frozen=True, omit_defaults=True):
     sha256: str = ""
     key: str = ""
     self_signed: bool = False
+    chain: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    ja4s: str = ""
+    ja4x: tuple[str, ...] = ()
 
 
 class Pseudo(Struct, frozen=True):

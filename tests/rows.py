@@ -35,7 +35,7 @@ MOST = ServiceResult(
     fingerprint="SF-Port\nSF:x",
     tls=TlsFacts(
         *("TLSv1.3", "x", "h2", "CN=a", "CN=b", ("a", "b"), "1950-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "00"),
-        *("rsa 2048", True),
+        *("rsa 2048", True, ("00 CN=b", "01 CN=c"), ("expired", "weak-key"), "t130200_1301_0", ("0_1_2", "1_2_3")),
     ),
     post={"post": {"database": {"name": "}"}}, "n": [1, 2.5, None, "é"]},
     pseudo=Pseudo(40, "ff"),

@@ -37,7 +37,7 @@ MOST = row(
     fingerprint=SF,
     tls=TlsFacts(
         *("TLSv1.3", "x", "h2", "CN=a", "CN=b", ("a", "b"), "1950-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "00"),
-        *("rsa 2048", True),
+        *("rsa 2048", True, ("00 CN=b", "01 CN=c"), ("expired", "weak-key"), "t130200_1301_0", ("0_1_2", "1_2_3")),
     ),
     post={"http": {"title": 'a,"b"', "status": 200}, "n": [1, 2.5, None]},
     pseudo=Pseudo(40, "ff"),

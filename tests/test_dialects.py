@@ -30,6 +30,17 @@ VERSIONS = {
         post json, pseudo (ports int32, hash text), database! (name text, sha256 text), started timestamp!,
         elapsed_ms int64!, connections int32!, bytes int64!, schema_version int32!
     """,
+    2: """
+        ip text!, ip_bytes address, port int32!, proto text!, host text, state text, name text, product text,
+        version text, extrainfo text, hostname text, ostype text, devicetype text, cpe texts, tunnel text, method text,
+        conf int32!, verdict text!, reason text,
+        evidence (probe text, line int32, soft bool, sent text, file text, recog text), fingerprint text,
+        tls (protocol text, cipher text, alpn text, subject text, issuer text, names texts, not_before timestamp,
+            not_after timestamp, sha256 text, key text, self_signed bool, chain texts, notes texts,
+            ja4s text, ja4x texts),
+        post json, pseudo (ports int32, hash text), database! (name text, sha256 text), started timestamp!,
+        elapsed_ms int64!, connections int32!, bytes int64!, schema_version int32!
+    """,
 }
 
 Fields = list[tuple[str, Any]]  # name and kind, or name and the fields of a struct

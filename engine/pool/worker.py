@@ -38,7 +38,7 @@ from engine.pool.pseudo import PseudoServices
 from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
-from engine.post import PostProcessing
+from engine.post import PostProcessing, module_names
 from engine.post.second_opinion import open_opinion
 from engine.results.ending import CUT
 from engine.transports.base import Load, Secured, Transport
@@ -117,7 +117,7 @@ class Worker:
         self._proxied = Proxied()
         self._doubted = 0  # results whose proxy may have died
         self._handshakes: Turns[Driver] = Turns(TLS_HANDSHAKES)
-        self._shaken = Shaken()
+        self._shaken = Shaken(ja4="ja4" in module_names(config.post))
         self._pseudo = PseudoServices(config.pseudo_ports)
         self._enrichment = Enrichment(
             PostProcessing(config.post, intensity=config.intensity, alpn=config.alpn),
@@ -208,7 +208,7 @@ class Worker:
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
         self._handshakes.leave(driver)
         if isinstance(transport, Secured):
-            self._shaken.add(driver, transport.session)
+            self._shaken.add(driver, transport.session, transport.first)
 
     def sent(self, probe: str) -> None:
         self._outbox.tally["sent:" + probe] += 1

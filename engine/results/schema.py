@@ -69,6 +69,11 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "sha256": "SHA-256 over its DER form, in hex.",
         "key": "Kind and size of its key: `rsa 2048`, `ec secp256r1`, `ed25519`.",
         "self_signed": "Whether it is signed with its own key.",
+        "chain": "The certificates sent behind it, in the order in which they came, at most 9: the first 16 digits of"
+        " the SHA-256, and the subject.",
+        "notes": "What is wrong with what was shown, in the words below.",
+        "ja4s": "JA4S of the ServerHello, where `--post ja4` asked for it.",
+        "ja4x": "JA4X of the certificates in the order in which they came, where `--post ja4` asked for it.",
     },
     Pseudo: {
         "ports": "On how many ports of the host the same answer had been seen by then.",

@@ -20,7 +20,7 @@ from msgspec.structs import fields
 from engine.model import ServiceResult
 from engine.results.schema import ABOUT, COUNTS
 
-VERSION = 1
+VERSION = 2
 
 
 class Kind(Enum):
