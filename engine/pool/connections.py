@@ -16,6 +16,8 @@ from engine.transports.tcp import TcpTransport
 from engine.transports.tls import Steps, TlsTransport, client_context
 from engine.transports.udp import UdpHub
 
+_BARE = Tunnel.NONE  # conversation/scan.py says why
+
 
 class Connections:
     """sources: local addresses, used in turn; none: the system's choice. reset: end TCP with RST instead of FIN."""
@@ -32,7 +34,7 @@ class Connections:
         """A connection to the target, begun; what becomes of it is told to the receiver. Raises OSError."""
         if target.proto == "udp":
             return self._udp.open(receiver, target.host, target.port, self._sources.towards(target.host))
-        if tunnel is Tunnel.NONE:
+        if tunnel is _BARE:
             return self._tcp(receiver, target)
         return TlsTransport(self._tls, receiver, lambda tls: self._tcp(tls, target), self._steps, target.name)
 

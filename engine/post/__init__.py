@@ -41,6 +41,7 @@ ASKERS: tuple[Asker, ...] = (
 )
 ALL = tuple(module.name for module in (*READERS, *ASKERS))
 DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobody, and what `nmap -sV` asks, too
+_MATCHED = (Verdict.HARDMATCHED, Verdict.SOFTMATCHED)
 _GROUPS = {"all": ALL, "default": DEFAULT}
 
 _Module = TypeVar("_Module", bound=Module)
@@ -66,7 +67,7 @@ class _Table(dict[str, tuple[_Module, ...]]):
 
     def for_result(self, result: ServiceResult) -> tuple[_Module, ...]:
         verdict = result.verdict
-        if verdict is Verdict.HARDMATCHED or verdict is Verdict.SOFTMATCHED:
+        if verdict in _MATCHED:
             return self.get(result.name, ())
         if verdict is Verdict.NOMATCH and result.state == "open":
             return self.undetermined
