@@ -29,7 +29,7 @@ class Finder:
     """Raises SetFailure where Hyperscan refuses the keys."""
 
     def __init__(self, keys: Mapping[Literal, Sequence[Entry]]) -> None:
-        self._entries: list[Entries] = [tuple(entries) for entries in keys.values()]
+        self._entries = [tuple(entries) for entries in keys.values()].__getitem__  # by number of a key
         texts = list(keys)
         self._parts = [self._compiled(texts, first) for first in range(0, len(texts), KEYS)]
 
@@ -40,8 +40,7 @@ class Finder:
                 scan(response, _collect, 0, found, scratch)
         except hyperscan.HyperscanError as error:
             raise _failure(error) from error
-        entries = self._entries
-        return [entries[number] for number in found]
+        return map(self._entries, found)
 
     def _compiled(self, keys: Sequence[Literal], first: int) -> tuple[Any, Any]:
         try:
