@@ -61,6 +61,7 @@ DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobo
 UNANSWERED = frozenset(("quic",))  # look at UDP ports that never answered, too
 EXTRA = {"http2": "h2", "quic": "aioquic"}  # modules that need the extra `deep`, and what of it
 LICENSED = ("ja4",)  # facts of handshakes, taken by the worker; never with `all`, for what docs/post.md says of it
+_MATCHED = (Verdict.HARDMATCHED, Verdict.SOFTMATCHED)
 _GROUPS = {"all": ALL, "default": DEFAULT}
 
 _Module = TypeVar("_Module", bound=Module)
@@ -103,7 +104,7 @@ class _Table(dict[str, tuple[_Module, ...]]):
 
     def for_result(self, result: ServiceResult) -> tuple[_Module, ...]:
         verdict = result.verdict
-        if verdict is Verdict.HARDMATCHED or verdict is Verdict.SOFTMATCHED:
+        if verdict in _MATCHED:
             return self.get(result.name, self.of_any)
         if verdict is Verdict.NOMATCH and result.state == "open":
             return self.undetermined
