@@ -1,0 +1,102 @@
+"""Is `confidence` right as often as it says? `python -m bench.confidence`
+
+Known responses (bench/known_wins.py) are answered with our own database and with that of an installed Nmap; a row is
+right when its line speaks of the product, or, without one, of the service, that gave the response
+(matcher/tools/broad.py). Of each half of the responses only the other half is told to `Confidences`, so nothing is
+judged by what it was learnt from. Four ways to ask:
+
+    as asked    each response as the answer to its own probe, by the database that the responses were not made of
+    mutated     the same with a few bytes changed, by either database: what is right is who gave the response before
+    elsewhere   each response as the answer to other probes, as services give that do not understand what they are asked
+
+Prints, for each range of confidence, how many rows there are and the share that is right.
+"""
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from zlib import crc32
+
+from bench.corpora import damaged
+from bench.known_wins import databases, known_samples
+from engine.offline.questions import SAME
+from matcher import Matcher, Probe, ProbeDatabase
+from matcher.confidence import Confidences
+from matcher.database.known import KnownWins, line_key
+from matcher.database.samples import Sample, answer
+from matcher.tools.broad import known_wins, related
+
+BOUNDS = (0.0, 0.25, 0.5, 0.75, 0.85, 0.9, 0.95, 1.01)
+ELSEWHERE = 8  # other probes that each response is tried with
+COPIES = 3  # mutated ones of each response
+
+Count = Counter[tuple[str, float, bool]]
+"""By the way of asking, the lower end of the range, and whether the row is right."""
+
+
+def half(sample: Sample) -> int:
+    return crc32(sample.response) & 1
+
+
+def learnt(database: ProbeDatabase, samples: Sequence[Sample]) -> KnownWins:
+    wins = known_wins(database, samples).values()
+    lines = {line_key(each.signature): (each.own, len(each.others)) for each in wins}
+    return KnownWins(frozenset({database.sha256}), lines)
+
+
+def probe_of(database: ProbeDatabase, sample: Sample) -> Probe | None:
+    names = (sample.probe, *SAME.get((sample.proto, sample.probe), ()))
+    return next(filter(None, (database.probe(name, sample.proto) for name in names)), None)
+
+
+def asked(database: ProbeDatabase, sample: Sample, chance: random.Random) -> Iterator[tuple[str, Probe, bytes]]:
+    """The ways of asking: name, probe, response."""
+    probe = probe_of(database, sample)
+    if probe is not None:
+        if (database.name == "builtin") == (sample.path == "nmap-7.93-open.ndjson.zst"):
+            yield "as asked", probe, sample.response
+        for _ in range(COPIES):
+            yield "mutated", probe, damaged(sample.response, chance)
+    others = [each for each in database.probes if each.proto == sample.proto and each is not probe]
+    for other in chance.sample(others, ELSEWHERE):
+        yield "elsewhere", other, sample.response
+
+
+def judged(database: ProbeDatabase, samples: Sequence[Sample]) -> Count:
+    matcher = Matcher(database)
+    chance = random.Random(1)
+    count: Count = Counter()
+    for part in (0, 1):
+        known = learnt(database, [sample for sample in samples if half(sample) != part])
+        confidences = Confidences(database, known)
+        for sample in samples:
+            if half(sample) != part:
+                continue
+            for way, probe, response in asked(database, sample, chance):
+                match = matcher.match(probe, response)
+                said = answer(match)
+                right = related(said, sample) if said else None
+                if match is not None and right is not None:
+                    value = confidences.of(match.signature).value
+                    count[way, max(bound for bound in BOUNDS if bound <= value), right] += 1
+    return count
+
+
+def main() -> int:
+    samples = known_samples()
+    print(f"{len(samples):,} known responses; right, of rows, by confidence")
+    for database in databases():
+        count = judged(database, samples)
+        print(f"\n{database.name}\n| confidence | as asked | mutated | elsewhere |\n|---|---|---|---|")
+        for low, high in zip(BOUNDS, BOUNDS[1:], strict=False):
+            cells = []
+            for way in ("as asked", "mutated", "elsewhere"):
+                right, wrong = count[way, low, True], count[way, low, False]
+                cells.append(f"{right / (right + wrong):.1%} of {right + wrong:,}" if right + wrong else "-")
+            print(f"| {low:.2f} to {min(high, 1):.2f} | " + " | ".join(cells) + " |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
