@@ -63,7 +63,9 @@ def table(tried: Sequence[ProbeDatabase], samples: Sequence[Sample]) -> str:
                 lines[line_key(wins.signature)] = wins.own, len(wins.others)
     tested = (f"tested {each.sha256} {Path(each.name).name} {len(samples)}" for each in tried)
     rows = (f"{key} {own} {others}" for key, (own, others) in sorted(lines.items()))
-    return "\n".join(["# Made by `python -m bench.known_wins --write`; matcher/database/known.py reads it.", *tested, *rows, ""])
+    return "\n".join(
+        ["# Made by `python -m bench.known_wins --write`; matcher/database/known.py reads it.", *tested, *rows, ""]
+    )
 
 
 def main() -> int:

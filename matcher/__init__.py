@@ -1,5 +1,6 @@
 """Match service responses against a probe database in the nmap-service-probes format. Public names only."""
 
+from matcher.confidence import Confidence, Confidences
 from matcher.database.load import (
     builtin_database,
     find_database,
@@ -27,6 +28,8 @@ from matcher.outside import read_file, shown
 from matcher.recog import Recog, RecogMatch, load_recog
 
 __all__ = [
+    "Confidence",
+    "Confidences",
     "DatabaseError",
     "EngineUnavailable",
     "Match",

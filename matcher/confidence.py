@@ -34,10 +34,10 @@ FITS_ANYWHERE, SOFT_LINE, FITS_OTHERS, UNTESTED = "anywhere", "soft", "fits-othe
 
 
 class Confidence(Struct, frozen=True):
-    """value: from 0 to 1, to two digits. reasons: short words that never change their meaning."""
+    """value: from 0 to 1, to two digits; None where no line spoke. reasons: short words that keep their meaning."""
 
-    value: float
-    reasons: tuple[str, ...]
+    value: float | None
+    reasons: tuple[str, ...] = ()
 
 
 class Confidences:

@@ -45,6 +45,7 @@ WINGS = {
 MATCHER_GROUND = {"errors": "", "model": "", "outside": ""}
 MATCHER_WINGS = {
     "tools": "matcher version database patterns regex",
+    "confidence": "database regex",
     "recog": "matcher patterns regex",
     "matcher": "version patterns",
     "version": "database",
