@@ -16,11 +16,12 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from zlib import crc32
 
 from bench.corpora import damaged
 from bench.known_wins import databases, known_samples
-from engine.offline.questions import SAME
+from engine.conversation.questions import SAME
 from matcher import Matcher, Probe, ProbeDatabase
 from matcher.confidence import Confidences
 from matcher.database.known import KnownWins, line_key
@@ -89,7 +90,7 @@ def main() -> int:
     for database in databases():
         count = judged(database, samples)
         print(f"\n{database.name}\n| confidence | as asked | mutated | elsewhere |\n|---|---|---|---|")
-        for low, high in zip(BOUNDS, BOUNDS[1:], strict=False):
+        for low, high in pairwise(BOUNDS):
             cells = []
             for way in ("as asked", "mutated", "elsewhere"):
                 right, wrong = count[way, low, True], count[way, low, False]

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from msgspec import Meta, ValidationError, convert, to_builtins
 
-from engine.conversation.context import MakeContext, scan_context
-from engine.databases import shared_matcher
+from engine.conversation.context import RECOG, MakeContext, scan_context
+from engine.databases import open_database, shared_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
 from engine.pool.cluster.words import Outcome
@@ -56,6 +56,10 @@ def make_runner(config: ScanConfig, context: MakeContext = scan_context) -> Runn
 def check_config(config: ScanConfig) -> None:
     """Whatever runs it: what is wrong is said before anything begins. Raises ConfigError, MatcherError."""
     module_names(config.post)
+    if config.second_opinion == RECOG and not config.recog:
+        raise ConfigError("second_opinion: recog needs the folder of its fingerprints; name it with --recog DIR")
+    if config.second_opinion not in {"", RECOG}:
+        open_database((config.second_opinion,))
     if config.recog:
         from engine.post.second_opinion import open_opinion
 

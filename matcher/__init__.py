@@ -12,6 +12,7 @@ from matcher.database.load import (
 )
 from matcher.database.merge import merge_databases
 from matcher.errors import DatabaseError, EngineUnavailable, MatcherError, UnsupportedPattern
+from matcher.kin import Said, akin
 from matcher.matcher import Matcher, compile_matcher
 from matcher.model import (
     Match,
@@ -41,11 +42,13 @@ __all__ = [
     "Proto",
     "Recog",
     "RecogMatch",
+    "Said",
     "Signature",
     "SignatureId",
     "Templates",
     "UnsupportedPattern",
     "VersionInfo",
+    "akin",
     "builtin_database",
     "compile_matcher",
     "find_database",

@@ -1,6 +1,6 @@
 r"""How sure a match is: a number from 0 to 1 for each line of a database, and the words that explain it.
 
-    confidence = specific * known              (docs/confidence.md has the whole on one screen, and how often it is right)
+    confidence = specific * known              (docs/confidence.md: the whole on one screen, and how often it is right)
 
 specific    s / (s + 1), where s is what the line demands of a response, in bytes of information: 1 for a literal byte,
             0.58 for `\d`, nothing for what may be any byte; the least of alternatives, of repeats what must be there. A

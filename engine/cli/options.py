@@ -205,6 +205,7 @@ GROUPS: tuple[Section, ...] = (
         (
             field("probes", "--probes", metavar="FILE", many=True),
             field("recog", "--recog", metavar="DIR"),
+            field("second_opinion", "--second-opinion", metavar="FILE"),
             field("matcher", "--matcher"),
             field("intensity", "--intensity", "--version-intensity"),
             option("--light", "--version-light", "light", is_flag=True, help="The same as `--intensity 2`."),

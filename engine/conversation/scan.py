@@ -47,6 +47,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.conversation.fingerprint import Fingerprint
+from engine.conversation.opinion import DatabaseOpinion
 from engine.conversation.plan import Plan, Planner
 from engine.conversation.timing import NmapTiming, Pace, Timing
 from engine.errors import ScanStateError
@@ -104,6 +105,7 @@ class ScanContext:
     match: (probe, response) -> Match or None. failures: how often it had to try every line because a set could
     not answer, by cause; live. service_name: (port, proto) -> the services table's name, or "".
     wall_offset: what to add to a monotonic `now` to get seconds since the epoch. max_bytes: received per service.
+    opinion: of a second database, for whoever finishes rows.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class ScanContext:
         wall_offset: float = 0.0,
         version: str = "",
         platform: str = "",
+        opinion: DatabaseOpinion | None = None,
     ) -> None:
         self.database = database
+        self.opinion = opinion
         self.reference = DatabaseRef(database.name, database.sha256)
         self.match = match
         self.failures = failures

@@ -38,8 +38,8 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "reason": "Why the verdict is `incomplete`: `refused`, `timeout`, `reset`, `unreachable`, `tls`, `budget`,"
         " `cancelled`, `unresolved` or `crashed`.",
         "evidence": "What recognised the service: the line of the database, and a fingerprint where one helped.",
-        "confidence": "How sure the line is that spoke, from 0 to 1; absent where no line matched. docs/confidence.md has"
-        " the formula.",
+        "confidence": "How sure the line is that spoke, from 0 to 1; absent where no line matched. docs/confidence.md"
+        " has the formula.",
         "reasons": "Why, in short words: `specific`, `plain`, `vague`, `anywhere`, `soft`, `fits-others`, `untested`,"
         " `agreed`, `disputed`.",
         "also": "What the second opinion says, where it says something else.",

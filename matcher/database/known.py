@@ -3,8 +3,8 @@
     tested 293d7b36... nmap-service-probes 9203          a database whose every line was tried, on so many responses
     8f14e45fceea167a 3 88                                a line, what it won of its own product and of others
 
-A line is named by a hash of what it says and asks for (`line_key`), so that it is known in whatever file it stands, and
-no longer once it is changed. Lines of a tested database that stand in no row won nothing of others. The table is made by
+A line is named by a hash of what it says and asks for (`line_key`): it is known in whatever file it stands, and no
+longer once it is changed. Lines of a tested database that stand in no row won nothing of others. The table is made by
 `python -m bench.known_wins --write` and holds no part of anybody's database.
 
 Contract: `builtin_known` never fails: what cannot be read is an empty table, and then nothing is known of any line.
