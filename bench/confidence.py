@@ -9,7 +9,8 @@ judged by what it was learnt from. Four ways to ask:
     mutated     the same with a few bytes changed, by either database: what is right is who gave the response before
     elsewhere   each response as the answer to other probes, as services give that do not understand what they are asked
 
-Prints, for each range of confidence, how many rows there are and the share that is right.
+Prints, for each range of confidence, how many rows there are and the share that is right; and the same of the whole
+where a second database agrees, disputes, or is silent, as scans with `--second-opinion` would say it.
 """
 
 import random
@@ -21,7 +22,9 @@ from zlib import crc32
 
 from bench.corpora import damaged
 from bench.known_wins import databases, known_samples
+from engine.conversation.opinion import AGREED, DISPUTED, DatabaseOpinion
 from engine.conversation.questions import SAME
+from engine.model import DatabaseRef, Evidence, ServiceResult, Verdict
 from matcher import Matcher, Probe, ProbeDatabase
 from matcher.confidence import Confidences
 from matcher.database.known import KnownWins, line_key
@@ -30,6 +33,7 @@ from matcher.tools.broad import known_wins, related
 
 BOUNDS = (0.0, 0.25, 0.5, 0.75, 0.85, 0.9, 0.95, 1.01)
 ELSEWHERE = 8  # other probes that each response is tried with
+WAYS = ("as asked", "mutated", "elsewhere")
 COPIES = 3  # mutated ones of each response
 
 Count = Counter[tuple[str, float, bool]]
@@ -84,17 +88,58 @@ def judged(database: ProbeDatabase, samples: Sequence[Sample]) -> Count:
     return count
 
 
+def opinions(first: ProbeDatabase, second: ProbeDatabase, samples: Sequence[Sample]) -> Counter[tuple[str, str, bool]]:
+    """By the way of asking, what the second database said, and whether the first one's row is right."""
+    matcher, confidences = Matcher(first), Confidences(first)
+    opinion = DatabaseOpinion(first, second, Matcher(second).match)
+    chance = random.Random(1)
+    count: Counter[tuple[str, str, bool]] = Counter()
+    for sample in samples:
+        for way, probe, response in asked(first, sample, chance):
+            match = matcher.match(probe, response)
+            said = answer(match)
+            right = related(said, sample) if said else None
+            if match is None or said is None or right is None:
+                continue
+            sure = confidences.of(match.signature)
+            row = ServiceResult(
+                ip="",
+                port=0,
+                proto=probe.proto,
+                name=said.name.removeprefix("ssl/"),
+                product=said.product,
+                version=said.version,
+                cpe=said.cpe,
+                verdict=Verdict.SOFTMATCHED if said.soft else Verdict.HARDMATCHED,
+                evidence=Evidence(probe.name, match.signature.line),
+                confidence=sure.value,
+                database=DatabaseRef("", ""),
+                started="",
+            )
+            told = opinion.on(row, response).reasons
+            count[way, told[0] if told else "silent", right] += 1
+    return count
+
+
+def share(right: int, wrong: int) -> str:
+    return f"{right / (right + wrong):.1%} of {right + wrong:,}" if right + wrong else "-"
+
+
 def main() -> int:
     samples = known_samples()
     print(f"{len(samples):,} known responses; right, of rows, by confidence")
-    for database in databases():
-        count = judged(database, samples)
+    own, *nmap = databases()
+    for first, second in [(one, two) for other in nmap for one, two in ((own, other), (other, own))]:
+        count = opinions(first, second, samples)
+        print(f"\n{first.name}, asked beside it {second.name}\n| | as asked | mutated | elsewhere |\n|---|---|---|---|")
+        for word in (AGREED, DISPUTED, "silent"):
+            cells = [share(count[way, word, True], count[way, word, False]) for way in WAYS]
+            print(f"| {word} | " + " | ".join(cells) + " |")
+    for database in (own, *nmap):
+        counted = judged(database, samples)
         print(f"\n{database.name}\n| confidence | as asked | mutated | elsewhere |\n|---|---|---|---|")
         for low, high in pairwise(BOUNDS):
-            cells = []
-            for way in ("as asked", "mutated", "elsewhere"):
-                right, wrong = count[way, low, True], count[way, low, False]
-                cells.append(f"{right / (right + wrong):.1%} of {right + wrong:,}" if right + wrong else "-")
+            cells = [share(counted[way, low, True], counted[way, low, False]) for way in WAYS]
             print(f"| {low:.2f} to {min(high, 1):.2f} | " + " | ".join(cells) + " |")
     return 0
 

@@ -78,10 +78,10 @@ def test_other_words_for_the_same_program_are_agreement_but_stand_there() -> Non
 
 
 def test_another_program_is_dispute() -> None:
-    """Half of the trust is gone; what the first database said stays."""
+    """A third of the trust is gone; what the first database said stays."""
     told = opinion().on(matched("Broad", "broad"), b"OTHER x")
     assert told.also == Also(name="other", product="Other thing", version="x", line=3, database="second")
-    assert (told.name, told.product, told.reasons, told.confidence) == ("broad", "Broad", ("plain", "disputed"), 0.4)
+    assert (told.name, told.product, told.reasons, told.confidence) == ("broad", "Broad", ("plain", "disputed"), 0.56)
 
 
 def test_who_has_nothing_to_say_changes_nothing() -> None:

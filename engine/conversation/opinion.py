@@ -107,7 +107,7 @@ def judged(result: ServiceResult, also: Also, cpe: tuple[str, ...] = ()) -> Serv
 
 
 DOUBT_LEFT = 0.5  # of the doubt in a line that a second database agrees with
-TRUST_LEFT = 0.5  # of the trust in one that it contradicts
+TRUST_LEFT = 0.7  # of the trust in one that it contradicts
 
 
 def _responses(result: ServiceResult, response: bytes) -> Iterator[tuple[str, bytes]]:
