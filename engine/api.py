@@ -59,7 +59,9 @@ def check_config(config: ScanConfig) -> None:
     if config.second_opinion == RECOG and not config.recog:
         raise ConfigError("second_opinion: recog needs the folder of its fingerprints; name it with --recog DIR")
     if config.second_opinion not in {"", RECOG}:
-        open_database((config.second_opinion,))
+        second = open_database((config.second_opinion,))
+        if second.sha256 == open_database(config.probes).sha256:
+            raise ConfigError(f"second_opinion: {second.name} is the database that speaks first; name another one")
     if config.recog:
         from engine.post.second_opinion import open_opinion
 

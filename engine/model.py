@@ -9,8 +9,8 @@ from functools import cache
 from math import inf
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from msgspec import Meta, Struct, ValidationError, convert, field, to_builtins
-from msgspec.json import encode
+from msgspec import Meta, Struct, ValidationError, convert, field
+from msgspec.json import decode, encode
 from msgspec.structs import force_setattr
 
 from engine.errors import ConfigError
@@ -165,7 +165,7 @@ class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def to_dict(self) -> dict[str, Json]:
         """The row as its NDJSON line has it: plain values, what is absent left out."""
-        row: dict[str, Json] = to_builtins(self)
+        row: dict[str, Json] = decode(encode(self))  # to_builtins would leave tuples
         return row
 
     def to_json(self) -> str:

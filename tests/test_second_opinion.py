@@ -222,6 +222,8 @@ def test_recog_beside_the_row(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_said_before_anything_begins(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--recog DIR"):
         check_config(ScanConfig(second_opinion="recog"))
+    with pytest.raises(ConfigError, match="speaks first"):
+        check_config(ScanConfig(second_opinion="builtin", probes=("builtin",)))
     with pytest.raises(MatcherError, match="no-such"):
         check_config(ScanConfig(second_opinion=str(tmp_path / "no-such")))
 
@@ -244,6 +246,16 @@ def test_match_writes_it_beside(tmp_path: Path) -> None:
         {"name": "other", "product": "Other thing", "version": "x", "line": 3, "database": name},
         None,
     ]
+
+
+def test_an_earlier_answer_goes_whole(tmp_path: Path) -> None:
+    """Rows that were answered before get new answers, and no second `also`; one before `match` is the user's own."""
+    (tmp_path / "in").write_text(
+        '{"also":1,"banner":"?","match":null}\n{"banner":"?","match":null,"also":{"name":"x"}}\n'
+    )
+    arguments = ["-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--probes", database_file(tmp_path, SECOND)]
+    assert CliRunner().invoke(match_command, [*arguments, "-q"]).exit_code == 0
+    assert (tmp_path / "out").read_text() == '{"also":1,"banner":"?","match":null}\n{"banner":"?","match":null}\n'
 
 
 # -- an overlay that corrects a line of Nmap's
