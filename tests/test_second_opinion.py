@@ -84,6 +84,17 @@ def test_another_program_is_dispute() -> None:
     assert (told.name, told.product, told.reasons, told.confidence) == ("broad", "Broad", ("plain", "disputed"), 0.56)
 
 
+@pytest.mark.parametrize(
+    ("product", "name", "reasons"),
+    [("Broad", "odd", ("plain",)), ("", "odd", ("plain", "agreed")), ("Broad", "hello", ("plain", "disputed"))],
+)
+def test_who_names_no_product_does_not_bear_one_out(product: str, name: str, reasons: tuple[str, ...]) -> None:
+    """The service alone agrees with the service alone, and disputes another one."""
+    told = opinion().on(matched(product, name, "Ask"), b"ODD")
+    assert told.reasons == reasons
+    assert (told.also is None) is (product == "")
+
+
 def test_who_has_nothing_to_say_changes_nothing() -> None:
     before = matched()
     assert opinion().on(before, b"?") is before

@@ -98,11 +98,15 @@ def judged(result: ServiceResult, also: Also, cpe: tuple[str, ...] = ()) -> Serv
     other = (also.name, also.product, also.version) != (result.name, result.product, result.version)
     if result.evidence is None or not result.evidence.line:
         return replace(result, also=also)
-    one = akin(second, first) if first.product and second.product else first.service == second.service
+    one: bool | None = first.service == second.service
+    if first.product and (second.product or one):
+        one = akin(second, first) if second.product else None  # who names no product does not bear one out
+    if one is None:
+        return replace(result, also=also if other else None)
     sure = result.confidence
     if sure is not None:
-        sure = round(1 - (1 - sure) * DOUBT_LEFT if one is not False else sure * TRUST_LEFT, 2)
-    reasons = (*result.reasons, DISPUTED if one is False else AGREED)
+        sure = round(1 - (1 - sure) * DOUBT_LEFT if one else sure * TRUST_LEFT, 2)
+    reasons = (*result.reasons, AGREED if one else DISPUTED)
     return replace(result, also=also if other else None, confidence=sure, reasons=reasons)
 
 
