@@ -19,6 +19,8 @@ from engine.model import Also, ServiceResult, Verdict
 from matcher import Match, Probe, ProbeDatabase, Proto, Said, akin
 
 AGREED, DISPUTED = "agreed", "disputed"
+DOUBT_LEFT = 0.5  # of the doubt in a line that a second database agrees with
+TRUST_LEFT = 0.7  # of the trust in one that it contradicts
 _JUDGED = {Verdict.HARDMATCHED, Verdict.SOFTMATCHED, Verdict.NOMATCH}
 
 
@@ -108,10 +110,6 @@ def judged(result: ServiceResult, also: Also, cpe: tuple[str, ...] = ()) -> Serv
         sure = round(1 - (1 - sure) * DOUBT_LEFT if one else sure * TRUST_LEFT, 2)
     reasons = (*result.reasons, AGREED if one else DISPUTED)
     return replace(result, also=also if other else None, confidence=sure, reasons=reasons)
-
-
-DOUBT_LEFT = 0.5  # of the doubt in a line that a second database agrees with
-TRUST_LEFT = 0.7  # of the trust in one that it contradicts
 
 
 def _responses(result: ServiceResult, response: bytes) -> Iterator[tuple[str, bytes]]:
