@@ -44,7 +44,9 @@ WINGS = {
 }
 MATCHER_GROUND = {"errors": "", "model": "", "outside": ""}
 MATCHER_WINGS = {
-    "tools": "matcher version database patterns regex",
+    "tools": "matcher kin version database patterns regex",
+    "confidence": "database regex",
+    "kin": "",
     "recog": "matcher patterns regex",
     "matcher": "version patterns",
     "version": "database",
@@ -78,9 +80,9 @@ SIBLINGS = {
 WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subprocess", "multiprocessing"}
 PURE = {
     "": "errors model text unpack",
-    "conversation": "driver fingerprint plan scan timing trace",
+    "conversation": "driver fingerprint opinion plan questions scan timing trace",
     "forecast": "constants forecast load",
-    "offline": "answers checked faults nmap_rows questions reading records",
+    "offline": "answers checked faults nmap_rows reading records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pace patience proxied pseudo turns",
     "pool/cluster": "engine leases outbox settings shards supplies words",

@@ -77,9 +77,14 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
 
 def responses(text: str) -> Iterator[bytes]:
     """The responses that a fingerprint holds copies of; that to a plain GET first."""
-    found = _RESPONSE.findall(unwrap(text).encode("latin-1", "replace"))
-    for _, body in sorted(found, key=lambda item: item[0] != b"GetRequest"):
-        yield unescape(body)
+    for _, response in sorted(answers(text), key=lambda answer: answer[0] != "GetRequest"):
+        yield response
+
+
+def answers(text: str) -> Iterator[tuple[str, bytes]]:
+    """The responses that a fingerprint holds copies of, each with the name of its probe, in order."""
+    for name, body in _RESPONSE.findall(unwrap(text).encode("latin-1", "replace")):
+        yield name.decode(), unescape(body)
 
 
 class Fingerprint:

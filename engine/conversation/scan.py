@@ -47,11 +47,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.conversation.fingerprint import Fingerprint
+from engine.conversation.opinion import DatabaseOpinion
 from engine.conversation.plan import Plan, Planner
 from engine.conversation.timing import NmapTiming, Pace, Timing
 from engine.errors import ScanStateError
 from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
-from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
+from matcher import Confidence, Confidences, Match, Probe, ProbeDatabase, Proto, VersionInfo
 
 ENOUGH_UNMATCHED = 4096  # bytes; a buffer this long that no line fits is not waited upon any further
 FINGERPRINT_INTENSITY = 7  # below it only a NOMATCH shows its fingerprint
@@ -116,6 +117,7 @@ class ScanContext:
     not answer, by cause; live. service_name: (port, proto) -> the services table's name, or "".
     wall_offset: what to add to a monotonic `now` to get seconds since the epoch. max_bytes: received per service.
     dtls: whether what is called `dtls`, or `ssl` over UDP, is asked again inside a tunnel; Nmap 7.93 does not.
+    opinion: of a second database, for whoever finishes rows.
     """
 
     def __init__(
@@ -135,12 +137,15 @@ class ScanContext:
         wall_offset: float = 0.0,
         version: str = "",
         platform: str = "",
+        opinion: DatabaseOpinion | None = None,
     ) -> None:
         self.database = database
         self.null_probe = database.null_probe
+        self.opinion = opinion
         self.reference = DatabaseRef(database.name, database.sha256)
         self.match = match
         self.failures = failures
+        self.confidences = Confidences(database)
         self.planner = Planner(database, intensity)
         self.intensity = intensity
         self.timing = timing or NmapTiming()
@@ -156,6 +161,7 @@ class ScanContext:
 
 
 _NO_INFO = VersionInfo()
+_UNSURE = Confidence(None)
 _FIELDS = VersionInfo.__struct_fields__
 
 
@@ -188,6 +194,7 @@ class ServiceScan:
         "_soft",
         "_started",
         "_state",
+        "_sure",
         "_t0",
         "_tunnel",
         "_window",
@@ -222,6 +229,7 @@ class ServiceScan:
         self._wrap_ok = True
         self._fingerprint: Fingerprint | None = None
         self._evidence: Evidence | None = None
+        self._sure: Confidence = _UNSURE
         self._state: str = target.state
         self._started = 0.0
         self._contacted = False
@@ -507,6 +515,7 @@ class ServiceScan:
         else:
             new, old = match.info, self._info
             self._info = VersionInfo(*[getattr(new, field) or getattr(old, field) for field in _FIELDS])
+        self._sure = self._context.confidences.of(signature)
         self._evidence = Evidence(
             match.probe.name,
             signature.line,
@@ -532,6 +541,7 @@ class ServiceScan:
         self._soft = False
         self._info = _NO_INFO
         self._evidence = None
+        self._sure = _UNSURE
         self._fingerprint = None
         self._plan = None
         self._cursor = -1
@@ -604,6 +614,8 @@ class ServiceScan:
                 verdict=verdict,
                 reason=reason,
                 evidence=self._evidence,
+                confidence=self._sure.value,
+                reasons=self._sure.reasons,
                 fingerprint=fingerprint,
                 tls=self.tls,
                 database=context.reference,

@@ -30,6 +30,7 @@ from engine.pool.connections import Connections
 from engine.pool.descriptors import inflight_limit, raise_descriptor_limit
 from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
+from engine.pool.opinions import open_opinions
 from engine.pool.outbox import Outbox, Rows
 from engine.pool.pace import START, Pace
 from engine.pool.patience import GIVEN_UP
@@ -39,7 +40,6 @@ from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
 from engine.post import PostProcessing, module_names
-from engine.post.second_opinion import open_opinion
 from engine.results.ending import CUT
 from engine.transports.base import Load, Secured, Transport
 from engine.transports.crashes import report
@@ -122,7 +122,7 @@ class Worker:
         self._pseudo = PseudoServices(config.pseudo_ports)
         self._enrichment = Enrichment(
             PostProcessing(config.post, intensity=config.intensity, alpn=config.alpn),
-            open_opinion(config.recog) if config.recog else None,
+            open_opinions(config, context),
             partial(self._connections.dial, wait_s=self._wait_s),
             self._gate.step_in,
             self._enriched,
