@@ -26,3 +26,11 @@ def one_line(text: str, limit: int) -> str:
     if folded.isprintable():
         return folded
     return "".join(char if char.isprintable() else "." for char in folded)
+
+
+_LOGIN = re.compile(r"(\b(?:socks[45][ah]?|https?)://).*@", re.DOTALL)
+
+
+def without_logins(text: str) -> str:
+    """A word in which the URLs of proxies have no user and no password, for whoever writes a command line down."""
+    return _LOGIN.sub(r"\1***@", text)

@@ -205,6 +205,7 @@ GROUPS: tuple[Section, ...] = (
         (
             field("probes", "--probes", metavar="FILE", many=True),
             field("recog", "--recog", metavar="DIR"),
+            field("second_opinion", "--second-opinion", metavar="FILE"),
             field("matcher", "--matcher"),
             field("generation", "--generation"),
             field("intensity", "--intensity", "--version-intensity"),
@@ -252,6 +253,9 @@ GROUPS: tuple[Section, ...] = (
             field("per_prefix", "--per-prefix"),
             field("host_delay_s", "--host-delay"),
             field("sources", "--source", metavar="ADDR,..."),
+            field("source_port", "-g", "--source-port"),
+            field("interface", "-e", "--interface", metavar="NAME"),
+            field("proxy", "--proxy", metavar="URL", many=True),
             field("reset", "--reset"),
             field("pseudo_ports", "--pseudo-ports"),
         ),
