@@ -7,8 +7,8 @@ specific    s / (s + 1), where s is what the line demands of a response, in byte
             line that may fit anywhere demands ANYWHERE less than one that begins at the first byte.
 known       (own + 1) / (own + others + 1): of the known responses that the line wins, how many are its own product's
             (database/known.py). 1 for a line that won nothing of others, or that nobody has tried.
-quoted      QUOTED where the product is but a text out of the response: what the line demands then tells the protocol, and
-            the product is whatever the server calls itself. 1 for all others.
+quoted      QUOTED where the product is but a text out of the response: what the line demands then tells the protocol,
+            and the product is whatever the server calls itself. 1 for all others.
 
 Contract: a function of the line and of the table of known responses alone; the response that it won does not matter.
 `Confidences.of` is one look-up after the first time: what takes time is done once a line, when it first wins.
