@@ -205,7 +205,8 @@ def test_in_a_cpe_a_version_that_is_not_told_is_a_hyphen_and_text_is_escaped(our
     nameless = recog.identify("ssh.banner", b"Acme_")
     odd = recog.identify("ssh.banner", b"Acme_1 A:b c")
     assert nameless is not None and nameless.fields["service.cpe23"] == "cpe:/a:acme:shell:-"
-    assert odd is not None and odd.fields["os.cpe23"] == "cpe:/o:acme:a%3Ab_c"
+    assert odd is not None and odd.cpe["os.cpe23"] == "cpe:/o:acme:a%3Ab_c"
+    assert odd.fields["os.cpe23"] == "cpe:/o:acme:A:b c"  # as Recog gives it
 
 
 def test_files_come_in_the_order_of_preference_and_fingerprints_in_that_of_the_file(tmp_path: Path) -> None:
@@ -257,6 +258,34 @@ def test_patterns_that_cannot_be_taken_are_counted_and_named(tmp_path: Path, cap
     with caplog.at_level(logging.INFO):
         open_opinion(str(tmp_path))
     assert "1 fingerprints, 3 skipped" in caplog.text and "ssh.xml: nested (a class in a class)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "fits"),
+    [
+        ("", []),
+        ("IGNORECASE", [b"A-B"]),
+        ("CASE_INSENSITIVE", [b"A-B"]),
+        ("MULTILINE", [b"a\nb"]),
+        ("DOTALL", [b"a\nb"]),
+        ("REG_ICASE, REG_DOT_NEWLINE", [b"A-B", b"a\nb", b"A\nB"]),
+        ("REG_LINE_ANY_CRLF|IGNORECASE", [b"A-B", b"a\nb", b"A\nB"]),
+    ],
+)
+def test_flags_are_known_by_the_names_that_recogs_readers_know(tmp_path: Path, flags: str, fits: list[bytes]) -> None:
+    write(tmp_path, "a.xml", 'matches="k"', fingerprint("^a.b$", "x", flags))
+    recog = load_recog(tmp_path)
+    texts = [b"a-b", b"A-B", b"a\nb", b"A\nB"]
+    assert [text for text in texts if recog.identify("k", text)] == [b"a-b", *fits]
+
+
+def test_a_pattern_that_cannot_decide_on_its_own_example_is_told(tmp_path: Path) -> None:
+    """An example that does not match is its author's affair; one at which the match limit is reached is ours."""
+    endless = fingerprint("^(?:(?:a+)+)+b$", "endless").replace("never read", "a" * 200 + "!b")
+    write(tmp_path, "a.xml", 'matches="k"', endless, fingerprint("^aa", "calm"))
+    recog = load_recog(tmp_path)
+    assert [str(one) for one in recog.skipped] == ["a.xml: endless (reaches the match limit on an example of its own)"]
+    assert recog.size == 1
 
 
 def test_a_pattern_that_would_never_end_is_no_match(tmp_path: Path) -> None:
