@@ -66,7 +66,7 @@ SIBLINGS = {
         *("base", "base_copy", "base_exchange", "base_folder", "base_place", "base_tables", "base_trouble"),
     },
     "engine/pool/runners": {"base"},
-    "engine/post": {"base", "base_ntlm", "base_rdp", "base_ssh", "base_ssh_exchange"},
+    "engine/post": {"base", "base_ntlm", "base_records", "base_texts", "base_rdp", "base_ssh", "base_ssh_exchange"},
     "engine/offline/forms": {"base", "http_text"},
     "matcher/patterns": {"bindings", "cache", "pcre", "plan"},
 }

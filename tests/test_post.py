@@ -104,7 +104,7 @@ def test_the_server_header_names_a_product_that_no_line_named() -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.SOFTMATCHED, Verdict.HARDMATCHED])
 def test_upnp_that_a_line_recognised_keeps_an_empty_product(verdict: Verdict) -> None:
-    """As Nmap's http-server-header, which fills it only at a confidence of 3 or less; the facts are noted all the same."""
+    """As Nmap's http-server-header, which fills it only at a confidence of 3 or less. The facts are noted."""
     answer = b"HTTP/1.0 200 OK\r\nServer: Linux, UPnP/1.0, Own/2\r\n\r\n"
     result = read(row("upnp", 8088, verdict=verdict), answer)
     assert (result.name, result.product, result.verdict) == ("upnp", "", verdict)

@@ -344,6 +344,7 @@ READINGS = [
             ("http_header.x-powered-by", b"P"),
             ("http_header.cookie", b"a=1; Path=/"),
             ("http_header.cookie", b"b=2"),
+            ("html_title", b"T\n t"),
             ("html_title", b"T t"),
         ],
     ),

@@ -2,8 +2,9 @@
 
 `Http` reads what the scan has got already, the response that matched or the fingerprint's copies, and contacts nobody.
 Where nothing but the port's number says HTTP, an HTTP answer confirms it; where no line named the product, the Server
-header does, except for UPnP that a line recognised: there it is left empty, as by Nmap's http-server-header, since the
-header names a system and a library before the product. `Web` makes one request for the page and one for its icon, and gives the hashes of both.
+header does. UPnP that a line recognised is left without one, as by Nmap's http-server-header: before a product, the
+header names a system and a library there. `Web` makes one request for the page and one for its icon, and gives the
+hashes of both.
 
 Source: RFC 9110 and 9112 (requests are HTTP/1.0, so that the end of the connection is the end of the answer); the
 favicon hash is the one that Shodan, FOFA and Censys index: MurmurHash3 (x86, 32 bit, seed 0, signed) over the icon's
