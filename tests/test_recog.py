@@ -368,8 +368,16 @@ READINGS = [
         b"\xff\xfd\x18\xff\xfa\x18\x01\xff\xf0\r\nBox\r\nlogin: ",
         [("telnet.banner", b"Box\r\nlogin:"), ("telnet_banners", b"Box\r\nlogin:")],
     ),
-    ("snmp", b"0..\x06\x08+\x06\x01\x02\x01\x01\x01\0\x04\x03Box..", [("snmp.sys_description", b"Box")]),
-    ("snmp", b"\x06\x08+\x06\x01\x02\x01\x01\x01\0\x04\x82\0\x04Boxe..", [("snmp.sys_description", b"Boxe")]),
+    (
+        "snmp",
+        b"0..\x06\x08+\x06\x01\x02\x01\x01\x01\0\x04\x03Box..",
+        [("snmp.sys_description", b"Box"), ("snmp.sys_object_id", b"Box")],
+    ),
+    (
+        "snmp",
+        b"\x06\x08+\x06\x01\x02\x01\x01\x01\0\x04\x82\0\x04Boxe..",
+        [("snmp.sys_description", b"Boxe"), ("snmp.sys_object_id", b"Boxe")],
+    ),
     ("ntp", b"\x16\x82" + b"\0" * 10 + b'version="n"\r\n\0', [("ntp.readvar", b'version="n"\r\n')]),
     (
         "domain",

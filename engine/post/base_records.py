@@ -13,7 +13,7 @@ from collections.abc import Iterator
 Reading = tuple[str, bytes]
 """A text and its key, which says in Recog's words what the text is."""
 
-RECORDS = 64  # of a DNS message, or options of a DHCP message, that are looked at
+RECORDS = 64  # of a DNS message, strings of one, or options of a DHCP message, that are looked at
 LABELS = 64  # of a name
 TXT = 16
 
@@ -33,6 +33,7 @@ def snmp(response: bytes) -> Iterator[Reading]:
     description = _value(_SYS_DESCR, response)
     if description:
         yield "snmp.sys_description", description
+        yield "snmp.sys_object_id", description  # the file has fingerprints for either, and for both together
     if number := _dotted(_value(_SYS_OBJECT_ID, response)):
         if description:
             yield "snmp.sys_object_id", number + b" " + description
@@ -105,7 +106,9 @@ def _name(response: bytes, at: int) -> tuple[list[bytes], int]:
 
 def _strings(data: bytes) -> Iterator[bytes]:
     at = 0
-    while at < len(data):
+    for _ in range(RECORDS):
+        if at >= len(data):
+            return
         yield data[at + 1 : at + 1 + data[at]]
         at += 1 + data[at]
 
@@ -140,7 +143,8 @@ def smb(response: bytes) -> Iterator[Reading]:
         names = message[at + at % 2 :].decode("utf-16-le", "replace").split("\0")[:2]
     else:
         names = message[at:].decode("latin-1").split("\0")[:2]
-    yield from zip(("smb.native_os", "smb.native_lm"), (name.encode() for name in names if name), strict=False)
+    for key, name in reversed(list(zip(("smb.native_os", "smb.native_lm"), names, strict=False))):
+        yield key, name.encode()  # the manager first: it has a version more often
 
 
 def x11(response: bytes) -> Iterator[Reading]:

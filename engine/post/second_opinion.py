@@ -3,7 +3,7 @@
 Contract: `SecondOpinion.on(result, response)` gives the result with product, version, host name, operating system,
 kind of device and CPE filled in where they were empty, the fingerprint's name in the evidence, and all that it said
 under `post`; or the result as it was. Nothing that a line of the database said is changed. Of an opinion on another
-product than the line's nothing is taken, or what it says of the system where its text is about that. Nobody is contacted.
+product than the line's nothing is taken, or what it says of the system where its text is about it; nobody is contacted.
 Source: what the fingerprint files say of the texts they match.
 """
 
@@ -57,26 +57,31 @@ class SecondOpinion:
     def _best(self, result: ServiceResult, response: bytes) -> ServiceResult:
         """By the first text that gives the product, else by the first that gives anything; then those on the system."""
         best = result
-        later: list[tuple[str, RecogMatch]] = []
-        modules: list[RecogMatch] = []
+        heard: dict[str, RecogMatch] = {}
+        modules: list[Json] = []
         for key, text in _readings(result, response):
-            if (decided := best is not result and best.product) and key not in OF_THE_SYSTEM | {APACHE_MODULES}:
+            decided = best is not result and bool(best.product)
+            if decided and key not in OF_THE_SYSTEM and key != APACHE_MODULES:
                 continue
-            match = self._recog.identify(key, text)
-            if match is None:
+            if (match := self._recog.identify(key, text)) is None:
                 continue
             if key == APACHE_MODULES:
-                modules.append(match)
+                modules.append(_texts(match))
                 continue
-            if key in OF_THE_SYSTEM:
-                later.append((key, match))
-            if not decided:
+            same = not result.product or _same_product(result.product, match.fields)
+            if same or key in OF_THE_SYSTEM:
+                heard.setdefault(key, match)
+            if same and not decided:
                 filled = _filled(result, key, match)
                 if filled is not result and (filled.product or best is result):
                     best = filled
-        for key, match in later:
-            best = _with_system(best, key, match)
-        return _with_modules(best, modules)
+        for key, match in heard.items():
+            if key in OF_THE_SYSTEM:
+                best = _with_system(best, match)
+        facts: dict[str, Json] = {key: _facts(match) for key, match in heard.items() if _says_something(match)}
+        if modules:
+            facts[APACHE_MODULES] = modules
+        return _noted(best, facts) if facts else best
 
 
 def _readings(result: ServiceResult, response: bytes) -> Iterator[Reading]:
@@ -107,28 +112,25 @@ def open_opinion(folder: str) -> SecondOpinion:
 
 def _filled(result: ServiceResult, key: str, match: RecogMatch) -> ServiceResult:
     """The result with what the match says of its empty fields; the same object where that is nothing."""
-    said = match.fields
-    if result.product and not _same_product(result.product, said):
-        return result
-    changes = {name: value for name, value in _opinion(said).items() if value and not getattr(result, name)}
-    filled = _changed(result, key, match, changes, ("service", "hw", "os"))
+    changes = {name: value for name, value in _opinion(match.fields).items() if value and not getattr(result, name)}
+    filled = _changed(result, match, changes, ("service", "hw", "os"))
     if "product" not in changes or (result.method != "probed" and key not in SERVICES):
         return filled
     name = result.name if result.method == "probed" else SERVICES[key] or result.name
     return replace(filled, name=name, method="probed", conf=10, verdict=Verdict.HARDMATCHED, reason=None)
 
 
-def _with_system(result: ServiceResult, key: str, match: RecogMatch) -> ServiceResult:
+def _with_system(result: ServiceResult, match: RecogMatch) -> ServiceResult:
     """The result with what the match says of the system it runs on; the product stays as it is."""
     opinion = {name: value for name, value in _opinion(match.fields).items() if name in SYSTEM}
     changes = {name: value for name, value in opinion.items() if value and not getattr(result, name)}
-    return _changed(result, key, match, changes, ("hw", "os"))
+    return _changed(result, match, changes, ("hw", "os"))
 
 
 def _changed(
-    result: ServiceResult, key: str, match: RecogMatch, changes: dict[str, str], things: tuple[str, ...]
+    result: ServiceResult, match: RecogMatch, changes: dict[str, str], things: tuple[str, ...]
 ) -> ServiceResult:
-    """The result with these fields set, CPE names of these things, and the match in its evidence and under `post`."""
+    """The result with these fields set, CPE names of these things, and the match in its evidence; else the same."""
     cpe = _joined(result.cpe, match, things)
     if not changes and cpe == result.cpe:
         return result
@@ -136,14 +138,16 @@ def _changed(
     if "product" in changes or not evidence.recog:
         evidence = replace(evidence, recog=match.source)
     filled = replace(identified(result, **changes), cpe=cpe, evidence=evidence)
-    kept = replace(filled, method=result.method, conf=result.conf, verdict=result.verdict, reason=result.reason)
-    return _noted(kept, {key: {"fingerprint": match.source, **_texts(match)}})
+    return replace(filled, method=result.method, conf=result.conf, verdict=result.verdict, reason=result.reason)
 
 
-def _with_modules(result: ServiceResult, modules: list[RecogMatch]) -> ServiceResult:
-    """The result with what an Apache says it is built with."""
-    facts: list[Json] = [_texts(match) for match in modules]
-    return _noted(result, {APACHE_MODULES: facts}) if facts else result
+def _says_something(match: RecogMatch) -> bool:
+    """Some fingerprints are there only to keep others from a text that tells nothing."""
+    return any(_known(match.fields, name) for name in match.fields if not name.endswith(".certainty"))
+
+
+def _facts(match: RecogMatch) -> dict[str, Json]:
+    return {"fingerprint": match.source, **_texts(match)}
 
 
 def _texts(match: RecogMatch) -> dict[str, Json]:
