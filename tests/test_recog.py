@@ -21,7 +21,8 @@ from engine.api import make_runner, scan
 from engine.cli.main import main
 from engine.conversation.fingerprint import Fingerprint
 from engine.model import Evidence, ScanConfig, ServiceResult, TlsFacts, Tunnel, Verdict
-from engine.post.second_opinion import KEYS, SecondOpinion, open_opinion, readings
+from engine.post.base_texts import KEYS, readings
+from engine.post.second_opinion import SecondOpinion, open_opinion
 from matcher import DatabaseError, MatcherError, Recog, UnsupportedPattern, load_recog
 from matcher.patterns import pcre
 from matcher.regex.ruby import pcre_pattern
