@@ -258,8 +258,9 @@ def test_records_that_promise_much_hold_little() -> None:
     loop = b"pm\x84\0" + b"\xff" * 8 + b"\xc0\x0c" * 200
     endless: Iterator[tuple[str, bytes]] = chain(
         readings("mdns", "udp", loop),
+        readings("mdns", "udp", mdns(b"_device-info", b"")[:-3] + b"\xff\xff" + bytes(65_535)),
         readings("dhcps", "udp", dhcp(b"x")[:240] + b"\x3c\x01a" * 10_000),
         readings("snmp", "udp", snmp(b"x", b"\xff" * 100 + b"\x01")),
-        readings("ldap", "tcp", ber(0x30, b"x" * 100_000)),
+        readings("ldap", "tcp", ber(0x30, b"x" * 60_000)),
     )
     assert len(list(endless)) < 100
