@@ -32,7 +32,7 @@ WINGS = {
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
     "run": "pool targets state results",
-    "offline": "targets state results conversation",
+    "offline": "targets state results post conversation",
     "forecast": "",
     "pool": "targets state results post conversation transports",
     "targets": "state",

@@ -8,6 +8,7 @@ for others to start, and a large one loses no time to that.
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, field
@@ -21,6 +22,9 @@ from engine.offline.records import LineReader
 from engine.offline.stream import Chunk
 from engine.offline.workers import Crew, Unable, serve
 from matcher import Matcher, MatcherError
+
+if TYPE_CHECKING:  # loaded where it is asked for
+    from engine.offline.opinion import StoredOpinion
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
 NO_MATCH = b',"match":null}\n'
@@ -60,11 +64,13 @@ class Answer(Struct):
 
 
 class Identifier:
-    """Answers chunks with one matcher."""
+    """Answers chunks with one matcher, and with a second opinion on every match where there is one."""
 
-    def __init__(self, matcher: Matcher) -> None:
+    def __init__(self, matcher: Matcher, opinion: "StoredOpinion | None" = None) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._answers = Answers(matcher.database, matcher.match, self._written)
+        self._opinion = opinion
+        self._matches: Answers[tuple[MatchRow | None]] = Answers(matcher.database, matcher.match, lambda row: (row,))
 
     def answer(self, chunk: Chunk) -> Answer:
         reader = LineReader(chunk.line)
@@ -78,7 +84,7 @@ class Identifier:
     def _end(self, row: Row, tally: Tally) -> bytes:
         """The end of an output row."""
         tally.rows += 1
-        end = self._answers.of(row.proto, row.probes, row.foreign, row.data)
+        end = self._answer(row)
         if end is None:
             tally.unknown += 1
             reason = f"no {row.proto.upper()} probe is named {row.probes[0]}"
@@ -86,24 +92,31 @@ class Identifier:
         tally.matched += end is not NO_MATCH
         return end
 
+    def _answer(self, row: Row) -> bytes | None:
+        if self._opinion is None:
+            return self._answers.of(row.proto, row.probes, row.foreign, row.data)
+        found = self._matches.of(row.proto, row.probes, row.foreign, row.data)
+        return None if found is None else self._written(self._opinion.on(found[0], row.proto, row.data))
+
     def _written(self, row: MatchRow | None) -> bytes:
         return NO_MATCH if row is None else b',"match":%b}\n' % self._encode(row)
 
 
 def identify(
-    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int
+    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, recog: str = ""
 ) -> Generator[Answer, None, None]:
     """Answer every chunk, in order.
 
     matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
     the workers open again; where one finds other databases than the matcher's, or none, the matcher goes on alone.
-    Raises EngineError when a worker dies; what `chunks` raises passes through.
+    recog: a folder for a second opinion. Raises EngineError when a worker dies, MatcherError for a folder without
+    fingerprints; what `chunks` raises passes through.
     """
     texts = Texts()
     position = 0
     damage = None
     try:
-        with closing(_answers(iter(chunks), matcher, probes, workers)) as answers:
+        with closing(_answers(iter(chunks), matcher, probes, workers, recog)) as answers:
             del matcher  # the workers have their own
             for answer in answers:
                 faults, meaningless = texts.judge(answer.form, answer.texts)
@@ -121,11 +134,11 @@ def identify(
 
 
 def _answers(
-    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int
+    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, recog: str
 ) -> Generator[Answer, None, None]:
     """While workers start, the caller's process answers on."""
-    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256))
-    identifier = Identifier(matcher)
+    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256, recog))
+    identifier = Identifier(matcher, _opinion(recog))
     answered = 0
     with ExitStack() as stack:
         crew = None
@@ -149,6 +162,14 @@ def _answers(
             yield answer
 
 
+def _opinion(recog: str) -> "StoredOpinion | None":
+    if not recog:
+        return None
+    from engine.offline.opinion import StoredOpinion
+
+    return StoredOpinion(recog)
+
+
 def _tasks(source: Iterator[Chunk]) -> Iterator[tuple[bytes, bytes]]:
     for chunk in source:
         yield _write(Chunk(b"", chunk.line, chunk.position)), chunk.data
@@ -160,14 +181,14 @@ def work(descriptor: int) -> None:
 
 
 def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
-    probes, engine, sha256 = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str, str])
+    probes, engine, sha256, recog = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str, str, str])
     try:
-        matcher = open_matcher(probes, engine)
+        matcher, opinion = open_matcher(probes, engine), _opinion(recog)
     except (EngineError, MatcherError) as error:
         raise Unable(str(error)) from error
     if matcher.database.sha256 != sha256:
         raise Unable("the databases have changed")
-    identifier = Identifier(matcher)
+    identifier = Identifier(matcher, opinion)
 
     def answered(note: bytes, text: bytes) -> tuple[bytes, bytes]:
         chunk = _read_chunk(note)
