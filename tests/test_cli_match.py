@@ -188,7 +188,7 @@ def recog(tmp_path: Path) -> Path:
         "ssh.xml",
         'matches="ssh.banner"',
         fingerprint(r"^Acme_(\S+)", "Acme", service__product="Acme sshd", service__version=1, os__version="7"),
-        fingerprint("^x$", "x", service__product="x", service__cpe23="cpe:/a:acme:x:-"),
+        fingerprint("^acmed$", "x", service__product="acmed", service__cpe23="cpe:/a:acme:acmed:-"),
     )
     return folder
 
@@ -197,18 +197,25 @@ def recog(tmp_path: Path) -> Path:
 def test_a_second_opinion(tmp_path: Path, recog: Path, workers: str) -> None:
     """What was empty is filled in; where no line fits, a text that proves the service makes a match of its own."""
     unknown = '{"banner":"SSH-1.99-Acme_2.1","probe":"NULL"}'
-    result, out = run(tmp_path, f"{GOOD}\n{NULL}\n", "--recog", str(recog), "--workers", workers)
+    result, out = run(tmp_path, f'{GOOD[:-3]}acmed"}}\n{NULL}\n', "--recog", str(recog), "--workers", workers)
     assert result.exit_code == 0
     first, second = map(json.loads, out.splitlines())
     assert first["match"] == {
-        **{"name": "ssh", "product": "x", "version": "2.0", "cpe": ["cpe:/a:acme:x"], "probe": "NULL", "line": 2},
+        **{
+            "name": "ssh",
+            "product": "acmed",
+            "version": "2.0",
+            "cpe": ["cpe:/a:acme:acmed"],
+            "probe": "NULL",
+            "line": 2,
+        },
         "recog": "ssh.xml: x",
         "post": {
             "recog": {
                 "ssh.banner": {
                     "fingerprint": "ssh.xml: x",
-                    "service.product": "x",
-                    "service.cpe23": "cpe:/a:acme:x:-",
+                    "service.product": "acmed",
+                    "service.cpe23": "cpe:/a:acme:acmed:-",
                 }
             }
         },
