@@ -172,6 +172,17 @@ def test_a_device_that_describes_itself_is_heard_whatever_agent_it_runs(tmp_path
     }
 
 
+def test_a_row_that_lacks_but_its_system_gets_that(tmp_path: Path) -> None:
+    """With product and CPE at hand only texts about the system are looked up; with all three, none."""
+    asked = opinion(tmp_path, "snmp.sys_description", BOX)
+    known = row("snmp", 161, "udp", product="net-snmp", cpe=("cpe:/a:net-snmp:net-snmp",))
+    result = asked.on(known, snmp(b"Box 7 rev"))
+    assert (result.product, result.ostype, result.devicetype) == ("net-snmp", "BoxOS", "router")
+    assert result.cpe == ("cpe:/a:net-snmp:net-snmp", "cpe:/o:acme:boxos:7")
+    whole = replace(known, ostype="Linux", cpe=("cpe:/o:linux:linux_kernel",))
+    assert asked.on(whole, snmp(b"Box 7 rev")) is whole
+
+
 def test_other_texts_about_another_product_are_not_heard(tmp_path: Path) -> None:
     known = row("ftp", 21, product="vsftpd")
     assert opinion(tmp_path, "ftp.banner", BOX).on(known, b"220 Box 1\r\n") is known

@@ -47,7 +47,7 @@ class SecondOpinion:
 
     def on(self, result: ServiceResult, response: bytes = b"") -> ServiceResult:
         """The result with what was empty filled in. response: what the scan received last."""
-        if (result.product and result.cpe) or result.verdict not in OPEN_VERDICTS:
+        if result.verdict not in OPEN_VERDICTS or (result.product and result.cpe and _has_system(result)):
             return result
         try:
             return self._best(result, response)
@@ -57,10 +57,10 @@ class SecondOpinion:
     def _best(self, result: ServiceResult, response: bytes) -> ServiceResult:
         """By the first text that gives the product, else by the first that gives anything; then those on the system."""
         best = result
+        decided = bool(result.product and result.cpe)
         heard: dict[str, RecogMatch] = {}
         modules: list[Json] = []
         for key, text in _readings(result, response):
-            decided = best is not result and bool(best.product)
             if decided and key not in OF_THE_SYSTEM and key != APACHE_MODULES:
                 continue
             if (match := self._recog.identify(key, text)) is None:
@@ -75,6 +75,7 @@ class SecondOpinion:
                 filled = _filled(result, key, match)
                 if filled is not result and (filled.product or best is result):
                     best = filled
+                    decided = bool(filled.product)
         for key, match in heard.items():
             if key in OF_THE_SYSTEM:
                 best = _with_system(best, match)
@@ -82,6 +83,10 @@ class SecondOpinion:
         if modules:
             facts[APACHE_MODULES] = modules
         return _noted(best, facts) if facts else best
+
+
+def _has_system(result: ServiceResult) -> bool:
+    return bool(result.ostype) and any(name.startswith("cpe:/o:") for name in result.cpe)
 
 
 def _readings(result: ServiceResult, response: bytes) -> Iterator[Reading]:
