@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-start bench-parts bench-record bench-compare bench-sinks bench-plan bench-report bench-cluster dist clean
+.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz known lab bench bench-match bench-scan bench-start bench-parts bench-record bench-compare bench-sinks bench-plan bench-report bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,7 +23,7 @@ help:  ## show this list
 
 .venv/dev: .venv/run
 	@echo "installing development tools into .venv"
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install -c constraints.txt -e '.[dev,deep]'
 	@touch $@
 
 run: .venv/run  ## scan the demonstration network, or TARGETS="host:port ..." or ARGS="any scan options"
@@ -38,7 +38,7 @@ test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
 
 .venv/all: .venv/dev
 	@echo "installing what lakes, clusters, reports and data engines need into .venv"
-	@$(PIP) install -c constraints.txt -e '.[lake,ray,report,top,lakedev,pagedev,installdev,site]'
+	@$(PIP) install -c constraints.txt -e '.[lake,ray,report,top,deepdev,lakedev,pagedev,installdev,site]'
 	@touch $@
 
 test-all: .venv/all  ## run all tests, those too that need the extras (some 2 GB of packages)
@@ -82,6 +82,9 @@ fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 	@$(BIN)/python tests/fuzz_responses.py -max_total_time=60
 	@$(BIN)/python tests/fuzz_targets.py -max_total_time=60
 	@$(BIN)/python tests/fuzz_post.py -max_total_time=60
+
+known: .venv/dev  ## measure anew which known responses lines win of others: data/known-wins (needs ../shared)
+	@$(BIN)/python -m bench.known_wins --write
 
 lab: .venv/dev  ## compare with Nmap on real daemons (root, apt and ../shared/lab)
 	@$(BIN)/python -m bench.lab --up $(ARGS)

@@ -5,16 +5,19 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, ValidationError, convert, to_builtins
+from msgspec.structs import replace
 
-from engine.conversation.context import MakeContext, scan_context
-from engine.databases import shared_matcher
+from engine.conversation.context import RECOG, MakeContext, scan_context
+from engine.databases import open_database, shared_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
 from engine.pool.cluster.words import Outcome
 from engine.pool.descriptors import raise_descriptor_limit
+from engine.pool.patience import GIVEN_UP
 from engine.pool.runners import Runner, deadline
 from engine.pool.runners.processes import ProcessRunner
 from engine.post import module_names
@@ -23,7 +26,8 @@ from engine.targets import Item, Unreadable
 from engine.targets.plain import PlainReader
 from engine.targets.selection import select
 from engine.targets.source import TargetSource
-from engine.transports.local_addresses import check_sources
+from engine.threads import in_thread
+from engine.transports.local_addresses import Sources, check_door, check_sources, own
 from matcher import Match, Proto
 
 
@@ -45,6 +49,8 @@ def make_runner(config: ScanConfig, context: MakeContext = scan_context) -> Runn
     MatcherError for a folder of fingerprints that cannot be used. A database that cannot be is found out when it runs.
     """
     check_sources(config.sources)
+    if config.source_port or config.interface:
+        check_door(config.source_port, config.interface)
     check_config(config)
     if config.workers:
         return ProcessRunner(config)
@@ -53,9 +59,44 @@ def make_runner(config: ScanConfig, context: MakeContext = scan_context) -> Runn
     return InlineRunner(config, context)
 
 
+def reached(config: ScanConfig) -> ScanConfig:
+    """The config with the address of its first proxy, of which it has some, once that leads to the last. Blocking.
+
+    Raises EngineError, ConfigError.
+    """
+    from engine.transports.base import HopError
+    from engine.transports.base_proxy import parse_proxies
+    from engine.transports.proxy_check import reach, resolved
+
+    proxies = parse_proxies(config.proxy)
+    proxies = (resolved(proxies[0]), *proxies[1:])
+    local = Sources(own(config.sources), config.source_port, config.interface).towards(proxies[0].host)
+    try:
+        reach(proxies, local, config.connect_timeout_s)
+    except HopError as error:
+        raise EngineError(error.strerror) from error
+    return replace(config, proxy=tuple(proxy.url for proxy in proxies))
+
+
 def check_config(config: ScanConfig) -> None:
     """Whatever runs it: what is wrong is said before anything begins. Raises ConfigError, MatcherError."""
     module_names(config.post)
+    if config.alpn:
+        from engine.transports.tls import check_alpn
+
+        check_alpn(config.alpn)
+    if config.proxy:
+        from engine.transports.base_proxy import parse_proxies
+
+        parse_proxies(config.proxy)
+    if config.source_port and config.proxy:
+        raise ConfigError("source_port: not with a proxy, where all connections have the same other end")
+    if config.second_opinion == RECOG and not config.recog:
+        raise ConfigError("second_opinion: recog needs the folder of its fingerprints; name it with --recog DIR")
+    if config.second_opinion not in {"", RECOG}:
+        second = open_database((config.second_opinion,))
+        if second.sha256 == open_database(config.probes).sha256:
+            raise ConfigError(f"second_opinion: {second.name} is the database that speaks first; name another one")
     if config.recog:
         from engine.post.second_opinion import open_opinion
 
@@ -85,6 +126,8 @@ async def encoded_rows(
     if isinstance(targets, str | bytes | Target):
         raise ConfigError(f"targets: {targets!r} is one target; give a list of them")
     selection = select(config)
+    if config.proxy:
+        config = await in_thread(partial(reached, config))
     runner = make_runner(config, context)
     results: asyncio.Queue[bytes | None] = asyncio.Queue()
     room = asyncio.Semaphore(8)  # batches that wait to be taken; the end always finds a place
@@ -93,10 +136,12 @@ async def encoded_rows(
         assert isinstance(batch, Batch)  # as those runners give that are made here
         await room.acquire()
         results.put_nowait(batch.rows)
+        if batch.tally.get(GIVEN_UP):
+            raise EngineError("no proxy leads to targets any more")
 
     async def run() -> None:
         items = _items(targets, PlainReader("targets", selection.ports))
-        source = TargetSource(items, _refuse, admit=selection.admit, seed=selection.seed)
+        source = TargetSource(items, _refuse, admit=selection.admit, seed=selection.seed, names=selection.names)
         try:
             with deadline(config, runner.cancel):
                 await runner.run(aiter(source), deliver)

@@ -6,6 +6,7 @@ A module of its own, so that a scan on this machine does not load what only a cl
 from msgspec import Struct
 
 from engine.api import check_config
+from engine.errors import ConfigError
 from engine.model import ScanConfig
 from engine.pool.cluster.check import check
 from engine.pool.cluster.settings import ClusterSettings, read_settings
@@ -37,6 +38,8 @@ def make_cluster_runner(config: ScanConfig, cluster: Cluster, staging: Staging) 
 
     Raises as `api.make_runner` does; source addresses are looked for on the nodes.
     """
+    if config.proxy:
+        raise ConfigError("proxy: not with a cluster; its nodes reach targets by themselves")
     check_config(config)
     return ClusterRunner(config, cluster.settings, cluster.engine, staging)
 

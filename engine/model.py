@@ -9,8 +9,8 @@ from functools import cache
 from math import inf
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from msgspec import Meta, Struct, ValidationError, convert, field, to_builtins
-from msgspec.json import encode
+from msgspec import Meta, Struct, ValidationError, convert, field
+from msgspec.json import decode, encode
 from msgspec.structs import force_setattr
 
 from engine.errors import ConfigError
@@ -24,7 +24,8 @@ class Target(Struct, frozen=True, array_like=True):
     """One port to identify.
 
     ordinal: position in the input, 0-based; sharding, resuming and exactly-once are arithmetic on it.
-    host: the literal IPv4 or IPv6 address, empty where `name` could not be resolved: then the row says just that.
+    host: the literal IPv4 or IPv6 address, empty where `name` could not be resolved: then the row says just that. Once
+    more the name where a proxy is to look it up.
     name: the host name the user gave, if any (used for SNI).
     state: what a port scan said of the port, if anybody did.
     """
@@ -35,6 +36,12 @@ class Target(Struct, frozen=True, array_like=True):
     proto: Proto = "tcp"
     name: str = ""
     state: State | Literal[""] = ""
+
+    @property
+    def address(self) -> str:
+        """As a row has it: empty where it is not known here, which of a name that a proxy looks up it never is."""
+        host = self.host
+        return host if host != self.name or ":" in host or host.rpartition(".")[2].isdigit() else ""
 
 
 class Verdict(Enum):
@@ -60,6 +67,15 @@ class Reason(Enum):
     CANCELLED = "cancelled"
     UNRESOLVED = "unresolved"
     CRASHED = "crashed"
+    PROXY = "proxy"
+
+
+NOT_SCANNED = frozenset((Reason.CANCELLED, Reason.PROXY))
+"""Nobody knows of these targets what a scan would say of them: a run that is resumed asks them again."""
+
+
+NAMING_PROXIES = frozenset(("socks5h", "socks4a", "http"))
+"""The schemes of proxies that look up names themselves."""
 
 
 class Tunnel(Enum):
@@ -84,6 +100,17 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     recog: str = ""
 
 
+class Also(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a second database says, where it is something else. line: of it, 0 for Recog, whose fingerprint is named."""
+
+    name: str
+    product: str = ""
+    version: str = ""
+    line: int
+    database: str
+    recog: str = ""
+
+
 class DatabaseRef(Struct, frozen=True):
     """The database that was used. name: path or `builtin`; sha256: of its bytes."""
 
@@ -94,7 +121,8 @@ class DatabaseRef(Struct, frozen=True):
 class TlsFacts(Struct, frozen=True, omit_defaults=True):
     """What a TLS handshake told. Names as RFC 4514 text; times RFC 3339; sha256 over the certificate's DER, hex.
 
-    key: kind and size, as `rsa 2048`, `ec secp256r1`, `ed25519`.
+    key: kind and size, as `rsa 2048`, `ec secp256r1`, `ed25519`. chain: the certificates sent behind the server's own.
+    notes: words for what is wrong with what was shown. ja4s and ja4x are there only where they were asked for.
     """
 
     protocol: str = ""
@@ -108,6 +136,10 @@ class TlsFacts(Struct, frozen=True, omit_defaults=True):
     sha256: str = ""
     key: str = ""
     self_signed: bool = False
+    chain: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    ja4s: str = ""
+    ja4x: tuple[str, ...] = ()
 
 
 class Pseudo(Struct, frozen=True):
@@ -139,6 +171,9 @@ class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     verdict: Verdict
     reason: Reason | None = None
     evidence: Evidence | None = None
+    confidence: float | None = None
+    reasons: tuple[str, ...] = ()
+    also: Also | None = None
     fingerprint: str = ""
     tls: TlsFacts | None = None
     post: dict[str, Json] | None = None
@@ -151,7 +186,7 @@ class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def to_dict(self) -> dict[str, Json]:
         """The row as its NDJSON line has it: plain values, what is absent left out."""
-        row: dict[str, Json] = to_builtins(self)
+        row: dict[str, Json] = decode(encode(self))  # to_builtins would leave tuples
         return row
 
     def to_json(self) -> str:
@@ -227,6 +262,13 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
             "database has none; see docs/recog.md."
         ),
     ] = ""
+    second_opinion: Annotated[
+        str,
+        Meta(
+            description="Answer each response with a second database, too, and say where it says something else: "
+            "`builtin`, `nmap`, a file, or `recog`, which needs `--recog DIR`; see docs/confidence.md."
+        ),
+    ] = ""
     matcher: Annotated[
         Literal["auto", "hyperscan", "re2", "reference"],
         Meta(description="`auto` is hyperscan where it is installed, else re2. All give the same answers."),
@@ -241,6 +283,13 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
     intensity: Annotated[
         int, Meta(ge=0, le=9, description="From 0, the banner and probes that name the port, to 9, every probe.")
     ] = 7
+    alpn: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Application protocols offered inside TLS, the best first, as `http/1.1,h2`. Nmap offers none; "
+            "a server that takes `h2` understands no probe, and its row is named by how it begins."
+        ),
+    ] = ()
     allports: Annotated[bool, Meta(description="Scan ports that the database excludes (printers), too.")] = False
     spare_fragile: Annotated[
         bool, Meta(description="Listen only on printer and industrial control ports: nothing is sent there.")
@@ -291,6 +340,24 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(description="Local addresses to connect from, in turn: each adds its own ephemeral ports."),
     ] = ()
+    source_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="Local port of every connection and datagram; 0: the system's choice. Connections end with "
+            "RST then, and a target has one at a time.",
+        ),
+    ] = 0
+    interface: Annotated[str, Meta(description="Network interface that everything goes through, as `eth0`.")] = ""
+    proxy: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Reach targets through this proxy, and never past it: `socks5://`, `socks5h://`, `socks4://`, "
+            "`socks4a://` or `http://[USER:PASSWORD@]HOST:PORT`. Repeatable: a chain, the nearest first; see "
+            "docs/proxy.md."
+        ),
+    ] = ()
     reset: Annotated[
         bool, Meta(description="End connections with RST instead of FIN, which leaves no TIME_WAIT behind.")
     ] = False
@@ -333,7 +400,8 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
                 if isinstance(checked, int) and not -(1 << 63) <= checked < 1 << 63:  # what a worker can be told
                     raise ValidationError
             except (ValidationError, UnicodeError):
-                raise ConfigError(f"{name}: {value!r} cannot be used; expected {allowed(name)}") from None
+                told = "its value" if name == "proxy" else repr(value)  # which may hold a password
+                raise ConfigError(f"{name}: {told} cannot be used; expected {allowed(name)}") from None
             force_setattr(self, name, checked)
 
 

@@ -13,8 +13,9 @@ from functools import partial
 from msgspec import Struct
 
 from engine.errors import EngineError, InputError, OutputError
-from engine.model import Batch, Reason, ScanConfig, Target
+from engine.model import NOT_SCANNED, Batch, Reason, ScanConfig, Target
 from engine.pool.cluster.words import Outcome
+from engine.pool.patience import GIVEN_UP
 from engine.pool.runners import NodeStatus, Runner, deadline
 from engine.results.collector import Collector
 from engine.results.ending import CUT, Ending
@@ -32,6 +33,7 @@ from engine.threads import Desk
 ROTATE_S = 1.0  # between two looks at the age of a segment
 STUCK_S = 10.0  # after the deadline of the run, for an output that takes nothing
 UNHEARD = "nobody reads the output any more"
+ASTRAY = "a proxy did not lead to all targets"
 LAST_S = 1.0  # for the outputs of a run that is given up
 
 
@@ -99,6 +101,7 @@ class Run:
         self.cancelled = False
         self.interrupted = False
         self.given_up = False
+        self.led_astray = False  # no proxy leads to targets any more
         self.unheard = False  # whoever read our output has gone
         self.started = time.monotonic()
         self._inputs = inputs
@@ -182,13 +185,14 @@ class Run:
         source = self._source
         unread = source is None or not source.ended
         names = source.names - source.looked_up if source is not None else 0
-        missing = self.read - self.collector.rows + self.collector.tally["reason:" + Reason.CANCELLED.value]
+        tally = self.collector.tally
+        missing = self.read - self.collector.rows + sum(tally["reason:" + reason.value] for reason in NOT_SCANNED)
         cut = 0 if self.interrupted else self.collector.tally[CUT]
         why = ""
         if self.interrupted:
             why = "interrupted"
         elif missing or cut or names or unread:
-            why = "the deadline has passed" if self.cancelled else UNHEARD if self.unheard else "a fault of ours"
+            why = self._why_early() or (ASTRAY if tally["reason:" + Reason.PROXY.value] else "a fault of ours")
         return Ending(
             why=why,
             read=self.read,
@@ -198,6 +202,11 @@ class Run:
             names=names,
             unread=unread,
         )
+
+    def _why_early(self) -> str:
+        if self.led_astray:
+            return "no proxy leads to targets any more"
+        return "the deadline has passed" if self.cancelled else UNHEARD if self.unheard else ""
 
     async def run(self) -> None:
         """To the end. Closes the sinks whatever happens. Raises EngineError, MatcherError."""
@@ -253,6 +262,9 @@ class Run:
     async def _deliver(self, part: Batch | Outcome) -> None:
         taken = partial(self.collector.take, part) if isinstance(part, Batch) else partial(self._commit, part)
         await self._desk.do(taken)
+        if part.tally.get(GIVEN_UP) and not self.cancelled:
+            self.led_astray = True
+            self.cancel()
 
     def _commit(self, outcome: Outcome) -> None:
         """A segment that somebody else has written. Where another was first with its targets, it is as if none was."""
@@ -306,6 +318,7 @@ class Run:
             admit=selection.admit,
             seed=selection.seed,
             family=selection.family,
+            names=selection.names,
             done=self.done_before,
             pass_over=self._pass_over,
             put_off=self._put_off,

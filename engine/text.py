@@ -10,7 +10,7 @@ import re
 _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Of what a library says, which may be a page."""
     return str(error).strip().partition("\n")[0]
 
@@ -26,3 +26,11 @@ def one_line(text: str, limit: int) -> str:
     if folded.isprintable():
         return folded
     return "".join(char if char.isprintable() else "." for char in folded)
+
+
+_LOGIN = re.compile(r"(\b(?:socks[45][ah]?|https?)://).*@", re.DOTALL)
+
+
+def without_logins(text: str) -> str:
+    """A word in which the URLs of proxies have no user and no password, for whoever writes a command line down."""
+    return _LOGIN.sub(r"\1***@", text)

@@ -131,6 +131,15 @@ def row(
     )
 
 
+def row_of(module: str, service: str, port: int) -> ServiceResult:
+    """A row that the module looks at for this service; without one, of a port that nothing recognised."""
+    verdict = Verdict.HARDMATCHED if service else Verdict.NOMATCH
+    udp = module in ("snmp", "murmur", "quic") or service == "quic"
+    inside = module in ("jarm", "sharing") or (module == "http2" and service not in ("grpc", "http2", "ssl"))
+    tunnel = Tunnel.SSL if inside else Tunnel.NONE
+    return row(service or "unknown", port, "udp" if udp else "tcp", verdict=verdict, tunnel=tunnel)
+
+
 async def enriched(module: str, result: ServiceResult, limit_s: float = LIMIT_S) -> ServiceResult:
     """What one module makes of a result; it has to want it."""
     post = PostProcessing((module,))

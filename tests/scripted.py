@@ -36,8 +36,8 @@ LOOPBACK_HOSTS = tuple(f"127.9.{os.getpid() % 250 + 1}.{last}" for last in range
 
 
 @cache
-def tls_context() -> ssl.SSLContext:
-    """A server context with a certificate made for the occasion."""
+def pem() -> bytes:
+    """A key and its certificate, made for the occasion."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -56,16 +56,22 @@ def tls_context() -> ssl.SSLContext:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("scripted.test")]), critical=False)
         .sign(key, hashes.SHA256())
     )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return secret + certificate.public_bytes(serialization.Encoding.PEM)
+
+
+@cache
+def tls_context(*alpn: str) -> ssl.SSLContext:
+    """A server context; alpn: the application protocols it agrees to."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "server.pem")
-        path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            + certificate.public_bytes(serialization.Encoding.PEM)
-        )
+        path.write_bytes(pem())
         context.load_cert_chain(path)
+    if alpn:
+        context.set_alpn_protocols(alpn)
     return context
 
 

@@ -11,6 +11,7 @@ from engine.model import Proto, Target, Tunnel
 from engine.pool.connections import Connections
 from engine.transports.base import Secured, Transport
 from engine.transports.dtls import DtlsTransport
+from engine.transports.local_addresses import Sources
 from engine.transports.reactor import Reactor
 from engine.transports.tcp import TcpTransport
 from engine.transports.tls import TlsTransport
@@ -77,7 +78,7 @@ def test_local_addresses_take_turns(listener: socket.socket) -> None:
 
     async def test() -> None:
         reactor = Reactor(asyncio.get_running_loop())
-        connections = Connections(reactor, SOURCES, reset=True)
+        connections = Connections(reactor, Sources(SOURCES), reset=True)
         waits: list[str] = []
 
         def wait_s(host: str) -> float:

@@ -1,6 +1,8 @@
 """Dialler and Stream: bounded in time and bytes, with TLS from the start or in the middle, and one kind of error."""
 
 import asyncio
+import contextlib
+import socket
 import time
 from asyncio import StreamReader, StreamWriter
 
@@ -9,6 +11,8 @@ from peers import HOST, dialler, run, speak_tls, tcp_peer, udp_peer
 from scripted import tls_context
 
 from engine.model import Tunnel
+from engine.transports.base_local import Local
+from engine.transports.base_proxy import Proxy, parse_proxies
 from engine.transports.dial import DialError
 
 
@@ -184,11 +188,99 @@ def test_the_source_address_is_used() -> None:
 
     async def test() -> None:
         async with tcp_peer(talk) as port:
-            with await dialler(port, source="127.0.0.9").open("tcp") as stream:
+            with await dialler(port, local=Local("127.0.0.9")).open("tcp") as stream:
                 assert await stream.recv() == b""
             with pytest.raises(DialError):
-                await dialler(port, source="192.0.2.1").open("tcp")
+                await dialler(port, local=Local("192.0.2.1")).open("tcp")
 
     run(test())
     assert peers == ["127.0.0.9"]
     assert HOST == "127.0.0.1"
+
+
+# -- through proxies, and from a port of our choice
+
+
+async def relay(reader: StreamReader, writer: StreamWriter) -> None:
+    """A SOCKS 5 proxy without a login."""
+    await reader.readexactly(3)
+    writer.write(b"\x05\x00")
+    request = await reader.readexactly(10)
+    try:
+        there = await asyncio.open_connection(socket.inet_ntoa(request[4:8]), int.from_bytes(request[8:]))
+    except OSError:
+        writer.write(b"\x05\x05\x00\x01" + bytes(6))
+        return
+    writer.write(b"\x05\x00\x00\x01" + bytes(6))
+
+    async def copy(one: StreamReader, other: StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await one.read(4096):
+                other.write(data)
+            other.write_eof()
+
+    try:
+        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+    finally:
+        there[1].close()
+
+
+def chain(*ports: int) -> tuple[Proxy, ...]:
+    return parse_proxies([f"socks5://{HOST}:{port}" for port in ports])
+
+
+@pytest.mark.parametrize("tunnel", Tunnel)
+def test_a_conversation_through_a_chain(tunnel: Tunnel) -> None:
+    """TLS inside is with the target."""
+
+    async def test() -> None:
+        context = tls_context() if tunnel is Tunnel.SSL else None
+        async with tcp_peer(echo, context) as port, tcp_peer(relay) as first, tcp_peer(relay) as second:
+            dial = dialler(port, proxies=chain(first, second))
+            with await dial.open("tcp", tunnel) as stream:
+                assert await stream.exchange(b"hello", timeout_s=3) == b"hello"
+            assert dial.connections == 1
+
+    run(test())
+
+
+def test_what_fails_on_the_way_through_proxies() -> None:
+    """The proxy's failure and the target's read differently; neither waits beyond the deadline."""
+
+    async def test() -> None:
+        async with tcp_peer(relay) as gate, tcp_peer(silence) as mute, tcp_peer(torrent) as noise:
+            with pytest.raises(DialError, match=r"^Connection refused$"):
+                await dialler(9, proxies=chain(gate)).open("tcp")
+            with pytest.raises(DialError, match=f"^proxy 1, socks5://{HOST}:{noise}: it does not answer as"):
+                await dialler(9, proxies=chain(noise)).open("tcp")
+            began = time.monotonic()
+            with pytest.raises(DialError, match="timed out"):
+                await dialler(9, 0.5, proxies=chain(mute)).open("tcp")
+            assert time.monotonic() - began < 5
+            with pytest.raises(DialError, match="UDP does not go through a proxy"):
+                await dialler(9, proxies=chain(gate)).open("udp")
+
+    run(test())
+
+
+def test_several_conversations_from_one_port() -> None:
+    """None waits for the TIME_WAIT of the one before."""
+    seen: list[int] = []
+
+    async def note(reader: StreamReader, writer: StreamWriter) -> None:
+        seen.append(writer.get_extra_info("peername")[1])
+        await echo(reader, writer)
+
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        ours = sock.getsockname()[1]
+
+    async def test() -> None:
+        async with tcp_peer(note) as port:
+            dial = dialler(port, local=Local("", ours))
+            for _ in range(3):
+                with await dial.open("tcp") as stream:
+                    assert await stream.exchange(b"hello", timeout_s=3) == b"hello"
+
+    run(test())
+    assert seen == [ours] * 3

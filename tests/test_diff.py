@@ -304,7 +304,7 @@ SCANS = st.lists(ROWS, max_size=12)
 def standing(row: ServiceResult | None) -> str:
     if row is None:
         return "absent"
-    lost = row.reason in {Reason.CANCELLED, Reason.BUDGET, Reason.CRASHED, Reason.UNRESOLVED}
+    lost = row.reason in {Reason.CANCELLED, Reason.BUDGET, Reason.CRASHED, Reason.UNRESOLVED, Reason.PROXY}
     if lost or row.verdict is Verdict.EXCLUDED:
         return "unreached"
     if row.state in {"closed", "filtered", "open|filtered"}:

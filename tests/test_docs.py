@@ -33,5 +33,5 @@ def test_an_option_of_a_field_has_the_words_and_the_default_of_the_field(option)
     if field is None or option.name == "post":  # --post adds to the default, the field replaces it
         return
     assert option.help == field_meta(option.name).description
-    if option.name not in {"workers", "sources"}:  # one a core; named together
+    if option.name not in {"workers", "sources", "alpn"}:  # one a core; named together
         assert option.default == field.default or (option.multiple and not field.default)

@@ -27,7 +27,7 @@ GROUND = {
 }
 WINGS = {
     "cli": "insight cluster api run offline forecast targets state results post conversation",
-    "insight": "offline state results",
+    "insight": "offline targets state results conversation",
     "cluster": "api pool state",
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
@@ -44,7 +44,9 @@ WINGS = {
 }
 MATCHER_GROUND = {"errors": "", "model": "", "outside": ""}
 MATCHER_WINGS = {
-    "tools": "matcher version database patterns regex",
+    "tools": "matcher kin version database patterns regex",
+    "confidence": "database regex",
+    "kin": "",
     "recog": "matcher patterns regex",
     "matcher": "version patterns",
     "version": "database",
@@ -56,7 +58,10 @@ HOUSES = {"engine": (WINGS, GROUND), "matcher": (MATCHER_WINGS, MATCHER_GROUND)}
 
 # Rooms of one kind, which never import each other, and what of their folder they share.
 SIBLINGS = {
-    "engine/transports": {"base", "crashes", "reactor"},
+    "engine/transports": {
+        *("base", "base_http", "base_local", "base_proxy", "crashes", "reactor"),
+        *("certificates", "dial", "h2_frames", "quic_packets"),  # what dialogues are made of
+    },
     "engine/targets": {
         *("base", "base_hosts", "base_ports", "base_records", "base_spec", "base_text", "base_urls"),
         *("permutation", "prefixes"),
@@ -75,15 +80,16 @@ SIBLINGS = {
 WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subprocess", "multiprocessing"}
 PURE = {
     "": "errors model text unpack",
-    "conversation": "driver fingerprint plan scan timing trace",
+    "conversation": "driver fingerprint opinion plan questions scan timing trace",
     "forecast": "constants forecast load",
-    "offline": "answers checked faults nmap_rows questions reading records",
+    "offline": "answers checked faults nmap_rows reading records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
-    "pool": "alarm budgets limits owed outbox pace pseudo turns",
+    "pool": "alarm budgets limits owed outbox pace patience proxied pseudo turns",
     "pool/cluster": "engine leases outbox settings shards supplies words",
     "targets": "permutation prefixes",
     "results": "collector columns dialects json_schema rows schema slow_hosts suffixes table",
     "state": "ordinals",
+    "transports": "base_http h2_frames quic_packets",
 }
 ARITHMETIC_WITH_SOCKET = {
     "engine/results/table.py",
@@ -115,12 +121,19 @@ PLACES = {
     "confluent_kafka": ("engine/results/lake/kafka.py",),
     "psycopg": ("engine/results/lake/postgres.py",),
     "ray": ("engine/pool/runners/ray.py",),
+    "aioquic": ("engine/transports/quic.py",),
+    "pylsqpack": ("engine/transports/quic.py",),
+    "h2": ("engine/transports/h2_dialogue.py",),
 }
 
 # Rooms that are about the matcher itself, and may look inside it.
 INSIDE_THE_MATCHER = {
     "engine/cli/db.py",
     "engine/cli/sets.py",
+    *(
+        f"engine/insight/learn/{name}.py"
+        for name in ("clusters", "judging", "making", "naming", "proposing", "shapes", "writing")
+    ),
     "engine/offline/capture.py",
     "engine/offline/identify.py",
 }

@@ -117,8 +117,8 @@ def test_workers_give_the_same_second_opinion(tmp_path: Path) -> None:
         '<fingerprints matches="ssh.banner"><fingerprint pattern="^(.+)$"><description>made up</description>'
         '<param pos="1" name="os.product"/></fingerprint></fingerprints>'
     )
-    alone = list(identify(chunks(), open_matcher([str(path)], "reference"), [str(path)], 1, str(recog)))
-    together = list(identify(chunks(), open_matcher([str(path)], "reference"), [str(path)], 2, str(recog)))
+    alone = list(identify(chunks(), open_matcher([str(path)], "reference"), [str(path)], 1, recog=str(recog)))
+    together = list(identify(chunks(), open_matcher([str(path)], "reference"), [str(path)], 2, recog=str(recog)))
     assert [one.out for one in together] == [one.out for one in alone]
     assert b'"recog":"ssh.xml: made up"' in together[-1].out
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from peers import HOST, Talk, dialler, enriched, row, run, speak_tls, tcp_peer, udp_peer
+from peers import HOST, Talk, dialler, enriched, row, row_of, run, speak_tls, tcp_peer, udp_peer
 from scripted import tls_context
 
 from engine import post
@@ -20,7 +20,7 @@ from engine.api import make_runner, scan
 from engine.conversation.fingerprint import Fingerprint
 from engine.errors import ConfigError
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
-from engine.post import ALL, ASKERS, DEFAULT, PostProcessing, module_names
+from engine.post import ALL, ASKERS, DEFAULT, LICENSED, PostProcessing, module_names
 from engine.post.base import title
 from engine.post.http import body, favicon, icon_path, mmh3
 from engine.post.smb import negotiate, negotiated
@@ -49,6 +49,7 @@ def test_the_modules_are_chosen_by_name_and_group() -> None:
     assert module_names(("default",)) == DEFAULT
     assert module_names(("ssh", "default", "ssh")) == (*DEFAULT, "ssh")
     assert module_names(("all",)) == ALL
+    assert module_names(("all", *LICENSED)) == (*ALL, *LICENSED)  # by their own names alone
     with pytest.raises(ConfigError, match="'shh'"):
         module_names(("default", "shh"))
 
@@ -57,7 +58,7 @@ def test_every_module_is_documented() -> None:
     text = (Path(__file__).parent.parent / "docs" / "post.md").read_text(encoding="utf-8")
     table = text.partition("## The modules")[2].partition("\n## ")[0]
     rows = {line.split("`")[1]: "| yes |" in line for line in table.splitlines() if line.startswith("| `")}
-    assert rows == {name: name in DEFAULT for name in ALL}
+    assert rows == {name: name in DEFAULT for name in (*ALL, *LICENSED)}
 
 
 def test_by_default_nothing_is_asked_of_what_is_common() -> None:
@@ -84,7 +85,8 @@ def test_a_port_without_a_finished_scan_is_left_alone(verdict: Verdict) -> None:
     assert not [name for name in ("rpcbind", "ssh", "http") if modules.wants(row(name, 64738, verdict=verdict))]
     guessed = row("x", 64738, verdict=Verdict.NOMATCH)
     assert modules.wants(guessed)
-    assert not modules.wants(replace(guessed, proto="udp", state="open|filtered"))
+    unanswered = replace(guessed, proto="udp", state="open|filtered")
+    assert [name for name in ALL if PostProcessing((name,)).wants(unanswered)] == ["quic"]
 
 
 # -- what the scan has got already
@@ -618,7 +620,11 @@ async def _leaves(reader: StreamReader, writer: StreamWriter) -> None:
     return
 
 
-CONVERSATIONS = [(module.name, service) for module in ASKERS for service in (sorted(module.services) or ["unknown"])]
+CONVERSATIONS = [
+    (module.name, "ssl" if service == "*" else service)
+    for module in ASKERS
+    for service in (sorted(module.services) or [""])
+]
 
 
 @pytest.mark.parametrize(
@@ -628,13 +634,11 @@ def test_hostile_peers_neither_hold_up_a_row_nor_harm_it(talk: Talk) -> None:
     """Every module against every kind of bad peer, all at once: done when the time is up, the row as before."""
 
     async def one(module: str, service: str, port: int) -> None:
-        proto: Any = "udp" if service == "snmp" else "tcp"
-        verdict = Verdict.NOMATCH if service == "unknown" else Verdict.HARDMATCHED
-        known = row(service, port, proto, verdict=verdict)
+        known = row_of(module, service, port)
         modules = PostProcessing((module,))
         assert modules.wants(known)
         result = await modules.enrich(known, b"", dialler(port, 0.4))
-        assert (result.name, result.product, result.version, result.verdict) == (service, "", "", verdict)
+        assert (result.name, result.product, result.version, result.verdict) == (known.name, "", "", known.verdict)
 
     async def test() -> None:
         async with tcp_peer(talk) as port:

@@ -29,7 +29,6 @@ WRONG = {  # file and description: why such an example is not identified
 NOT_HELD = {  # key: why no row has such a text
     "architecture": "a table of words to look up in what another fingerprint gave; it matches within any text",
     "h323_callresp": "no probe sets up a call",
-    "tls.jarm": "a row has no JARM hash: it takes ten handshakes",
     "smtp_debug": "no probe sends DEBUG",
     "smtp_expn": "no probe sends EXPN",
     "smtp_mailfrom": "no probe begins a mail",
@@ -145,6 +144,7 @@ SURROUNDINGS: dict[str, Callable[[str], ServiceResult]] = {
     "x509.subject": lambda text: replace(ROW, tls=TlsFacts(subject=text)),
     "x509.issuer": lambda text: replace(ROW, tls=TlsFacts(issuer=text)),
     "favicon.md5": lambda text: replace(ROW, post={"favicon": {"md5": text}}),
+    "tls.jarm": lambda text: replace(ROW, post={"jarm": text}),
     "operating_system.name": lambda text: replace(ROW, ostype=text),
 }
 

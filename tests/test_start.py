@@ -95,9 +95,9 @@ def test_what_a_scan_imports() -> None:
 
 
 def test_what_a_worker_imports() -> None:
-    """No command line, and what reads certificates with the first of them."""
+    """No command line, what reads certificates with the first of them, HTTP/2 and QUIC with those who ask in them."""
     there = imported("import engine.pool.serve")
-    assert not there & {"click", "rich", "cryptography", "engine.run", "importlib.metadata"}
+    assert not there & {"click", "rich", "cryptography", "h2", "aioquic", "engine.run", "importlib.metadata"}
 
 
 def test_what_starts_a_worker_ahead_imports() -> None:

@@ -29,6 +29,7 @@ VALUED: dict[str, Callable[[str], list[str]]] = {
     "-iL": lambda path: ["--input", path],
     "--exclude": lambda networks: [word for network in networks.split(",") for word in ("--blocklist", network)],
     "--excludefile": lambda path: ["--blocklist", path],
+    "--proxies": lambda urls: [word for url in urls.split(",") for word in ("--proxy", url)],
     "--scan-delay": lambda time: ["--host-delay", time],
 }
 
@@ -69,14 +70,12 @@ HINTS = (
     (r"--log-errors", "leave it out: faults are on standard error"),
     (r"--discovery-ignore-rst|--disable-arp-ping", _NO_PING),
     (r"--resolve-all|--unique", "leave it out: a name is asked at one address; name the others as targets"),
-    (r"--prox(y|ies)", "there are no proxies; scan from where the targets are reached"),
     (r"--max-scan-delay", "write --host-delay TIME: from one connection to a host to the next"),
     (r"-iR", "random targets are not made; name networks, or a file with -i"),
     (r"-oJ", "write -o FILE.ndjson: a JSON line for each port"),
     (r"-o[SHM]", "there is no such form; write -oX, -oN or -oG, or -o FILE.ndjson"),
     (r"--append-output", "files are written anew; name another one"),
-    (r"-S|-e", "write --source ADDR: a local address to connect from"),
-    (r"-g|--source-port", "the source port is the system's choice; --source chooses the address"),
+    (r"-S", "write --source ADDR: a local address to connect from"),
     (
         r"-f|-D|--mtu|--data(-length|-string)?|--ttl|--spoof-mac|--badsum|--adler32|--scanflags|--ip-options|--decoy",
         "packets are the system's own",

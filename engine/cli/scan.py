@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from engine import __version__
 from engine.ahead import dismiss
-from engine.api import make_runner
+from engine.api import make_runner, reached
 from engine.cli import options as groups
 from engine.cli.habits import nmap_habits
 from engine.cli.help import Command
@@ -41,7 +41,7 @@ from engine.state.journal import Journal
 from engine.state.notes import lacking
 from engine.state.segments import SEGMENT_S, SEGMENT_SIZE, SegmentSink
 from engine.targets import TargetSpec
-from engine.text import counted
+from engine.text import counted, without_logins
 from engine.threads import aside
 from matcher import MatcherError
 
@@ -102,8 +102,11 @@ def scan_command(**options: Any) -> None:
         asyncio.run(_dry_run(config, inputs, errors))
         return
     cluster = scan_cluster(options)
+    if config.proxy and cluster is None:
+        config = reached(config)
     runner = make_runner(config) if cluster is None else None
-    log.info("settings: %s", json.dumps(msgspec.to_builtins(config)))
+    shown = replace(config, proxy=tuple(map(without_logins, config.proxy)))
+    log.info("settings: %s", json.dumps(msgspec.to_builtins(shown)))
     segments = _open_segments(options, inputs)
     sinks: list[Sink] = []
     run = None
@@ -116,7 +119,11 @@ def scan_command(**options: Any) -> None:
                 click.echo(f"probemill: the scan is on {cluster.engine.name}", err=True)
         assert runner is not None
         facts = RunFacts(
-            __version__, " ".join(sys.argv), time.time(), "-" in options["inputs"], options["rows"] == "full"
+            __version__,
+            " ".join(map(without_logins, sys.argv)),
+            time.time(),
+            "-" in options["inputs"],
+            options["rows"] == "full",
         )
         for output in written:
             sink = open_result(output.form, output.path, facts, stderr)
@@ -152,7 +159,7 @@ def _refuse_empty(context: click.Context) -> None:
 def _last_words(run: Run, errors: "_InputErrors", stderr: Stderr, options: groups.Options) -> int:
     """What is to be said of a run that has ended, and the exit code. Raises InputError where there was no target."""
     if run.blocked and not options["quiet"]:
-        stderr.say(f"probemill: {counted(run.blocked, 'target')} left out by lists, shard, -4 or -6")
+        stderr.say(f"probemill: {counted(run.blocked, 'target')} left out by lists, shard, --proxy, -4 or -6")
     ending = run.ending()
     if stopped := "" if run.unheard else ending.words():
         goes_on = options["state"] and (run.interrupted or ending.is_resumable())

@@ -4,6 +4,8 @@ What cannot be obeyed is a ConfigError naming the option.
 """
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.cli.options import DEFAULTS, Options
@@ -54,6 +56,8 @@ def scan_config(options: Options) -> ScanConfig:
             "max_inflight": ceiling,
             "host_delay_s": options["host_delay_s"] or host_delay_s,
             "sources": source_addresses(options),
+            "alpn": tuple(options["alpn"].split(",")) if options["alpn"] else (),
+            "proxy": proxy_chain(options["proxy"]),
             "host_timeout_s": options["host_timeout_s"] or host_timeout_s,
         }
     )
@@ -75,6 +79,29 @@ def scan_cluster(options: Options) -> "Cluster | None":
 
 def source_addresses(options: Options) -> tuple[str, ...]:
     return tuple(options["sources"].split(",")) if options["sources"] else ()
+
+
+def proxy_chain(words: Sequence[str]) -> tuple[str, ...]:
+    """The URLs of proxies: as written, or of a file or a variable, so that no password need stand on a command line.
+
+    `@FILE` has one a line, `#` begins a comment; `env:NAME` has them with blanks between. Raises ConfigError.
+    """
+    urls: list[str] = []
+    for word in words:
+        if word.startswith("@"):
+            try:
+                lines = Path(word[1:]).read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeError) as error:
+                raise ConfigError(f"--proxy {word}: {getattr(error, 'strerror', None) or 'not a text'}") from None
+            said = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+        elif word.startswith("env:"):
+            said = os.environ.get(word[4:], "").split()
+        else:
+            said = [word]
+        if not said:
+            raise ConfigError(f"--proxy {word}: there is no URL in it")
+        urls += said
+    return tuple(urls)
 
 
 def post_modules(options: Options) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ which ends with a row that says so; `begin`, `abort` and `reopen`, which the hos
 """
 
 from errno import (
+    EADDRINUSE,
     EADDRNOTAVAIL,
     ECONNABORTED,
     ECONNREFUSED,
@@ -19,6 +20,7 @@ from errno import (
     ENETUNREACH,
     ENFILE,
     ENOBUFS,
+    ENODEV,
     ENOMEM,
     EPIPE,
     ETIMEDOUT,
@@ -28,10 +30,11 @@ from typing import Protocol
 
 from engine.conversation.scan import Action, Connect, Listen, Send, ServiceScan, Stage
 from engine.model import Reason, ServiceResult, Tunnel
-from engine.transports.base import Transport
+from engine.transports.base import HopError, Transport
 from engine.transports.crashes import report
 from engine.transports.reactor import Reactor, Timed
 
+_BARE = Tunnel.NONE  # scan.py says why
 RETRY_S = 0.1  # how long to wait before asking again for a socket that the machine could not give
 
 _REASONS = {
@@ -45,11 +48,13 @@ _REASONS = {
     EHOSTDOWN: Reason.UNREACHABLE,
     ENETDOWN: Reason.UNREACHABLE,
 }
-_OUT_OF_SOCKETS = frozenset((EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL))
+_OUT_OF_SOCKETS = frozenset((EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENODEV, ENOMEM))
 
 
 def reason_of(error: OSError, tunnel: Tunnel = Tunnel.NONE) -> Reason:
     """What an error on a connection means. Errors that are not the network's count as unreachable; TLS's as tls."""
+    if isinstance(error, HopError):
+        return Reason.PROXY
     default = Reason.UNREACHABLE if tunnel is Tunnel.NONE else Reason.TLS
     return _REASONS.get(error.errno or 0, default)
 
@@ -87,7 +92,8 @@ class Host(Protocol):
 class Driver:
     """One conversation in progress. It is its transport's receiver and its own timer.
 
-    budget_at: when the service's time is up, whatever it is doing (monotonic seconds).
+    budget_at: when the service's time is up, whatever it is doing (monotonic seconds). detour_s: what the way through
+    proxies may take, before a target's own time to connect begins. lost_at: the proxy that the conversation failed at.
     """
 
     __slots__ = (
@@ -102,21 +108,25 @@ class Driver:
         "budget_at",
         "connects",
         "deadline",
+        "detour_s",
+        "lost_at",
         "paid",
         "scan",
         "slot",
     )
 
-    def __init__(self, scan: ServiceScan, host: Host, budget_at: float = inf) -> None:
+    def __init__(self, scan: ServiceScan, host: Host, budget_at: float = inf, detour_s: float = 0.0) -> None:
         self.scan = scan
         self.budget_at = budget_at
+        self.detour_s = detour_s
+        self.lost_at: HopError | None = None
         self.deadline = 0.0
         self.slot: set[Timed] | None = None
         self.connects = 0  # transports opened
         self.paid = False  # the coming connection has been charged to the limits
         self._host = host
         self._transport: Transport | None = None
-        self._tunnel = Tunnel.NONE
+        self._tunnel = _BARE
         self._asked = ""  # the probe whose window is open
         self._asked_at = 0.0
         self._connect_s = 0.0
@@ -150,8 +160,12 @@ class Driver:
     def opened(self) -> None:
         self.scan.opened()
 
+    def dialled(self, now: float) -> None:
+        self.scan.dialled(now)
+        self._wait_until(now + self._connect_s)
+
     def connected(self, now: float) -> None:
-        if self._tunnel is not Tunnel.NONE:
+        if self._tunnel is not _BARE:
             self._host.shaken(self, self._transport)
         self._do(self.scan.connected(now), now)
 
@@ -162,7 +176,7 @@ class Driver:
         self._do(self.scan.closed(now), now)
 
     def broken(self, error: OSError, now: float) -> None:
-        self._do(self.scan.failed(reason_of(error, self._tunnel), now), now)
+        self._do(self.scan.failed(self._reason_of(error, self._tunnel), now), now)
 
     def expired(self, now: float) -> None:
         if now >= self.budget_at:
@@ -253,7 +267,7 @@ class Driver:
                 self._retrying = True
                 self._wait_until(now + RETRY_S)
             else:
-                self._do(self.scan.failed(reason_of(error), now), now)
+                self._do(self.scan.failed(self._reason_of(error), now), now)
             return
         if transport is None:
             self._wait_until(self.budget_at)
@@ -265,7 +279,11 @@ class Driver:
         if self.scan.target.proto == "udp" and self._tunnel is Tunnel.NONE:
             self.connected(now)
         else:
-            self._wait_until(now + self._connect_s)
+            self._wait_until(now + self._connect_s + self.detour_s)
+
+    def _reason_of(self, error: OSError, tunnel: Tunnel = Tunnel.NONE) -> Reason:
+        self.lost_at = error if isinstance(error, HopError) else None
+        return reason_of(error, tunnel)
 
     def _drop(self) -> None:
         if self._transport is not None:

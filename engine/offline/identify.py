@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from engine.databases import open_matcher
 from engine.errors import EngineError, InputError
+from engine.model import Also
 from engine.offline.answers import Answers, MatchRow
 from engine.offline.faults import Faults, Texts
 from engine.offline.forms.base import Row
@@ -27,7 +28,8 @@ if TYPE_CHECKING:  # loaded where it is asked for
     from engine.offline.opinion import StoredOpinion
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
-NO_MATCH = b',"match":null}\n'
+CLOSING = b"}\n"
+NO_MATCH = b',"match":null' + CLOSING
 
 
 class Tally(Struct):
@@ -63,14 +65,29 @@ class Answer(Struct):
     position: int = 0
 
 
-class Identifier:
-    """Answers chunks with one matcher, and with a second opinion on every match where there is one."""
+class _Told(Struct, frozen=True):
+    """An answer: as the end of a row, and what a second one is compared with. also: as a second one is written."""
 
-    def __init__(self, matcher: Matcher, opinion: "StoredOpinion | None" = None) -> None:
+    end: bytes
+    said: tuple[str, str, str] | None = None
+    also: bytes = b""
+
+
+class Identifier:
+    """Answers chunks with one matcher. second: whose answers are written beside, where they are other ones.
+
+    opinion: on what the matcher's lines left open.
+    """
+
+    def __init__(self, matcher: Matcher, second: Matcher | None = None, opinion: "StoredOpinion | None" = None) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._answers = Answers(matcher.database, matcher.match, self._written)
         self._opinion = opinion
         self._matches: Answers[tuple[MatchRow | None]] = Answers(matcher.database, matcher.match, lambda row: (row,))
+        self._second = None
+        if second is not None:
+            self._name = second.database.name
+            self._second = Answers(second.database, second.match, self._beside)
 
     def answer(self, chunk: Chunk) -> Answer:
         reader = LineReader(chunk.line)
@@ -84,39 +101,50 @@ class Identifier:
     def _end(self, row: Row, tally: Tally) -> bytes:
         """The end of an output row."""
         tally.rows += 1
-        end = self._answer(row)
-        if end is None:
+        told = self._told(row)
+        beside = self._second and self._second.of(row.proto, row.probes, row.foreign, row.data)
+        also = beside.also if beside and (told is None or beside.said != told.said) else b""
+        if told is None:
             tally.unknown += 1
             reason = f"no {row.proto.upper()} probe is named {row.probes[0]}"
-            return b',"match":null,"error":%b}\n' % self._encode(reason)
-        tally.matched += end is not NO_MATCH
-        return end
+            return b',"match":null,"error":%b%b}\n' % (self._encode(reason), also)
+        tally.matched += told.said is not None
+        return told.end[:-2] + also + CLOSING if also else told.end
 
-    def _answer(self, row: Row) -> bytes | None:
+    def _told(self, row: Row) -> _Told | None:
         if self._opinion is None:
             return self._answers.of(row.proto, row.probes, row.foreign, row.data)
         found = self._matches.of(row.proto, row.probes, row.foreign, row.data)
         return None if found is None else self._written(self._opinion.on(found[0], row.proto, row.data))
 
-    def _written(self, row: MatchRow | None) -> bytes:
-        return NO_MATCH if row is None else b',"match":%b}\n' % self._encode(row)
+    def _written(self, row: MatchRow | None) -> _Told:
+        if row is None:
+            return _Told(NO_MATCH)
+        return _Told(b',"match":%b}\n' % self._encode(row), (row.name, row.product, row.version))
+
+    def _beside(self, row: MatchRow | None) -> _Told:
+        if row is None:
+            return _Told(b"")
+        database = row.file or self._name
+        also = Also(name=row.name, product=row.product, version=row.version, line=row.line, database=database)
+        return _Told(b"", (row.name, row.product, row.version), b',"also":%b' % self._encode(also))
 
 
 def identify(
-    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, recog: str = ""
+    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, second: str = "", *, recog: str = ""
 ) -> Generator[Answer, None, None]:
-    """Answer every chunk, in order.
+    """Answer every chunk, in order. second: a database whose answers are written beside, where they are other ones.
 
     matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
     the workers open again; where one finds other databases than the matcher's, or none, the matcher goes on alone.
-    recog: a folder for a second opinion. Raises EngineError when a worker dies, MatcherError for a folder without
-    fingerprints; what `chunks` raises passes through.
+    recog: a folder of fingerprints, for a second opinion. Raises EngineError when a worker dies, MatcherError for a
+    folder without fingerprints; what `chunks` raises passes through.
     """
     texts = Texts()
     position = 0
     damage = None
     try:
-        with closing(_answers(iter(chunks), matcher, probes, workers, recog)) as answers:
+        with closing(_answers(iter(chunks), matcher, probes, workers, second=second, recog=recog)) as answers:
             del matcher  # the workers have their own
             for answer in answers:
                 faults, meaningless = texts.judge(answer.form, answer.texts)
@@ -134,11 +162,11 @@ def identify(
 
 
 def _answers(
-    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, recog: str
+    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, *, second: str, recog: str
 ) -> Generator[Answer, None, None]:
     """While workers start, the caller's process answers on."""
-    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256, recog))
-    identifier = Identifier(matcher, _opinion(recog))
+    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256, second, recog))
+    identifier = Identifier(matcher, *_others(second, recog, matcher.engine))
     answered = 0
     with ExitStack() as stack:
         crew = None
@@ -162,12 +190,14 @@ def _answers(
             yield answer
 
 
-def _opinion(recog: str) -> "StoredOpinion | None":
+def _others(second: str, recog: str, engine: str) -> "tuple[Matcher | None, StoredOpinion | None]":
+    """Whom else to ask."""
+    other = open_matcher((second,), engine) if second else None
     if not recog:
-        return None
+        return other, None
     from engine.offline.opinion import StoredOpinion
 
-    return StoredOpinion(recog)
+    return other, StoredOpinion(recog)
 
 
 def _tasks(source: Iterator[Chunk]) -> Iterator[tuple[bytes, bytes]]:
@@ -181,14 +211,17 @@ def work(descriptor: int) -> None:
 
 
 def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
-    probes, engine, sha256, recog = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str, str, str])
+    probes, engine, sha256, second, recog = msgspec.msgpack.decode(
+        setup, type=tuple[tuple[str, ...], str, str, str, str]
+    )
     try:
-        matcher, opinion = open_matcher(probes, engine), _opinion(recog)
+        matcher = open_matcher(probes, engine)
+        others = _others(second, recog, engine)
     except (EngineError, MatcherError) as error:
         raise Unable(str(error)) from error
     if matcher.database.sha256 != sha256:
         raise Unable("the databases have changed")
-    identifier = Identifier(matcher, opinion)
+    identifier = Identifier(matcher, *others)
 
     def answered(note: bytes, text: bytes) -> tuple[bytes, bytes]:
         chunk = _read_chunk(note)

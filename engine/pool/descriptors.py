@@ -11,6 +11,7 @@ POST_CONVERSATIONS = 100  # of post-processing, at once in one worker, beside th
 SPARE_DESCRIPTORS = 64 + POST_CONVERSATIONS  # for the loop, logs, libraries
 WAITING_RESULTS = 4096
 MAX_INFLIGHT = 20_000  # over all workers, where the user did not say
+MAX_INFLIGHT_PROXY = 256  # likewise, where all of them are connections to one proxy
 
 
 def inflight_limit(config: ScanConfig) -> int:
@@ -21,7 +22,8 @@ def inflight_limit(config: ScanConfig) -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < LEAST_DESCRIPTORS:
         raise ConfigError(f"{hard} file descriptors are too few; let ulimit -n allow at least {LEAST_DESCRIPTORS}")
-    wanted = int(share(config.max_inflight or MAX_INFLIGHT, config.workers))
+    usual = MAX_INFLIGHT_PROXY if config.proxy else MAX_INFLIGHT
+    wanted = int(share(config.max_inflight or usual, config.workers))
     return max(1, min(wanted, soft - SPARE_DESCRIPTORS))
 
 

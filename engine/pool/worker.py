@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -29,23 +30,30 @@ from engine.pool.connections import Connections
 from engine.pool.descriptors import inflight_limit, raise_descriptor_limit
 from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
+from engine.pool.opinions import open_opinions
 from engine.pool.outbox import Outbox, Rows
 from engine.pool.pace import START, Pace
+from engine.pool.patience import GIVEN_UP
+from engine.pool.proxied import DOUBT_S, Proxied
 from engine.pool.pseudo import PseudoServices
 from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
-from engine.post import PostProcessing
-from engine.post.second_opinion import open_opinion
+from engine.post import PostProcessing, module_names
 from engine.results.ending import CUT
 from engine.transports.base import Load, Secured, Transport
 from engine.transports.crashes import report
+from engine.transports.local_addresses import Sources
 from engine.transports.reactor import Reactor
+
+if TYPE_CHECKING:  # loaded where there are proxies
+    from engine.transports.proxy import Detour
 
 TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a plain connection
 BEGINS_PER_TURN = 256  # then sockets are served, as many as were served before
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
+_BARE = Tunnel.NONE  # conversation/scan.py says why
 
 
 def have_process() -> None:
@@ -98,13 +106,23 @@ class Worker:
             host_delay_s=config.host_delay_s,
         )
         self._budgets = Budgets(config.service_timeout_s, config.host_timeout_s)
-        self._connections = Connections(self.reactor, config.sources, reset=config.reset)
+        detour = self._open_detour()
+        self._connections = Connections(
+            self.reactor,
+            Sources(config.sources, config.source_port, config.interface),
+            reset=config.reset,
+            alpn=config.alpn,
+            detour=detour,
+        )
+        self._detour_s = detour.seconds if detour is not None else 0.0
+        self._proxied = Proxied()
+        self._doubted = 0  # results whose proxy may have died
         self._handshakes: Turns[Driver] = Turns(TLS_HANDSHAKES)
-        self._shaken = Shaken()
+        self._shaken = Shaken(ja4="ja4" in module_names(config.post))
         self._pseudo = PseudoServices(config.pseudo_ports)
         self._enrichment = Enrichment(
-            PostProcessing(config.post, intensity=config.intensity),
-            open_opinion(config.recog) if config.recog else None,
+            PostProcessing(config.post, intensity=config.intensity, alpn=config.alpn),
+            open_opinions(config, context),
             partial(self._connections.dial, wait_s=self._wait_s),
             self._gate.step_in,
             self._enriched,
@@ -161,6 +179,14 @@ class Worker:
         self._alarm.stop()
         self._trace_lines.close()
 
+    def _open_detour(self) -> "Detour | None":
+        if not self._config.proxy:
+            return None
+        from engine.transports.base_proxy import parse_proxies
+        from engine.transports.proxy import Detour
+
+        return Detour(self.reactor, parse_proxies(self._config.proxy), self._config.connect_timeout_s)
+
     # -- what drivers ask for
 
     def open(self, driver: Driver, tunnel: Tunnel) -> Transport | None:
@@ -172,7 +198,7 @@ class Worker:
             if at > now:
                 asyncio.get_running_loop().call_later(at - now, self._reopen, driver)
                 return None
-        if tunnel is not Tunnel.NONE and not self._handshakes.take(driver):
+        if tunnel is not _BARE and not self._handshakes.take(driver):
             return None
         return self._connections.open(driver, target, tunnel)
 
@@ -183,7 +209,7 @@ class Worker:
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
         self._handshakes.leave(driver)
         if isinstance(transport, Secured):
-            self._shaken.add(driver, transport.session)
+            self._shaken.add(driver, transport.session, transport.first)
 
     def sent(self, probe: str) -> None:
         self._outbox.tally["sent:" + probe] += 1
@@ -201,6 +227,16 @@ class Worker:
         target, response = driver.scan.target, driver.scan.response
         self._inflight.discard(driver)
         self._handshakes.leave(driver)
+        if self._detour_s:
+            now = time.monotonic()
+            result = self._proxied.judged(result, driver.lost_at, now)
+            if self._proxied.patience.given_up:
+                self._outbox.tally[GIVEN_UP] = 1
+            if self._proxied.doubts(result):
+                self._doubted += 1
+                self._gate.step_aside()  # others begin meanwhile: they are how the proxies are seen to get on
+                asyncio.get_running_loop().call_later(DOUBT_S, self._settle, target, result, now)
+                return
         try:
             result = self._enrichment.read(self._shaken.completed(driver, result), response)
             label = self._pseudo.label(result, response)
@@ -214,6 +250,13 @@ class Worker:
                 self._gate.step_aside()  # tarpits that wait to be asked further keep nobody else waiting
         else:
             self._emit(target, result)
+
+    def _settle(self, target: Target, result: ServiceResult, ended_at: float) -> None:
+        """A result that was in doubt, because of how proxies may fail."""
+        self._doubted -= 1
+        self._gate.step_in()
+        self._emit(target, self._proxied.settled(target, result, ended_at))
+        self._pump()
 
     # -- what the enrichment asks for
 
@@ -243,16 +286,21 @@ class Worker:
             while waiting and gate.offer(waiting[0]):
                 waiting.popleft()
             begun = 0
-            while begun < BEGINS_PER_TURN and (target := gate.next_ready(now)) is not None:
+            most = self._proxied.patience.room(now, BEGINS_PER_TURN)
+            while begun < most and (target := gate.next_ready(now)) is not None:
                 begun += 1
+                self._proxied.patience.began(now)
                 self._begin(target, now)
                 while waiting and gate.offer(waiting[0]):
                     waiting.popleft()
             if (awake := now - self.reactor.paused_s) >= self._pace.look_at:
                 self._look(awake)
-            if gate.waiting and (at := gate.wake_at()) is not None:
+            at = gate.wake_at() if gate.waiting else None
+            if gate.waiting and self._proxied.patience.begins_at > now:
+                at = self._proxied.patience.begins_at
+            if at is not None:
                 self._alarm.set(at, now)
-        if not waiting and not gate.waiting and not self._inflight and not self._enrichment.busy:
+        if not waiting and not gate.waiting and not (self._inflight or self._doubted or self._enrichment.busy):
             outbox.flush()
             self._idle.set()
         else:
@@ -277,7 +325,7 @@ class Worker:
             scan = TracedScan(target, self._context, self._trace, max_probes=max_probes)
         paused_s = self.reactor.paused_s  # which no host is charged for
         budget_at = self._budgets.enter(target.host, now - paused_s) + paused_s
-        driver = Driver(scan, self, budget_at)
+        driver = Driver(scan, self, budget_at, self._detour_s)
         self._inflight.add(driver)
         if budget_at <= now:
             driver.abort(Reason.BUDGET, now)

@@ -59,7 +59,7 @@ OF_THE_SYSTEM = frozenset(
     | {"snmp.sys_description", "snmp.sys_object_id"}
 )
 APACHE_OS, APACHE_MODULES = "apache_os", "apache_modules"
-KEYS = frozenset((*SERVICES, *OF_THE_SYSTEM, APACHE_MODULES, "favicon.md5", "x509.subject", "x509.issuer"))
+KEYS = frozenset((*SERVICES, *OF_THE_SYSTEM, APACHE_MODULES, "favicon.md5", "tls.jarm", "x509.subject", "x509.issuer"))
 
 MODULES = 32  # of a Server header that are looked at
 
@@ -232,6 +232,8 @@ def surroundings(result: ServiceResult) -> Iterator[Reading]:
         yield "html_title", found.encode()
     if digest := post.get("favicon", {}).get("md5"):
         yield "favicon.md5", digest.encode()
+    if isinstance(jarm := post.get("jarm"), str):
+        yield "tls.jarm", jarm.encode()
     if result.tls is not None:
         yield from (("x509.subject", name.encode()) for name in _names(result.tls.subject))
         yield from (("x509.issuer", name.encode()) for name in _names(result.tls.issuer))

@@ -15,18 +15,26 @@ import base64
 import hashlib
 import re
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from engine.conversation.fingerprint import responses
 from engine.model import Json, ServiceResult
-from engine.post.base import HEAD, authority, identified, noted, text, title
+from engine.post.base import AGENT, HEAD, ONLY_HTTP2, authority, identified, noted, text, title
 from engine.transports.dial import DialError, Dialler, Stream
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
 PAGE = 262_144  # bytes of a page; hashing it takes 18 ms
 ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
-AGENT = "Mozilla/5.0 (compatible; probemill)"
+
+HTTP3_SETTINGS = {  # RFC 9114, 9204, 9220, 9297. The numbers 31 n + 2 stand there so that nobody chokes on them
+    0x1: "qpack_max_table_capacity",
+    0x6: "max_field_section_size",
+    0x7: "qpack_blocked_streams",
+    0x8: "enable_connect_protocol",
+    0x33: "h3_datagram",
+}
 
 _STATUS = re.compile(rb"HTTP/\d\.\d +(\d{3})\b")
 _HEADER = re.compile(
@@ -40,7 +48,7 @@ class Answer(NamedTuple):
     """One HTTP answer, as far as it came. headers: those of interest, of several the first; complete: all of body."""
 
     status: int
-    headers: dict[bytes, bytes]
+    headers: Mapping[bytes, bytes]
     body: bytes
     complete: bool = False
 
@@ -104,13 +112,15 @@ class Web:
     """An Asker."""
 
     name = "web"
-    services = SERVICES
+    services = SERVICES | {"quic"}
     undetermined = False
 
     def applies(self, result: ServiceResult) -> bool:
-        return result.proto == "tcp"
+        return (result.proto == "udp") == (result.name == "quic") and result.extrainfo != ONLY_HTTP2
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
+        if result.proto == "udp":
+            return await over_quic(result, dial)
         page = await get(result, dial, "/", PAGE)
         result = noted(result, "http", page.facts() | (body(page.body) if page.complete else {}))
         path = icon_path(page.body)
@@ -123,6 +133,30 @@ class Web:
         if icon.headers.get(b"content-type", b"").startswith(b"text/"):
             return result
         return noted(result, "favicon", favicon(path, icon.body))
+
+
+async def over_quic(result: ServiceResult, dial: Dialler) -> ServiceResult:
+    """The page in HTTP/3. Raises DialError where the server has agreed to nothing, or to something else."""
+    try:
+        from engine.transports.quic import HTTP3, SUPPORTED, Conversation
+    except ImportError:  # without the extra there is no QUIC, and who asks for `web` means TCP
+        return result
+    with await dial.open("udp") as stream:
+        talk = Conversation(stream, dial, SUPPORTED[:1], (HTTP3,), result.host)
+        try:
+            if (await talk.shake()).alpn != HTTP3:
+                raise DialError("no HTTP/3")
+            answer, settings = await talk.get(authority(result), AGENT)
+        finally:
+            await talk.close()
+    if settings:
+        known = {HTTP3_SETTINGS.get(name, f"0x{name:x}"): value for name, value in settings.items() if name % 31 != 2}
+        result = noted(result, "http3", {"settings": known})
+    if not answer.status:
+        return result
+    facts = Answer(answer.status, answer.headers, answer.body).facts()
+    result = noted(result, "http", facts)
+    return result if result.product or "server" not in facts else identified(result, product=str(facts["server"]))
 
 
 async def get(result: ServiceResult, dial: Dialler, path: str, limit: int) -> Answer:

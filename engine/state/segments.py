@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import OutputError
-from engine.model import Batch, Reason
+from engine.model import NOT_SCANNED, Batch
 from engine.results.sinks.base import Summary
 from engine.state.delivery import Deliveries
 from engine.state.digest import InputDigest
@@ -88,7 +88,7 @@ class SegmentSink:
 
     digest: over the inputs, fed by their reader. deliveries: who brings the rows on.
 
-    The rows of targets that are cancelled or put off are left out: they have not been scanned, the next run does it.
+    The rows of targets that were not scanned, or are put off, are left out: the next run scans them.
     """
 
     def __init__(
@@ -143,8 +143,8 @@ class SegmentSink:
         """Commit at once what somebody has put whole. -> its record, by which `Journal.rows_of` reads the rows
 
         None where another was first with one of its targets, or one of them was put off: then nothing was done, and
-        what was put is removed. Who makes attempts leaves out the rows of targets that are cancelled or put off.
-        Raises OutputError as `take` does.
+        what was put is removed. Who makes attempts leaves out the rows of targets that were not scanned or are put
+        off. Raises OutputError as `take` does.
         """
         if self._failure is not None:
             raise self._failure
@@ -254,17 +254,18 @@ class _Ending(Struct):
     reason: str = ""
 
 
+_UNFINISHED = frozenset(reason.value for reason in NOT_SCANNED)
 _ending = msgspec.json.Decoder(_Ending)
 
 
 def without_unfinished(batch: Batch, put_off: OrdinalSet) -> Batch:
-    """The batch without the rows of targets cancelled or put off; the n-th row is that of the n-th ordinal."""
-    if not batch.tally.get("reason:" + Reason.CANCELLED.value) and not put_off:
+    """The batch without the rows of targets not scanned or put off; the n-th row is that of the n-th ordinal."""
+    if not put_off and not any(batch.tally.get("reason:" + reason) for reason in _UNFINISHED):
         return batch
     pairs = zip(batch.rows.splitlines(keepends=True), batch.done, strict=True)
     kept = [
         (line, ordinal)
         for line, ordinal in pairs
-        if ordinal not in put_off and _ending.decode(line).reason != Reason.CANCELLED.value
+        if ordinal not in put_off and _ending.decode(line).reason not in _UNFINISHED
     ]
     return Batch(b"".join(line for line, _ in kept), len(kept), [ordinal for _, ordinal in kept], batch.tally)

@@ -12,6 +12,7 @@ in what they mean. Names come out in ASCII (IDNA 2008 after the mapping of UTS 4
 """
 
 import re
+from enum import Enum
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Literal
 
@@ -30,6 +31,15 @@ _NAME_LENGTH = 253
 
 
 Family = Literal[0, 4, 6]  # IPv4, IPv6; 0: either
+
+
+class Names(Enum):
+    """Who looks up the names of targets. NOWHERE: the proxy takes none. UNSEEN: it would, and lists could not judge."""
+
+    HERE = ""
+    FAR = "far"
+    NOWHERE = "its address would be looked up past the proxy; write socks5h://, socks4a:// or http://, which take names"
+    UNSEEN = "the proxy would look it up, so that -4, -6 and lists of addresses cannot judge it; name its address"
 
 
 def family_of(address: str) -> Family:

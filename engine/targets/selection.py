@@ -3,6 +3,7 @@
 One place for the command line and for Python, so that a scan from either is equally polite.
 """
 
+import logging
 from collections.abc import Callable
 from functools import reduce
 from operator import or_
@@ -12,23 +13,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.errors import ConfigError, InputError
-from engine.model import ScanConfig, Target
-from engine.targets.base_hosts import Family, family_of
+from engine.model import NAMING_PROXIES, ScanConfig, Target
+from engine.targets.base_hosts import Family, Names, family_of
 from engine.targets.base_ports import PortSpec, Unreadable, parse_ports
 from engine.targets.permutation import Shard, parse_shard
 from engine.targets.prefixes import AddressFilter, PrefixSet, load_prefixes, parse_prefixes, reserved_networks
+
+log = logging.getLogger("probemill.targets")
 
 
 class Selection(Struct, frozen=True):
     """ports: for bare hosts. admit: which targets may be contacted at all, None: all.
 
-    seed, family: as in TargetSource.
+    seed, family, names: as in TargetSource.
     """
 
     ports: PortSpec | None = None
     admit: Callable[[Target], bool] | None = None
     seed: int | None = None
     family: Family = 0
+    names: Names = Names.HERE
 
     def has(self, address: str) -> bool:
         """Whether a literal address, network or range is of the family that is wanted."""
@@ -41,7 +45,9 @@ def select(config: ScanConfig) -> Selection:
         ports = parse_ports(config.ports) if config.ports else None
     except Unreadable as error:
         raise ConfigError(f"ports: {error}") from error
-    return Selection(ports, admission(config), config.seed)
+    if config.proxy and ports is not None and ports.at(len(ports) - 1)[1] == "udp":
+        raise ConfigError("ports: UDP does not go through a proxy; name TCP ports alone")
+    return Selection(ports, admission(config), config.seed, names=_names(config))
 
 
 def of_family(selection: Selection, family: Family) -> Selection:
@@ -51,11 +57,41 @@ def of_family(selection: Selection, family: Family) -> Selection:
     def admits(target: Target) -> bool:
         return (not target.host or wanted.has(target.host)) and (admit is None or admit(target))
 
-    return replace(wanted, admit=admits)
+    return replace(wanted, admit=admits, names=Names.UNSEEN if selection.names is Names.FAR else selection.names)
+
+
+def _names(config: ScanConfig) -> Names:
+    """Who looks names up. Behind a proxy nobody here does: that would be a packet past it."""
+    if not config.proxy:
+        return Names.HERE
+    if config.proxy[-1].partition("://")[0] not in NAMING_PROXIES:
+        return Names.NOWHERE
+    return Names.UNSEEN if config.blocklist or config.allowlist or config.exclude_reserved else Names.FAR
+
+
+class _TcpAlone:
+    """Behind a proxy: UDP is left out, because it would go past it. Said once."""
+
+    def __init__(self, admit: Callable[[Target], bool] | None) -> None:
+        self._admit = admit
+        self._told = False
+
+    def __call__(self, target: Target) -> bool:
+        if target.proto == "tcp":
+            return self._admit is None or self._admit(target)
+        if not self._told:
+            self._told = True
+            log.warning("UDP targets are left out: a proxy carries TCP alone, and nothing goes past it")
+        return False
 
 
 def admission(config: ScanConfig) -> Callable[[Target], bool] | None:
-    """Who may be contacted, by lists, reserved networks and shard. Raises ConfigError, InputError."""
+    """Who may be contacted, by proxy, lists, reserved networks and shard. Raises ConfigError, InputError."""
+    admit = _admission(config)
+    return _TcpAlone(admit) if config.proxy else admit
+
+
+def _admission(config: ScanConfig) -> Callable[[Target], bool] | None:
     addresses = address_filter(config)
     shard = parse_shard(config.shard) if config.shard else Shard()
     if addresses is None:

@@ -22,7 +22,7 @@ from engine.errors import InputError
 from engine.model import Target
 from engine.state.ordinals import OrdinalSet
 from engine.targets import Item, TargetReader, TargetSpec, canonical_address
-from engine.targets.base_hosts import Family
+from engine.targets.base_hosts import Family, Names
 from engine.targets.permutation import Permutation
 from engine.threads import in_thread
 from engine.unpack import Damaged, Unpacker
@@ -121,7 +121,7 @@ class TargetSource:
 
     admit: which targets are wanted (None: all); the others are counted in `blocked`. seed: visit the targets of a
     network in a pseudo-random order instead of the spread one; the n-th visited has the n-th ordinal. family: of the
-    addresses that names are looked up for; 0: either.
+    addresses that names are looked up for; 0: either. names: who looks them up; what nobody may goes to `on_error`.
 
     done: ordinals that a run before has dealt with; networks and names are expanded without them, single targets are
     the caller's to leave out. pass_over: told the ordinals that will never be yielded. put_off: told those whose name
@@ -136,6 +136,7 @@ class TargetSource:
         admit: Callable[[Target], bool] | None = None,
         seed: int | None = None,
         family: Family = 0,
+        names: Names = Names.HERE,
         done: OrdinalSet | None = None,
         pass_over: Ordinals = lambda _: None,
         put_off: Ordinals = lambda _: None,
@@ -149,6 +150,7 @@ class TargetSource:
         self._admit = admit
         self._seed = seed
         self._family = family
+        self._lookup = names
         self._done = done or OrdinalSet()
         self._pass_over = pass_over
         self._put_off = put_off
@@ -226,6 +228,12 @@ class TargetSource:
     async def _expand(self, spec: TargetSpec) -> None:
         if not spec.is_name:
             await self._put(self._targets(spec))
+            return
+        if self._lookup is Names.FAR:
+            await self._put(self._targets(replace(spec.resolved(spec.host), name=spec.host)))
+            return
+        if self._lookup is not Names.HERE:
+            self._on_error(InputError(spec.host, 0, self._lookup.value))
             return
         self.names += 1
         await self._looking.acquire()

@@ -1,6 +1,6 @@
 """The seam between a conversation and the network; see the package's docstring."""
 
-from errno import EIO
+from errno import EIO, EPROTO
 from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
@@ -29,6 +29,20 @@ class Load(Struct):
     connect_s: float = 0.0
 
 
+class HopError(OSError):
+    """The way to a target failed, not the target. hop: which proxy of the chain, from 1; at: its URL without the login.
+
+    gone: whether it concerns whatever is asked of this proxy, as far as one can see.
+    """
+
+    def __init__(self, hop: int, at: str, why: str, *, gone: bool = True) -> None:
+        super().__init__(EPROTO, f"proxy {hop}, {at}: {why}")
+        self.hop = hop
+        self.at = at
+        self.why = why
+        self.gone = gone
+
+
 class Transport(Protocol):
     """One connection, or what UDP has in its place. Its construction begins it."""
 
@@ -52,10 +66,12 @@ class Session(Protocol):
 
 @runtime_checkable
 class Secured(Transport, Protocol):
-    """A transport with TLS inside. session: meaningful once connected."""
+    """A transport with TLS inside. session: meaningful once connected. first: what the server said first, if kept."""
 
     @property
     def session(self) -> Session: ...
+    @property
+    def first(self) -> bytes: ...
 
 
 class Receiver(Protocol):
@@ -63,6 +79,10 @@ class Receiver(Protocol):
 
     def opened(self) -> None:
         """TLS over TCP only: the connection below stands and the handshake begins."""
+        ...
+
+    def dialled(self, now: float) -> None:
+        """Proxies only: the last one has been told where to connect to, and the wait for the target begins."""
         ...
 
     def connected(self, now: float) -> None: ...

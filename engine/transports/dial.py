@@ -16,22 +16,27 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from errno import EALREADY, EINPROGRESS, EISCONN
 from functools import partial
 from os import strerror
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from engine.model import Tunnel
+from engine.transports.base_local import ANYWHERE, Local
 from engine.transports.reactor import PAUSE_COUNTS_S, PAUSE_S
 
 READ = 65536  # bytes asked of the socket at once; no datagram is longer
 RECORD = 16384  # bytes; TLS's largest record
+PROXY_S = 5.0  # for a proxy's answer, which may wait for a connection that it makes
 SILENCE_S = 2.0  # how long to wait for the next bytes, where the caller does not say
 MAX_BYTES = 1 << 20  # received per Dialler
 LOOK_S = 0.25  # between two looks at the clock
 GRACE_S = 0.5  # for a conversation to notice by itself that its time is up
+
+if TYPE_CHECKING:  # loaded where there are proxies
+    from engine.transports.base_proxy import Proxy
 
 _T = TypeVar("_T")
 
@@ -40,11 +45,16 @@ class DialError(Exception):
     """The conversation did not come about or broke off; the text says why."""
 
 
+class DialTimeoutError(DialError):
+    """Nothing more came in time."""
+
+
 class Dialler:
     """Opens streams to one port. Counts the TCP connections, and all bytes received.
 
-    deadline: loop time, without the pauses to come, at which everything here is over. name: for SNI, or "". source:
-    local address, or "". pace: called before each connection; how many seconds it has to wait for its turn.
+    deadline: loop time, without the pauses to come, at which everything here is over. name: for SNI, or "". local:
+    where it begins on this machine. proxies: that lead there, the nearest first; they carry no UDP. pace: called before
+    each connection; how many seconds it has to wait for its turn.
     """
 
     def __init__(
@@ -55,7 +65,8 @@ class Dialler:
         deadline: float,
         *,
         name: str = "",
-        source: str = "",
+        local: Local = ANYWHERE,
+        proxies: "Sequence[Proxy]" = (),
         max_bytes: int = MAX_BYTES,
         pace: Callable[[], float] = lambda: 0.0,
     ) -> None:
@@ -66,29 +77,40 @@ class Dialler:
         self.deadline = deadline
         self._context = context
         self._name = name
-        self._source = source
+        self._local = local
+        self._proxies = proxies
         self._max_bytes = max_bytes
         self._pace = pace
         self._looked = asyncio.get_running_loop().time()
         self._paused_s = 0.0
 
-    async def open(self, proto: Literal["tcp", "udp"], tunnel: Tunnel = Tunnel.NONE) -> "Stream":
-        """A stream of either kind, connected, and with TLS inside where the tunnel says so. Raises DialError."""
+    async def open(
+        self, proto: Literal["tcp", "udp"], tunnel: Tunnel = Tunnel.NONE, tls: ssl.SSLContext | None = None
+    ) -> "Stream":
+        """A stream of either kind, connected, and with TLS inside where the tunnel says so. Raises DialError.
+
+        tls: for a handshake that is not to be like the others.
+        """
         if proto == "udp" and tunnel is not Tunnel.NONE:
             raise DialError("no DTLS in further conversations")
+        if self._proxies and proto == "udp":
+            raise DialError("UDP does not go through a proxy")
         await self._turn()
         kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        host, port = (self._proxies[0].host, self._proxies[0].port) if self._proxies else (self.host, self.port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
         except OSError as error:
             raise DialError(f"no socket: {error.strerror}") from error
         stream = Stream(sock, self)
         try:
-            await stream.connect((self.host, self.port), self._source)
+            await stream.connect((host, port), self._local)
+            if self._proxies:
+                await stream.pass_through(self._proxies, self.host, self.port)
             self.connections += proto == "tcp"
             if tunnel is not Tunnel.NONE:
-                await stream.start_tls()
+                await stream.start_tls(tls)
         except BaseException:
             stream.close()
             raise
@@ -148,8 +170,10 @@ class Dialler:
             if sock is not None:
                 (loop.remove_writer if write else loop.remove_reader)(sock)
 
-    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
-        return self._context.wrap_bio(incoming, outgoing, server_hostname=self._name or None)
+    def wrap(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, context: ssl.SSLContext | None = None
+    ) -> ssl.SSLObject:
+        return (context or self._context).wrap_bio(incoming, outgoing, server_hostname=self._name or None)
 
     def count(self, received: int) -> None:
         """Raises DialError when these bytes are more than allowed."""
@@ -192,7 +216,7 @@ class Stream:
     def close(self) -> None:
         self._socket.close()
 
-    async def connect(self, address: tuple[str, int], source: str) -> None:
+    async def connect(self, address: tuple[str, int], local: Local) -> None:
         """Raises DialError."""
 
         def attempt() -> None:
@@ -202,12 +226,31 @@ class Stream:
             if error not in (0, EISCONN):
                 raise OSError(error, strerror(error))
 
-        if source:
+        if local is not ANYWHERE:
             try:
-                self._socket.bind((source, 0))
+                local.settle(self._socket)
             except OSError as error:
                 raise DialError(error.strerror) from error
         await self._attempt(attempt, self._dialler.until(SILENCE_S), write=True)
+
+    async def pass_through(self, proxies: "Sequence[Proxy]", host: str, port: int) -> None:
+        """Let proxies lead to a destination; from then on it is the other end. Raises DialError."""
+        from engine.transports.base_proxy import route
+
+        heard = b""
+        for handshake in route(proxies, host, port):
+            try:
+                said = handshake.feed(heard)
+                while not handshake.done:
+                    await self._write(said, self._dialler.until(SILENCE_S))
+                    heard = await self._read(self._dialler.until(PROXY_S))
+                    if not heard:
+                        raise handshake.hung_up()
+                    said = handshake.feed(heard)
+            except OSError as error:
+                raise DialError(error.strerror) from error
+            heard = handshake.rest
+        self._buffer = heard
 
     async def send(self, data: bytes) -> None:
         """Write all of it, inside TLS if there is some; UDP: as one datagram. Raises DialError."""
@@ -257,11 +300,11 @@ class Stream:
         await self.send(data)
         return await self.recv(limit, timeout_s)
 
-    async def start_tls(self) -> None:
+    async def start_tls(self, context: ssl.SSLContext | None = None) -> None:
         """Shake hands. What the peer sent in the clear beyond the last read is dropped: it is not part of TLS."""
         self._buffer = b""
         try:
-            session = self._dialler.wrap(self._incoming, self._outgoing)
+            session = self._dialler.wrap(self._incoming, self._outgoing, context)
         except ValueError as error:  # a host name that cannot be an SNI name
             raise DialError(str(error)) from error
         await self._shake_hands(session, self._dialler.deadline)
@@ -273,14 +316,14 @@ class Stream:
         """What the action gives when the socket is ready for it, be it at the very moment when the time is up."""
         await asyncio.sleep(0)  # a peer whose bytes never end must not keep the loop
         if self._dialler.time() >= until:
-            raise DialError("timed out")
+            raise DialTimeoutError("timed out")
         ready = True
         while True:
             try:
                 return action()
             except BlockingIOError:
                 if not ready:
-                    raise DialError("timed out") from None
+                    raise DialTimeoutError("timed out") from None
             except OSError as error:
                 raise DialError(error.strerror or str(error)) from error
             ready = await self._dialler.wait(until, self._socket, write=write)

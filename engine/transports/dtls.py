@@ -77,6 +77,10 @@ class DtlsSession:
         certificate = self._connection.get_peer_certificate()
         return None if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
+    def get_unverified_chain(self) -> list[bytes]:
+        chain = self._connection.get_peer_cert_chain() or []
+        return [crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain]
+
 
 class DtlsTransport:
     """A DTLS client; reports `connected` after the handshake, which its construction begins. Raises OSError there.
@@ -123,6 +127,11 @@ class DtlsTransport:
         """What was negotiated; meaningful once connected."""
         return DtlsSession(self._connection)
 
+    @property
+    def first(self) -> bytes:
+        """Not kept: fingerprints are of TLS."""
+        return b""
+
     def send(self, data: bytes) -> None:
         try:
             self._connection.send(data)
@@ -147,6 +156,9 @@ class DtlsTransport:
 
     def opened(self) -> None:
         """Never told: what is below is not TLS."""
+
+    def dialled(self, now: float) -> None:
+        """Never told: no proxy carries UDP."""
 
     def connected(self, now: float) -> None:
         """Never told: a UDP conversation is ready at once."""

@@ -1,29 +1,34 @@
 """TCP over the reactor: one non-blocking socket, edge-triggered, one system call per event where the peer allows it."""
 
 import socket
-import struct
 from errno import EAGAIN, ECONNRESET, EINPROGRESS
 
 from engine.transports.base import MAX_READ, Receiver
+from engine.transports.base_local import ANYWHERE, RESET_ON_CLOSE, Local
 from engine.transports.reactor import BROKEN, READ, Reactor
 
 CHUNK = 65536  # bytes asked of one recv(); a shorter answer means the socket is drained
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER 1,0
-IP_BIND_ADDRESS_NO_PORT = 24  # Linux; without it every bound socket takes a port of the whole host's range
 WRITABLE = 4  # EPOLLOUT
 
 
 class TcpTransport:
     """A connection attempt that begins with its construction.
 
-    source: local address to connect from, or "". reset: end with RST instead of FIN; spares the TIME_WAIT of
+    local: where it begins on this machine. reset: end with RST instead of FIN; spares the TIME_WAIT of
     connections that we end first. Raises OSError when the kernel refuses at once.
     """
 
     __slots__ = ("_connecting", "_fd", "_idle_s", "_reactor", "_receiver", "_socket", "_unsent")
 
     def __init__(
-        self, reactor: Reactor, receiver: Receiver, host: str, port: int, *, source: str = "", reset: bool = False
+        self,
+        reactor: Reactor,
+        receiver: Receiver,
+        host: str,
+        port: int,
+        *,
+        local: Local = ANYWHERE,
+        reset: bool = False,
     ) -> None:
         self._reactor = reactor
         self._receiver = receiver
@@ -34,9 +39,8 @@ class TcpTransport:
         try:
             if reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            if source:
-                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((source, 0))
+            if local is not ANYWHERE:
+                local.settle(sock)
             error = sock.connect_ex((host, port))
             if error not in (0, EINPROGRESS):
                 raise OSError(error, "connect")

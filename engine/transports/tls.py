@@ -6,24 +6,40 @@ whatever answers, not to trust it.
 """
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from engine.errors import ConfigError
 from engine.transports.base import MAX_OVERHEAD, Receiver, TlsError, Transport
 from engine.transports.reactor import Reactor
+from matcher import shown
 
 RECORD = 16384  # bytes; TLS's largest record
+FIRST = 2048  # bytes, about: of what a server says first, kept for who asks how it greets
 OP_LEGACY_SERVER_CONNECT = 0x4
+LONGEST_ALPN = 255  # bytes of one name
 
 
-def client_context() -> ssl.SSLContext:
-    """A context that opens old servers too; measured against TLS 1.0 to 1.3, RSA-1024, NULL and anonymous ciphers."""
+def client_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
+    """A context that opens old servers too; measured against TLS 1.0 to 1.3, RSA-1024, NULL and anonymous ciphers.
+
+    alpn: the application protocols that are offered, the best first; without them there is no such extension.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
     context.options |= OP_LEGACY_SERVER_CONNECT
+    if alpn:
+        context.set_alpn_protocols(alpn)
     return context
+
+
+def check_alpn(names: Sequence[str]) -> None:
+    """Raises ConfigError for what is no name of an application protocol (RFC 7301)."""
+    for name in names:
+        if not name.isascii() or not name.isprintable() or not 1 <= len(name) <= LONGEST_ALPN:
+            raise ConfigError(f"alpn: {shown(name) or repr(name)}: no name of an application protocol")
 
 
 class Steps:
@@ -62,6 +78,7 @@ class TlsTransport:
         "_below",
         "_due",
         "_failure",
+        "_first",
         "_handshaking",
         "_incoming",
         "_object",
@@ -92,6 +109,7 @@ class TlsTransport:
         except ValueError:  # a name that SNI cannot carry
             self._object = context.wrap_bio(self._incoming, self._outgoing)
         self._handshaking = True
+        self._first = b""
         self._overhead = 0
         self._below: Transport | None = open_below(self)
 
@@ -99,6 +117,11 @@ class TlsTransport:
     def session(self) -> ssl.SSLObject:
         """What was negotiated; meaningful once connected."""
         return self._object
+
+    @property
+    def first(self) -> bytes:
+        """What the server said first, its ServerHello at least; there until `connected` has been told."""
+        return self._first
 
     def send(self, data: bytes) -> None:
         try:
@@ -117,11 +140,16 @@ class TlsTransport:
     def opened(self) -> None:
         """Never told: what is below is not TLS."""
 
+    def dialled(self, now: float) -> None:
+        self._receiver.dialled(now)
+
     def connected(self, now: float) -> None:
         self._receiver.opened()
         self._wait(now)
 
     def received(self, data: bytes, now: float) -> None:
+        if self._handshaking and self._overhead < FIRST:
+            self._first += data[:FIRST]
         if self._handshaking and not self._due and len(data) <= RECORD and self._overhead <= MAX_OVERHEAD:
             self._incoming.write(data)
             self._overhead += len(data)
@@ -173,6 +201,7 @@ class TlsTransport:
             self._break(self._failure, now)
         elif self._flush_or_break(now) and not self._handshaking:
             self._receiver.connected(now)
+            self._first = b""
             if self._below is not None and self._incoming.pending:  # said in one breath with the handshake's end
                 said: list[bytes] = []
                 end = self._decrypt(said)

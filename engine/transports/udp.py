@@ -5,13 +5,17 @@ with the same address and port, so that every datagram that comes back belongs t
 well: the sockets ask for them (IP_RECVERR), and the kernel's error queue names the destination that they are about.
 Only a socket per conversation with the *same* port of the same host is needed, and tens of thousands fit on one. Who
 must not meet what an earlier conversation left behind at the peer talks from a port of its own.
+
+Where the local port is chosen, each conversation has a socket of its own, connected: other sockets of this machine have
+the same port, and the kernel tells datagrams apart by where they come from.
 """
 
 import socket
 import struct
-from errno import EACCES, ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EPROTO
+from errno import EACCES, EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EPROTO
 
 from engine.transports.base import Receiver
+from engine.transports.base_local import ANYWHERE, Local
 from engine.transports.reactor import BROKEN, Reactor
 
 LARGEST = 65536  # bytes; no datagram is longer
@@ -28,22 +32,35 @@ _ERROR = struct.Struct("I")  # the errno at the head of struct sock_extended_err
 
 
 class _Shared:
-    """One socket of the hub, and who talks through it by (address, port). passing: closed with its conversation."""
+    """One socket of the hub, and who talks through it by (address, port).
 
-    def __init__(self, reactor: Reactor, family: int, source: str, *, passing: bool = False) -> None:
+    only: the one peer that it is for. passing: closed with its conversation, as it is where it has but one peer.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        family: int,
+        local: Local,
+        only: tuple[str, int] | None = None,
+        *,
+        passing: bool = False,
+    ) -> None:
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._recverr = _RECVERR[socket.AddressFamily(family)]
             sock.setsockopt(*self._recverr, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
-            if source:
-                sock.bind((source, 0))
+            local.settle(sock)
+            if only is not None:
+                sock.connect(only)
         except OSError:
             sock.close()
             raise
         self.socket = sock
         self.talks: dict[tuple[str, int], UdpTransport] = {}
-        self._passing = passing
+        self.only = only
+        self._passing = passing or only is not None
         self._reactor = reactor
         reactor.register(sock.fileno(), self)
 
@@ -107,35 +124,41 @@ class _Shared:
 
 
 class UdpHub:
-    """The sockets of one worker. sources are told apart: a conversation keeps the address it was begun with."""
+    """The sockets of one worker. Local ends are told apart: a conversation keeps the one it was begun with."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._sockets: dict[tuple[int, str], list[_Shared]] = {}
+        self._sockets: dict[tuple[int, Local], list[_Shared]] = {}
 
     def open(
-        self, receiver: Receiver, host: str, port: int, source: str = "", *, alone: bool = False
+        self, receiver: Receiver, host: str, port: int, local: Local = ANYWHERE, *, alone: bool = False
     ) -> "UdpTransport":
         """A conversation, ready at once; the caller reports it as connected. Raises OSError.
 
-        alone: from a local port that nobody else uses.
+        alone: from a local port that nobody else uses, where the port is not chosen.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        if alone:
-            return UdpTransport(_Shared(self._reactor, family, source, passing=True), receiver, host, port)
-        sockets = self._sockets.setdefault((family, source), [])
-        for shared in sockets:
+        if alone and not local.port:
+            return UdpTransport(_Shared(self._reactor, family, local, passing=True), receiver, host, port)
+        sockets = self._sockets.setdefault((family, local), [])
+        only = (host, port) if local.port else None
+        if only is not None:
+            sockets[:] = [shared for shared in sockets if shared.talks]
+            if any(shared.only == only for shared in sockets):
+                raise OSError(EADDRNOTAVAIL, "datagram")  # until the one that goes on there has ended
+        for shared in sockets if only is None else ():
             if (host, port) not in shared.talks:
                 break
         else:
-            shared = _Shared(self._reactor, family, source)
+            shared = _Shared(self._reactor, family, local, only)
             sockets.append(shared)
         return UdpTransport(shared, receiver, host, port)
 
     def close(self) -> None:
         for sockets in self._sockets.values():
             for shared in sockets:
-                shared.close()
+                if shared.only is None or shared.talks:
+                    shared.close()
         self._sockets.clear()
 
 

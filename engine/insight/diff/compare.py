@@ -38,7 +38,7 @@ _LISTS = ("cpe",)
 _TLS = ("subject", "issuer", "names", "not_after", "sha256")
 _FETCHED = 1000  # findings at a time
 
-_UNREACHED = ("cancelled", "budget", "crashed", "unresolved")
+_UNREACHED = ("cancelled", "budget", "crashed", "unresolved", "proxy")
 _STANDING = f"""CASE
     WHEN reason IN {_UNREACHED} OR verdict = 'excluded' THEN 'unreached'
     WHEN state IN ('closed', 'filtered', 'open|filtered') THEN 'silent'

@@ -35,7 +35,7 @@ from engine.results.lake import Unavailable
 from engine.services import ServiceTable
 from engine.state.attempt import Attempt
 from engine.threads import Desk
-from engine.transports.local_addresses import own
+from engine.transports.local_addresses import check_door, own
 from matcher import compile_matcher
 
 BACKLOG = 256  # pieces of rows that wait to be compressed; beyond it no new target is begun
@@ -54,6 +54,7 @@ class ShardActor:
         self._kept = _Kept()
         logging.getLogger("probemill").addHandler(self._kept)
         sources = own(setup.config.sources)
+        check_door(setup.config.source_port, setup.config.interface)
         config = replace(setup.config, sources=sources, workers=setup.neighbours, max_inflight=0)
         with _unpacked(supplies.recog) as recog:
             config = replace(config, recog=recog)

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.model import Reason, ServiceResult
+from engine.model import NOT_SCANNED, Reason, ServiceResult
 from engine.results.ending import Ending
 from engine.results.paint import Paint, plain
 
@@ -77,14 +77,19 @@ def host_label(row: ServiceResult) -> str:
     return f"{row.host} ({row.ip})" if row.host and row.ip else row.ip or row.host
 
 
+def place(row: ServiceResult) -> str:
+    """The address, or the name of a host whose address only a proxy knows."""
+    return row.ip or row.host
+
+
 def unresolved(row: ServiceResult) -> str:
-    """What is said of a host name without an address, in Nmap's words; empty for a host that has one."""
-    return "" if row.ip else f'Failed to resolve "{row.host}".'
+    """What is said of a host name that has no address, in Nmap's words; empty for a host that has one."""
+    return "" if row.ip or row.reason is not Reason.UNRESOLVED else f'Failed to resolve "{row.host}".'
 
 
 def reached(rows: list[ServiceResult]) -> list[ServiceResult]:
     """Without those whose conversation the end of the run has cut off, or kept from beginning: nobody knows of them."""
-    return [row for row in rows if row.reason is not Reason.CANCELLED]
+    return [row for row in rows if row.reason not in NOT_SCANNED]
 
 
 def not_reached(ports: int, hosts: int = 0) -> str:

@@ -10,7 +10,7 @@ import contextlib
 
 from engine.model import ServiceResult
 from engine.results.columns import has_service, service_column, state_column, version_column
-from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, reached, scanned, unresolved
+from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, place, reached, scanned, unresolved
 from engine.results.sinks.output import Output
 
 
@@ -40,7 +40,7 @@ class GrepableSink:
         known = reached(rows)
         if not known:
             return
-        host = f"Host: {rows[0].ip} ({rows[0].host})"
+        host = f"Host: {place(rows[0])} ({rows[0].host})"
         missing = len(rows) - len(known)
         ignored = f"\tIgnored State: unknown ({missing})" if missing else ""
         self._write(f"{host}\tStatus: Up\n{host}\tPorts: {', '.join(map(port, known))}{ignored}\n")

@@ -13,7 +13,7 @@ from datetime import datetime
 from engine.conversation.fingerprint import unwrap
 from engine.model import ServiceResult, Tunnel
 from engine.results.columns import has_service, product_column, state_column
-from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, reached, scanned
+from engine.results.sinks.base import HostBuffer, Run, Summary, decode_rows, moment, place, reached, scanned, unresolved
 from engine.results.sinks.output import Output
 
 FORM_VERSION = "1.05"
@@ -52,7 +52,7 @@ class NmapXmlSink:
                 self._write(tail(self._run, summary, self._hosts_written))
 
     def _write_host(self, rows: list[ServiceResult]) -> None:
-        if not rows[0].ip:
+        if unresolved(rows[0]):
             self._write(f"<target{_attributes(specification=rows[0].host, status='skipped', reason='invalid')}/>\n")
             return
         if known := reached(rows):
@@ -100,7 +100,7 @@ def host(rows: list[ServiceResult], missing: int = 0) -> str:
     return (
         f"<host{_attributes(starttime=int(min(starts)), endtime=int(max(ends)))}>"
         '<status state="up" reason="user-set" reason_ttl="0"/>\n'
-        f"<address{_attributes(addr=first.ip, addrtype=kind)}/>\n<hostnames>\n{name}</hostnames>\n"
+        f"<address{_attributes(addr=place(first), addrtype=kind)}/>\n<hostnames>\n{name}</hostnames>\n"
         f"<ports>{extra}{ports}\n</ports>\n</host>\n"
     )
 

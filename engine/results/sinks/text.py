@@ -24,6 +24,7 @@ from engine.results.sinks.base import (
     decode_rows,
     host_label,
     not_reached,
+    place,
     reached,
     unresolved,
 )
@@ -109,8 +110,8 @@ def line(row: ServiceResult, paint: Paint = plain) -> str:
     """One row as one line."""
     if failure := unresolved(row):
         return paint("", f"{row.host}:{row.port}/{row.proto} {failure}")
-    address = f"[{row.ip}]" if ":" in row.ip else row.ip
-    name = f" [{row.host}]" if row.host else ""
+    address = f"[{row.ip}]" if ":" in row.ip else place(row)
+    name = f" [{row.host}]" if row.host and row.ip else ""
     state = state_column(row)
     where = paint("", f"{address}:{row.port}/{row.proto}{name}")
     told = f"{paint(STATES.get(state, ''), state)} {paint(SERVICE, service_column(row))} {_version(row, paint)}"
