@@ -1,7 +1,7 @@
 """Recog's second opinion on stored responses, as a scan would have given it.
 
 Contract: `StoredOpinion.on(row, proto, response)` gives the match with what was empty filled in; or one of Recog's
-alone, whose probe is empty and whose line is 0, where no line fitted, and a text proves its service and names a product;
+alone, whose probe is empty and whose line is 0, where no line fitted, and a text proves its service and its product;
 else what it was given.
 """
 
