@@ -211,9 +211,12 @@ def _facts(began: Opening) -> dict[str, Json]:
 
 
 def _named(result: ServiceResult, began: Opening, server: str = "", *, grpc: bool = False) -> ServiceResult:
-    """The row of a server that speaks HTTP/2; of one that was recognised, only a product is filled in that it lacks."""
+    """The row of a server that speaks HTTP/2; of one that was recognised, only a product is filled in that it lacks.
+
+    A line that calls it `http2` has recognised what it speaks, and no more.
+    """
     product = server or PRODUCTS.get(began.fingerprint(), "")
-    if result.method != "probed":
+    if result.method != "probed" or (result.name == "http2" and not result.product):
         name = "grpc" if grpc or GRPC_SETTING in dict(began.settings) else "http"
         return identified(result, name=name, product=product, extrainfo=ONLY_HTTP2, fingerprint="")
     if product and not result.product and result.name in WEB:
