@@ -343,7 +343,7 @@ OF_THEIR_OWN: dict[tuple[str, str], Answer] = {  # services that speak otherwise
     ("starttls", "mysql"): _mysql,
     **{("starttls", service): _xmpp for service in ("jabber", "xmpp", "xmpp-client", "xmpp-server")},
     ("ntlm", "ms-wbt-server"): _rdp,
-    **{("ntlm", service): _ntlm_http for service in ("http", "https", "http-alt", "https-alt", "soap", "webdav")},
+    **{("ntlm", service): _ntlm_http for service in HTTP_SERVICES},
 }
 
 

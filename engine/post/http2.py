@@ -16,13 +16,13 @@ from msgspec.structs import replace
 
 from engine.conversation.fingerprint import responses
 from engine.model import Json, ServiceResult, Tunnel, Verdict
-from engine.post.base import AGENT, ONLY_HTTP2, authority, identified, noted, text, title
+from engine.post.base import AGENT, HTTP_SERVICES, ONLY_HTTP2, authority, identified, noted, page_facts, text
 from engine.transports.base_http import Answer
 from engine.transports.certificates import tls_facts
 from engine.transports.dial import DialError, Dialler, Stream
 from engine.transports.h2_frames import SETTING_NAMES, Opening, opening
 
-WEB = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav", "grpc"))
+WEB = HTTP_SERVICES | {"grpc"}
 OFFERED = ("h2", "http/1.1")
 
 # What is offered to a service, and on a port where no service is known, before OFFERED.
@@ -179,12 +179,8 @@ class Http2:
         assert began is not None
         facts = _facts(began)
         if answer.status:
-            facts["status"] = answer.status
-        server = text(answer.headers.get(b"server", b""))
-        if server:
-            facts["server"] = server
-        if heading := title(answer.body):
-            facts["title"] = heading
+            facts |= page_facts(answer.status, answer.headers, answer.body)
+        server = str(facts.get("server", ""))
         grpc_status = answer.headers.get(GRPC_STATUS, b"")
         if grpc_status.isdigit():
             facts["grpc_status"] = int(grpc_status[:3])
