@@ -22,6 +22,7 @@ CASES = [
     ("probemill scan --timing adap", "probemill scan --timing adaptive"),
     ("probemill scan --timing=adap", "probemill scan --timing=adaptive"),
     ("probemill scan --input=target-li", "probemill scan --input=target-list.txt"),
+    ("probemill scan --post ssh,jar", "probemill scan --post ssh,jarm"),
     ("probemill match --matcher hyper", "probemill match --matcher hyperscan"),
     ("probemill scan -i target-li", "probemill scan -i target-list.txt"),
     ("probemill convert target-li", "probemill convert target-list.txt"),

@@ -360,6 +360,10 @@ def test_intensity_and_timing_change_what_silence_costs() -> None:
 def test_post_processing_that_connects_is_counted() -> None:
     assert figures("--count", "80=100")["connections"] == 100
     assert figures("--count", "80=100", "--post", "web")["connections"] == 300
+    assert (
+        figures("--count", "443=100", "--post", "http2,jarm")["connections"]
+        == 11 * 100 + figures("--count", "443=100")["connections"]
+    )
 
 
 def test_hours_give_machines() -> None:

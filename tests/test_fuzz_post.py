@@ -22,7 +22,7 @@ from test_post import ENGINE, MYSQL, SMB1_ANSWER, SNMP_REPORT, XMPP_FEATURES, fi
 
 from engine.model import ServiceResult, Tunnel, Verdict
 from engine.post import ALL, ASKERS, READERS, PostProcessing, rpc
-from engine.post.base import LARGEST, noted, text
+from engine.post.base import HTTP_SERVICES, LARGEST, noted, text
 from engine.post.base_ssh import KEXINIT, LISTS, packed, string, wanted
 from engine.post.snmp import engine_facts
 from engine.post.ssh_keys import REQUEST
@@ -343,7 +343,7 @@ OF_THEIR_OWN: dict[tuple[str, str], Answer] = {  # services that speak otherwise
     ("starttls", "mysql"): _mysql,
     **{("starttls", service): _xmpp for service in ("jabber", "xmpp", "xmpp-client", "xmpp-server")},
     ("ntlm", "ms-wbt-server"): _rdp,
-    **{("ntlm", service): _ntlm_http for service in ("http", "https", "http-alt", "https-alt", "soap", "webdav")},
+    **{("ntlm", service): _ntlm_http for service in HTTP_SERVICES},
 }
 
 

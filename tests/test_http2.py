@@ -183,6 +183,12 @@ def test_grpc_is_called_by_its_name() -> None:
     assert result.connections == 1
 
 
+@pytest.mark.parametrize(("talk", "named"), [(page, ("http", "Own/2")), (grpc_only, ("grpc", "Python h2"))])
+def test_a_match_that_says_http2_alone_is_named_further(talk: Any, named: tuple[str, str]) -> None:
+    result = asked(talk, row("http2", 1, extrainfo="HTTP/2 without upgrade"))
+    assert (result.name, result.product, result.extrainfo) == (*named, "HTTP/2")
+
+
 def test_h2_chosen_inside_tls() -> None:
     """The row keeps its name and product, and says what was agreed upon."""
     known = row("http", 1, tunnel=Tunnel.SSL, product="Known", tls=TlsFacts(protocol="TLSv1.3", sha256="ab"))

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from msgspec.structs import asdict
 
+from engine.cli.options import POST
 from engine.cli.scan import scan_command
 from engine.cli.settings import scan_config
 from engine.errors import ConfigError
 from engine.model import ScanConfig
-from engine.post import ALL, DEFAULT
+from engine.post import ALL, DEFAULT, LICENSED
 
 
 def parsed(*arguments: str) -> ScanConfig:
@@ -18,6 +19,10 @@ def parsed(*arguments: str) -> ScanConfig:
 
 
 PLAIN = asdict(parsed())
+
+
+def test_help_and_shells_know_every_module_beside_the_default() -> None:
+    assert {*DEFAULT, *POST} == {*ALL, *LICENSED}
 
 
 def test_without_options_a_scan_is_what_the_library_does_on_all_cores() -> None:

@@ -47,7 +47,7 @@ class _Fish(FishComplete):
             for path in (__fish_complete_path $parts[3]);
                 echo $parts[2]$path;
             end;""",
-    )
+    ).replace('split ","', 'split --max 1 ","')  # a value may be names with commas
 
     def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
         items = super().get_completions(args, incomplete)

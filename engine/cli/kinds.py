@@ -40,6 +40,16 @@ def one_of(words: Iterable[str]) -> Complete:
     return lambda _ctx, _param, incomplete: [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
+def several_of(words: Iterable[str]) -> Complete:
+    """For shells: complete one of the words behind others and a comma."""
+
+    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, begun = incomplete.rpartition(",")
+        return [CompletionItem(before + comma + word) for word in words if word.startswith(begun)]
+
+    return complete
+
+
 def told_time(seconds: float) -> str:
     """As one would write it: 200ms, 5s, 10m."""
     unit = next(unit for unit in ("d", "h", "m", "s", "ms") if seconds % _SECONDS[unit] == 0 or unit == "ms")

@@ -11,7 +11,7 @@ import click
 from msgspec.structs import fields
 
 from engine.cli.help import Section
-from engine.cli.kinds import Amount, Bytes, Count, Endpoint, Seconds, files, folders, told_time
+from engine.cli.kinds import Amount, Bytes, Count, Endpoint, Seconds, files, folders, several_of, told_time
 from engine.model import ScanConfig, field_choices, field_meta
 from engine.results.sinks import SINKS
 from engine.state.delivery import Terms
@@ -19,6 +19,12 @@ from engine.state.segments import SEGMENT_S, SEGMENT_SIZE
 from engine.targets import FORMATS
 
 Options = dict[str, Any]
+
+# What --post names beside the default: said here so that help imports no module of theirs.
+POST = (
+    *("ssh", "ssh-keys", "starttls", "ntlm", "rdp", "smb2", "web", "http2", "quic", "jarm", "ja4", "sharing"),
+    "rpc-unknown",
+)
 
 
 def field(name: str, *flags: str, metavar: str | None = None, many: bool = False, **other: Any) -> click.Option:
@@ -214,8 +220,9 @@ GROUPS: tuple[Section, ...] = (
             option(
                 "--post",
                 metavar="NAME,...",
-                help="More post-processing, which costs further connections: `ssh`, `starttls`, `web`, `smb2`, "
-                "`http2`, `quic`, `rpc-unknown`, or `all`; see docs/post.md.",
+                help="More post-processing, which costs further connections (but `ja4`): "
+                f"{', '.join(f'`{name}`' for name in POST)}, or `all`, which leaves out `ja4`; see docs/post.md.",
+                shell_complete=several_of((*POST, "all")),
             ),
             option("--no-post", is_flag=True, help="No post-processing and no RPC grinding."),
             field("alpn", "--alpn", metavar="NAME,..."),

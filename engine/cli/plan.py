@@ -35,6 +35,7 @@ POST = {  # connections that post-processing adds to a service of a kind at most
     "ssh-keys": {"banner": 6},
     "starttls": {"banner": 1},
     "ntlm": {"http": 2, "tls": 2, "banner": 1},
+    "http2": {"tls": 1, "silent": 2},
     "rpc-unknown": {"silent": 1},
     "jarm": {"tls": 10},
     "sharing": {"http": 1, "tls": 1, "banner": 1, "silent": 1},

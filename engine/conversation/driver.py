@@ -276,7 +276,7 @@ class Driver:
         self.connects += 1
         self.paid = False
         self.scan.dialled(now)
-        if self.scan.target.proto == "udp" and self._tunnel is Tunnel.NONE:
+        if self.scan.target.proto == "udp" and self._tunnel is _BARE:
             self.connected(now)
         else:
             self._wait_until(now + self._connect_s + self.detour_s)

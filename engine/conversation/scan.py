@@ -349,7 +349,7 @@ class ServiceScan:
         if reason is Reason.PROXY:
             self._wrap_ok = False  # it was not reached, and nothing is said of it
         if self.stage is _CONNECTING:
-            if self._again_s and self._probe is self._context.database.null_probe:
+            if self._again_s and self._probe is self._context.null_probe:
                 return self._advance(now, restart=True)  # a second look at nothing says nothing
             return self._finish(_INCOMPLETE, now, reason)
         self._expect(_LISTENING, f"failed ({reason.value})")
@@ -485,14 +485,14 @@ class ServiceScan:
             return self._finish(_TCPWRAPPED, now)
         if self._looks_again(now):
             self._wrap_ok = False  # Nmap would have seen the NULL probe's window run out; until we have looked
-            self._probe = self._context.database.null_probe
+            self._probe = self._context.null_probe
             return self._connect(now)
         return self._advance(now, restart=True)
 
     def _looks_again(self, now: float) -> bool:
         """Whether a peer that has just hung up may have done so unasked: it was asked while Nmap would have waited."""
         context, since = self._context, self._shared_since
-        null_probe = context.database.null_probe
+        null_probe = context.null_probe
         if null_probe is None or since is None or self._bytes or self._again_s or self._probe is null_probe:
             return False
         after_s = now - since

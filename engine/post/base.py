@@ -28,6 +28,7 @@ LARGEST = 16384  # bytes of all that a row has under `post`, as JSON
 DEEPEST = 8  # lists and objects within each other
 AGENT = "Mozilla/5.0 (compatible; probemill)"  # what we say we are, to web servers
 ONLY_HTTP2 = "HTTP/2"  # extrainfo of a server that was heard to speak nothing else
+HTTP_SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 EVERY = frozenset(("*",))  # of a module that looks at every service
 INT64 = range(-(1 << 63), 1 << 63)
 
@@ -123,6 +124,17 @@ def heading(page: bytes) -> bytes:
 def title(page: bytes) -> str:
     """The same as one line of text."""
     return text(heading(page))
+
+
+def page_facts(status: int, headers: Mapping[bytes, bytes], body: bytes) -> dict[str, Json]:
+    """What of an HTTP answer is worth a place in the row. headers: by names in small letters."""
+    facts: dict[str, Json] = {"status": status}
+    for header in (b"server", b"location"):
+        if header in headers and (value := text(headers[header])):
+            facts[header.decode()] = value
+    if heading := title(body):
+        facts["title"] = heading
+    return facts
 
 
 def authority(result: ServiceResult) -> str:

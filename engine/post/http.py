@@ -20,10 +20,19 @@ from typing import NamedTuple
 
 from engine.conversation.fingerprint import responses
 from engine.model import Json, ServiceResult
-from engine.post.base import AGENT, HEAD, ONLY_HTTP2, authority, identified, noted, text, title
+from engine.post.base import (
+    AGENT,
+    HEAD,
+    HTTP_SERVICES,
+    ONLY_HTTP2,
+    authority,
+    identified,
+    noted,
+    page_facts,
+    text,
+)
 from engine.transports.dial import DialError, Dialler, Stream
 
-SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
 PAGE = 262_144  # bytes of a page; hashing it takes 18 ms
 ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
@@ -53,14 +62,7 @@ class Answer(NamedTuple):
     complete: bool = False
 
     def facts(self) -> dict[str, Json]:
-        """What of it is worth a place in the row."""
-        facts: dict[str, Json] = {"status": self.status}
-        for header in (b"server", b"location"):
-            if header in self.headers and (value := text(self.headers[header])):
-                facts[header.decode()] = value
-        if heading := title(self.body):
-            facts["title"] = heading
-        return facts
+        return page_facts(self.status, self.headers, self.body)
 
 
 def parse(data: bytes) -> Answer | None:
@@ -85,7 +87,7 @@ class Http:
     """A Reader."""
 
     name = "http"
-    services = SERVICES
+    services = HTTP_SERVICES
     undetermined = True
 
     def applies(self, result: ServiceResult) -> bool:
@@ -101,7 +103,7 @@ class Http:
         if server:
             facts["server"] = server
         result = noted(result, self.name, facts)
-        if result.method != "probed" and not (result.name in SERVICES or result.port in PORTS):
+        if result.method != "probed" and not (result.name in HTTP_SERVICES or result.port in PORTS):
             return result
         if result.product or (result.name == "upnp" and result.method == "probed"):
             return result
@@ -112,7 +114,7 @@ class Web:
     """An Asker."""
 
     name = "web"
-    services = SERVICES | {"quic"}
+    services = HTTP_SERVICES | {"quic"}
     undetermined = False
 
     def applies(self, result: ServiceResult) -> bool:
@@ -154,7 +156,7 @@ async def over_quic(result: ServiceResult, dial: Dialler) -> ServiceResult:
         result = noted(result, "http3", {"settings": known})
     if not answer.status:
         return result
-    facts = Answer(answer.status, answer.headers, answer.body).facts()
+    facts = page_facts(answer.status, answer.headers, answer.body)
     result = noted(result, "http", facts)
     return result if result.product or "server" not in facts else identified(result, product=str(facts["server"]))
 

@@ -16,13 +16,13 @@ from msgspec.structs import replace
 
 from engine.conversation.fingerprint import responses
 from engine.model import Json, ServiceResult, Tunnel, Verdict
-from engine.post.base import AGENT, ONLY_HTTP2, authority, identified, noted, text, title
+from engine.post.base import AGENT, HTTP_SERVICES, ONLY_HTTP2, authority, identified, noted, page_facts, text
 from engine.transports.base_http import Answer
 from engine.transports.certificates import tls_facts
 from engine.transports.dial import DialError, Dialler, Stream
 from engine.transports.h2_frames import SETTING_NAMES, Opening, opening
 
-WEB = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav", "grpc"))
+WEB = HTTP_SERVICES | {"grpc"}
 OFFERED = ("h2", "http/1.1")
 
 # What is offered to a service, and on a port where no service is known, before OFFERED.
@@ -179,12 +179,8 @@ class Http2:
         assert began is not None
         facts = _facts(began)
         if answer.status:
-            facts["status"] = answer.status
-        server = text(answer.headers.get(b"server", b""))
-        if server:
-            facts["server"] = server
-        if heading := title(answer.body):
-            facts["title"] = heading
+            facts |= page_facts(answer.status, answer.headers, answer.body)
+        server = str(facts.get("server", ""))
         grpc_status = answer.headers.get(GRPC_STATUS, b"")
         if grpc_status.isdigit():
             facts["grpc_status"] = int(grpc_status[:3])
@@ -211,9 +207,12 @@ def _facts(began: Opening) -> dict[str, Json]:
 
 
 def _named(result: ServiceResult, began: Opening, server: str = "", *, grpc: bool = False) -> ServiceResult:
-    """The row of a server that speaks HTTP/2; of one that was recognised, only a product is filled in that it lacks."""
+    """The row of a server that speaks HTTP/2; of one that was recognised, only a product is filled in that it lacks.
+
+    A line that calls it `http2` has recognised what it speaks, and no more.
+    """
     product = server or PRODUCTS.get(began.fingerprint(), "")
-    if result.method != "probed":
+    if result.method != "probed" or (result.name == "http2" and not result.product):
         name = "grpc" if grpc or GRPC_SETTING in dict(began.settings) else "http"
         return identified(result, name=name, product=product, extrainfo=ONLY_HTTP2, fingerprint="")
     if product and not result.product and result.name in WEB:

@@ -16,7 +16,7 @@ from functools import partial
 from msgspec.structs import replace
 
 from engine.model import ServiceResult, Tunnel
-from engine.post.base import HEAD, authority, noted
+from engine.post.base import HEAD, HTTP_SERVICES, authority, noted
 from engine.post.base_ntlm import NEGOTIATE, challenge_facts
 from engine.post.base_rdp import NLA, negotiate
 from engine.transports.certificates import tls_facts
@@ -26,7 +26,6 @@ LINE = 4096  # bytes; a CHALLENGE in base64 has some 400
 LINES = 64  # of one reply
 LARGEST = 8192  # bytes of a TSRequest
 TOKEN = base64.b64encode(NEGOTIATE)
-HTTP = ("http", "https", "http-alt", "https-alt", "soap", "webdav")
 SCHEMES = ("NTLM", "Negotiate")
 
 _LAST = re.compile(rb"\+|-|a |\d{3} ")  # begins the last line of a reply: IMAP's and POP3's; SMTP's and NNTP's
@@ -138,14 +137,14 @@ class Ntlm:
     """An Asker."""
 
     name = "ntlm"
-    services = frozenset((*DIALOGUES, *HTTP))
+    services = HTTP_SERVICES | DIALOGUES.keys()
     undetermined = False
 
     def applies(self, result: ServiceResult) -> bool:
         return result.proto == "tcp" and (result.name != "ms-wbt-server" or result.tunnel is Tunnel.NONE)
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
-        if result.name in HTTP:
+        if result.name in HTTP_SERVICES:
             facts = challenge_facts(await _http(result, dial))
         else:
             with await dial.open("tcp", result.tunnel) as stream:
