@@ -143,7 +143,8 @@ class _Rarity:
             if len(option) == 1 and not option[0].caseless and option[0].text not in needs.prefix:
                 plain.append(option[0].text)
         keys = tuple(dict.fromkeys([self._window(literal)[1] for literal in best]))
-        plain = [text for text in plain if len(text) >= GRAM or self._spread[text] < COMMON]
+        told = b"" if len(keys) != 1 or keys[0].caseless else keys[0].text
+        plain = [text for text in plain if text not in told and (len(text) >= GRAM or self._spread[text] < COMMON)]
         if len(plain) > 1:
             plain.sort(key=lambda text: (self._spread[text[:GRAM]], -len(text)))
         return Line(position, keys, needs.prefix, tuple(plain[:MAX_CHECKS]), needs.first, needs.head)
