@@ -144,7 +144,11 @@ class _Rarity:
                 plain.append(option[0].text)
         keys = tuple(dict.fromkeys([self._window(literal)[1] for literal in best]))
         told = b"" if len(keys) != 1 or keys[0].caseless else keys[0].text
-        plain = [text for text in plain if text not in told and (len(text) >= GRAM or self._spread[text] < COMMON)]
+        plain = [
+            text
+            for text in dict.fromkeys(plain)
+            if text not in told and (len(text) >= GRAM or self._spread[text] < COMMON)
+        ]
         if len(plain) > 1:
             plain.sort(key=lambda text: (self._spread[text[:GRAM]], -len(text)))
         return Line(position, keys, needs.prefix, tuple(plain[:MAX_CHECKS]), needs.first, needs.head)
