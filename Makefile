@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz lab bench bench-match bench-scan bench-start bench-parts bench-record bench-compare bench-sinks bench-plan bench-report bench-cluster dist clean
+.PHONY: help run test test-all image-test bindings check docs site man screenshots fuzz known lab bench bench-match bench-scan bench-start bench-parts bench-record bench-compare bench-sinks bench-plan bench-report bench-cluster dist clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ fuzz: .venv/dev  ## four minutes of coverage-guided fuzzing (installs atheris)
 	@$(BIN)/python tests/fuzz_responses.py -max_total_time=60
 	@$(BIN)/python tests/fuzz_targets.py -max_total_time=60
 	@$(BIN)/python tests/fuzz_post.py -max_total_time=60
+
+known: .venv/dev  ## measure anew which known responses lines win of others: data/known-wins (needs ../shared)
+	@$(BIN)/python -m bench.known_wins --write
 
 lab: .venv/dev  ## compare with Nmap on real daemons (root, apt and ../shared/lab)
 	@$(BIN)/python -m bench.lab --up $(ARGS)

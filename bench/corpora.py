@@ -90,8 +90,13 @@ def mutated(corpus: Corpus, count: int, seed: int = 1) -> Iterator[Case]:
     rng = random.Random(seed)
     for _ in range(count):
         probe, response = rng.choice(corpus.cases)
-        text = bytearray(response)
-        for _ in range(1 + len(text) // 200):
-            at = rng.randrange(len(text))
-            text[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(4))
-        yield probe, bytes(text) or b"\n"
+        yield probe, damaged(response, rng)
+
+
+def damaged(response: bytes, chance: random.Random) -> bytes:
+    """A response with a few bytes changed; never empty."""
+    text = bytearray(response)
+    for _ in range(1 + len(text) // 200):
+        at = chance.randrange(len(text))
+        text[at : at + chance.randrange(3)] = chance.randbytes(chance.randrange(4))
+    return bytes(text) or b"\n"

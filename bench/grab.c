@@ -1,9 +1,9 @@
 // The measure of what a machine's sockets allow: connect, read the first bytes, close. Nothing is looked at.
 //
-//     grab banner|http PORT ADDRESSES TOTAL INFLIGHT        prints connections that brought bytes, seconds
+//     grab banner|http PORT ADDRESSES TOTAL INFLIGHT rst|fin        prints connections that brought bytes, seconds
 //
 // Connection n goes to address n modulo ADDRESSES of a farm (farm.c); http sends a request first. Connections are ended
-// with RST, as `probemill scan --reset` does.
+// with RST, as `probemill scan --reset` does and which is cheapest, or with FIN, as scans do by default.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,7 +21,7 @@
 enum { EVENTS = 512, GIVE_UP_MS = 10000 };
 
 static const char REQUEST[] = "GET / HTTP/1.0\r\n\r\n";
-static int epoll, port, asks;
+static int epoll, port, asks, resets;
 static long addresses, total, begun, ended, answered;
 
 static void begin(void) {
@@ -31,7 +31,7 @@ static void begin(void) {
   struct linger now = {1, 0};
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
   to.sin_addr.s_addr = htonl(0x7f010000u + (uint32_t)((number / 250) << 8) + (uint32_t)(number % 250) + 1);
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  if (resets) setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   if (fd < 0 || (connect(fd, (void *)&to, sizeof to) && errno != EINPROGRESS)) {
     perror("grab");
     exit(1);
@@ -57,8 +57,8 @@ static void attend(int fd, uint32_t events) {
 }
 
 int main(int count, char **arguments) {
-  if (count != 6) {
-    fprintf(stderr, "usage: grab banner|http PORT ADDRESSES TOTAL INFLIGHT\n");
+  if (count != 7) {
+    fprintf(stderr, "usage: grab banner|http PORT ADDRESSES TOTAL INFLIGHT rst|fin\n");
     return 2;
   }
   struct rlimit files;
@@ -69,6 +69,7 @@ int main(int count, char **arguments) {
   port = atoi(arguments[2]);
   addresses = atol(arguments[3]);
   total = atol(arguments[4]);
+  resets = !strcmp(arguments[6], "rst");
   epoll = epoll_create1(0);
   struct timespec from, to;
   clock_gettime(CLOCK_MONOTONIC, &from);

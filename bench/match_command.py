@@ -4,7 +4,8 @@ Contract: the input is never-seen HTTP responses of 1-10 kB as NDJSON with base6
 have written the same bytes, and what the reference says of a sample, before its time counts. One worker: CPU seconds of
 a process on one core, without those of a start with an empty input, with automata that have seen nothing and a filled
 cache, beside PCRE2 line by line in the same minute. Two workers: wall seconds between a small and a large input, so
-that no start counts, beside one worker's, the two taking turns.
+that no start counts, beside one worker's, the two taking turns; and beside two commands of one worker each, which share
+nothing but the machine: what these reach together is the most that two workers can.
 """
 
 import base64
@@ -17,11 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 
 from bench.corpora import Case, Corpus, golden, mutated
 from bench.figures import Figure, tell
 from bench.match_table import LineByLine, timed
+from bench.spent import Spent, spent
 from engine.offline.answers import match_row
 from matcher import EngineUnavailable, Matcher, nmap_database
 
@@ -31,28 +32,35 @@ SAMPLE = 200  # rows that the reference reads, too
 ROUNDS = 2  # of which the best counts
 GOALS = {"hyperscan": 150.0, "re2": 60.0}
 COMMAND = (sys.executable, "-c", "from engine.cli.start import main; main()", "match", "-q")
+ENVIRONMENT = {**os.environ, "PROBEMILL_PROBES": str(nmap_database())}
 
 
-class Cost(Struct, frozen=True):
-    """Seconds of a whole command: of CPU, of it and its workers, and by the clock."""
-
-    cpu: float
-    wall: float
+def command(source: Path, output: Path, engine: str, workers: int) -> list[str]:
+    return [*COMMAND, "-i", str(source), "-o", str(output), "--matcher", engine, "--workers", str(workers)]
 
 
-def run(source: Path, output: Path, engine: str, workers: int) -> Cost:
-    """Raises CalledProcessError where it fails."""
-    command = [*COMMAND, "-i", str(source), "-o", str(output), "--matcher", engine, "--workers", str(workers)]
-    cores = sorted(os.sched_getaffinity(0))[-workers:]
-    environment = {**os.environ, "PROBEMILL_PROBES": str(nmap_database())}
-    began = time.perf_counter()
-    child = subprocess.Popen(command, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, cores))  # noqa: PLW1509 - no threads
-    _, status, usage = os.wait4(child.pid, 0)
-    wall = time.perf_counter() - began
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise subprocess.CalledProcessError(child.returncode, command)
-    return Cost(usage.ru_utime + usage.ru_stime, wall)
+def run(source: Path, output: Path, engine: str, workers: int) -> Spent:
+    """The command on as many cores. Raises CalledProcessError where it fails."""
+    return spent(command(source, output, engine, workers), env=ENVIRONMENT, cores=_cores(workers))
+
+
+def two_commands(source: Path, output: Path) -> Spent:
+    """Two of them at the same time, on a core each."""
+    began = time.monotonic()
+    running = [
+        subprocess.Popen(
+            ["taskset", "-c", str(core), *command(source, Path(f"{output}{core}"), "auto", 1)], env=ENVIRONMENT
+        )
+        for core in _cores(2)
+    ]
+    for process in running:
+        if process.wait():
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    return Spent(time.monotonic() - began, 0.0)
+
+
+def _cores(count: int) -> list[int]:
+    return sorted(os.sched_getaffinity(0))[-count:]
 
 
 def written(cases: list[Case]) -> Iterator[bytes]:
@@ -109,18 +117,24 @@ def two_workers(folder: Path, rows: int) -> None:
     with large.open("wb") as file:
         for _ in range(TIMES):
             file.write(small.read_bytes())
-    costs: dict[int, list[tuple[Cost, Cost]]] = {1: [], 2: []}
+    costs: dict[int, list[tuple[Spent, Spent]]] = {1: [], 2: []}
+    apart = []  # seconds of two commands
     for _ in range(ROUNDS):
         for workers, found in costs.items():
             found.append((run(small, output, "auto", workers), run(large, output, "auto", workers)))
+        apart.append((two_commands(small, output).wall, two_commands(large, output).wall))
     more = rows * (TIMES - 1)
     walls = {workers: _between([(low.wall, high.wall) for low, high in found]) for workers, found in costs.items()}
     cpus = {workers: _between([(low.cpu, high.cpu) for low, high in found]) for workers, found in costs.items()}
-    if min(*walls.values(), *cpus.values()) <= 0:
+    side_by_side = _between(apart) / 2  # each has answered as much as one worker alone
+    if min(*walls.values(), *cpus.values(), side_by_side) <= 0:
         print("two workers: others on this machine take more than what is measured")
         return
     name, corpus = "match.command.two_workers", "GetRequest 1-10 kB, never seen"
     tell(Figure(name, more / walls[2], "rows/s", "more", more / walls[1], 1.9, corpus))
+    most = "match.command.two_commands"
+    tell(Figure(most, more / side_by_side, "rows/s", "more", more / walls[1], corpus=corpus))
+    tell(Figure(f"{name}.of_commands", more / walls[2], "rows/s", "more", more / side_by_side, corpus=corpus))
     tell(Figure(f"{name}.cpu", cpus[2] / more * 1e6, "us/row", "less", cpus[1] / more * 1e6, corpus=corpus))
 
 

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.spent import Spent, spent
+
 GRAB_INFLIGHT = 500  # more makes it slower
 HERE = Path(__file__).resolve().parent
 
@@ -62,8 +64,6 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def grab(program: Path, mode: str, port: int, *, hosts: int, total: int) -> float:
-    """Seconds that the grabber takes. Raises CalledProcessError when not every connection brought bytes."""
-    arguments = [mode, *map(str, (port, hosts, total, GRAB_INFLIGHT))]
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[1])
+def grab(program: Path, mode: str, port: int, *, hosts: int, total: int, ending: str = "rst") -> Spent:
+    """What the grabber takes. ending: `rst` or `fin`. Raises CalledProcessError when a connection brought nothing."""
+    return spent([program, mode, *map(str, (port, hosts, total, GRAB_INFLIGHT)), ending])

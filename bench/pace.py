@@ -2,7 +2,8 @@
 
 Each farm is scanned with every hand-picked `--max-inflight` once. The best of them and the default then take turns, and
 the medians of whole commands are compared: the default reaches at least 97 % of what the best number does. A figure is
-of services a second; its reference is the best number's. `--quick` scans a fifth.
+of services a second; its reference is the best number's. Memory is the most that all processes of a scan had together,
+of the default beside the best number's. `--quick` scans a fifth.
 """
 
 import contextlib
@@ -55,22 +56,30 @@ def opened(bench: Bench, kind: Kind) -> Iterator[int]:
             yield port
 
 
-def measured(name: str, bench: Bench, place: Farm, total: int) -> Figure:
+def measured(name: str, bench: Bench, place: Farm, total: int) -> tuple[Figure, Figure]:
+    """Services a second, and megabytes."""
     with opened(bench, place.kind) as port:
+        memory: dict[int, list[float]] = {}  # by the number asked for; 0 by default
 
-        def rate(*options: str) -> float:
-            return total / bench.scan(place.kind, port, total, *options, hosts=place.hosts)
+        def rate(number: int = 0) -> float:
+            options = ("--max-inflight", str(number)) if number else ()
+            taken = bench.scan(place.kind, port, total, *options, hosts=place.hosts)
+            memory.setdefault(number, []).append(taken.megabytes)
+            return total / taken.wall
 
         bench.scan(place.kind, port, 1)  # and what it needs is kept
-        tried = {number: rate("--max-inflight", str(number)) for number in place.numbers}
+        tried = {number: rate(number) for number in place.numbers}
         best = max(tried, key=tried.__getitem__)
         found, picked = [], [tried[best]]
         for _ in range(ROUNDS):
             found.append(rate())
-            picked.append(rate("--max-inflight", str(best)))
+            picked.append(rate(best))
     print(f"{name}: " + ", ".join(f"{number:,}: {each:,.0f}/s" for number, each in tried.items()))
-    return Figure(
-        f"pace.{name}", median(found), "services/s", "more", median(picked), GOAL, f"{bench.database}, best {best:,}"
+    on = f"{bench.database}, best {best:,}"
+    mine, theirs = median(memory[0]), median(memory[best])
+    return (
+        Figure(f"pace.{name}", median(found), "services/s", "more", median(picked), GOAL, on),
+        Figure(f"pace.{name}.memory", mine, "MB", reference=theirs, corpus=on),
     )
 
 
@@ -84,7 +93,8 @@ def main() -> int:
             return 0
         for which in options.which or FARMS:
             total = FARMS[which].total // (5 if options.quick else 1)
-            tell(measured(which, bench, FARMS[which], total))
+            for figure in measured(which, bench, FARMS[which], total):
+                tell(figure)
     return 0
 
 

@@ -14,7 +14,6 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.native import CompilerError, addresses, compiled, farm
+from bench.spent import Memory
 
 PIPE_TARGETS = 2_000_000
 SETTLED = 100_000  # targets after which memory may not grow any more
@@ -34,7 +34,6 @@ HONEST, EACH = 5000, 500
 HOSTILE = ("tarpit", "endless", "drip", "deaf", "reset")
 SERVICE_S = 40.0  # budget of a service in the hostile run
 MEGABYTES = 800
-SAMPLE_S = 0.25
 DATABASE = rb"""Probe TCP NULL q||
 totalwaitms 6000
 match ssh m|^SSH-([\d.]+)-OpenSSH[_-]([\w.]+)\r?\n| p/OpenSSH/ v/$2/ i/protocol $1/
@@ -50,53 +49,6 @@ class Row(Struct):
     verdict: str
     reason: str = ""
     name: str = ""
-
-
-class Memory:
-    """Resident megabytes of a process and its children, by pid, sampled in a thread as long as the block."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample)
-        self.samples: list[dict[int, float]] = []
-
-    def __enter__(self) -> "Memory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    @property
-    def most(self) -> float:
-        """Over all processes together."""
-        return max(sum(sample.values()) for sample in self.samples)
-
-    def growth(self, since: int) -> float:
-        """The greatest growth of a process since a sample."""
-        first = self.samples[since]
-        return max(
-            (
-                megabytes / first[pid]
-                for sample in self.samples[since:]
-                for pid, megabytes in sample.items()
-                if pid in first
-            ),
-            default=1.0,
-        )
-
-    def _sample(self) -> None:
-        while not self._over.wait(SAMPLE_S):
-            with contextlib.suppress(OSError):  # it has just ended
-                children = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
-                sample = {pid: _resident(pid) for pid in (self._pid, *map(int, children))}
-                self.samples.append(sample)
-
-
-def _resident(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6
 
 
 class Scan:

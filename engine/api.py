@@ -11,8 +11,8 @@ from typing import Annotated
 from msgspec import Meta, ValidationError, convert, to_builtins
 from msgspec.structs import replace
 
-from engine.conversation.context import MakeContext, scan_context
-from engine.databases import shared_matcher
+from engine.conversation.context import RECOG, MakeContext, scan_context
+from engine.databases import open_database, shared_matcher
 from engine.errors import ConfigError, EngineError, InputError
 from engine.model import Batch, ScanConfig, ServiceResult, Target
 from engine.pool.cluster.words import Outcome
@@ -91,6 +91,12 @@ def check_config(config: ScanConfig) -> None:
         parse_proxies(config.proxy)
     if config.source_port and config.proxy:
         raise ConfigError("source_port: not with a proxy, where all connections have the same other end")
+    if config.second_opinion == RECOG and not config.recog:
+        raise ConfigError("second_opinion: recog needs the folder of its fingerprints; name it with --recog DIR")
+    if config.second_opinion not in {"", RECOG}:
+        second = open_database((config.second_opinion,))
+        if second.sha256 == open_database(config.probes).sha256:
+            raise ConfigError(f"second_opinion: {second.name} is the database that speaks first; name another one")
     if config.recog:
         from engine.post.second_opinion import open_opinion
 

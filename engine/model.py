@@ -9,8 +9,8 @@ from functools import cache
 from math import inf
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from msgspec import Meta, Struct, ValidationError, convert, field, to_builtins
-from msgspec.json import encode
+from msgspec import Meta, Struct, ValidationError, convert, field
+from msgspec.json import decode, encode
 from msgspec.structs import force_setattr
 
 from engine.errors import ConfigError
@@ -100,6 +100,17 @@ class Evidence(Struct, frozen=True, omit_defaults=True):
     recog: str = ""
 
 
+class Also(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a second database says, where it is something else. line: of it, 0 for Recog, whose fingerprint is named."""
+
+    name: str
+    product: str = ""
+    version: str = ""
+    line: int
+    database: str
+    recog: str = ""
+
+
 class DatabaseRef(Struct, frozen=True):
     """The database that was used. name: path or `builtin`; sha256: of its bytes."""
 
@@ -110,7 +121,8 @@ class DatabaseRef(Struct, frozen=True):
 class TlsFacts(Struct, frozen=True, omit_defaults=True):
     """What a TLS handshake told. Names as RFC 4514 text; times RFC 3339; sha256 over the certificate's DER, hex.
 
-    key: kind and size, as `rsa 2048`, `ec secp256r1`, `ed25519`.
+    key: kind and size, as `rsa 2048`, `ec secp256r1`, `ed25519`. chain: the certificates sent behind the server's own.
+    notes: words for what is wrong with what was shown. ja4s and ja4x are there only where they were asked for.
     """
 
     protocol: str = ""
@@ -124,6 +136,10 @@ class TlsFacts(Struct, frozen=True, omit_defaults=True):
     sha256: str = ""
     key: str = ""
     self_signed: bool = False
+    chain: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    ja4s: str = ""
+    ja4x: tuple[str, ...] = ()
 
 
 class Pseudo(Struct, frozen=True):
@@ -155,6 +171,9 @@ class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
     verdict: Verdict
     reason: Reason | None = None
     evidence: Evidence | None = None
+    confidence: float | None = None
+    reasons: tuple[str, ...] = ()
+    also: Also | None = None
     fingerprint: str = ""
     tls: TlsFacts | None = None
     post: dict[str, Json] | None = None
@@ -167,7 +186,7 @@ class ServiceResult(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def to_dict(self) -> dict[str, Json]:
         """The row as its NDJSON line has it: plain values, what is absent left out."""
-        row: dict[str, Json] = to_builtins(self)
+        row: dict[str, Json] = decode(encode(self))  # to_builtins would leave tuples
         return row
 
     def to_json(self) -> str:
@@ -241,6 +260,13 @@ class ScanConfig(Struct, frozen=True, kw_only=True):
         Meta(
             description="Folder of Recog's XML fingerprints, for a second opinion: product and CPE where the "
             "database has none; see docs/recog.md."
+        ),
+    ] = ""
+    second_opinion: Annotated[
+        str,
+        Meta(
+            description="Answer each response with a second database, too, and say where it says something else: "
+            "`builtin`, `nmap`, a file, or `recog`, which needs `--recog DIR`; see docs/confidence.md."
         ),
     ] = ""
     matcher: Annotated[

@@ -1,5 +1,6 @@
 """Match service responses against a probe database in the nmap-service-probes format. Public names only."""
 
+from matcher.confidence import Confidence, Confidences
 from matcher.database.load import (
     builtin_database,
     find_database,
@@ -11,6 +12,7 @@ from matcher.database.load import (
 )
 from matcher.database.merge import merge_databases
 from matcher.errors import DatabaseError, EngineUnavailable, MatcherError, UnsupportedPattern
+from matcher.kin import Said, akin
 from matcher.matcher import Matcher, compile_matcher
 from matcher.model import (
     Match,
@@ -27,6 +29,8 @@ from matcher.outside import read_file, shown
 from matcher.recog import Recog, RecogMatch, load_recog
 
 __all__ = [
+    "Confidence",
+    "Confidences",
     "DatabaseError",
     "EngineUnavailable",
     "Match",
@@ -38,11 +42,13 @@ __all__ = [
     "Proto",
     "Recog",
     "RecogMatch",
+    "Said",
     "Signature",
     "SignatureId",
     "Templates",
     "UnsupportedPattern",
     "VersionInfo",
+    "akin",
     "builtin_database",
     "compile_matcher",
     "find_database",

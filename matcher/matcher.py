@@ -138,7 +138,8 @@ class Matcher:
         with self._making[index]:
             made = self._sets[index]
             if made is None:
-                lines, finding = self.database.probes[index].signatures, self._engine.finding
+                lines, engine = self.database.probes[index].signatures, self._engine
+                finding = (engine.cached if self._cached else None) or engine.finding
                 made = EveryLine(len(lines)) if finding is None else KeyedSet(self._plan(lines), finding)
                 self._sets[index] = made
             return made

@@ -21,29 +21,37 @@ def certificate(
     name: str = "strange.test",
     names: Sequence[x509.GeneralName] = (),
     extensions: Sequence[x509.ExtensionType] = (),
+    issuer: str = "",
+    signer: Key | None = None,
+    days: int = 30,
+    digest: hashes.HashAlgorithm | None = None,
 ) -> bytes:
-    """DER, signed with its own key."""
-    subject = x509.Name(
-        [
-            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Ünïcode, Inc."),
-            x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
-        ]
-    )
+    """DER, signed with its own key, or by an `issuer` with the key of a `signer`; valid for `days` of 2026."""
     today = datetime(2026, 1, 1, tzinfo=UTC)
     builder = x509.CertificateBuilder(
-        issuer_name=subject,
-        subject_name=subject,
+        issuer_name=_named(issuer or name),
+        subject_name=_named(name),
         public_key=key.public_key(),
         serial_number=7,
         not_valid_before=today,
-        not_valid_after=today + timedelta(days=30),
+        not_valid_after=today + timedelta(days=days),
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    signing = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return builder.sign(key, signing).public_bytes(serialization.Encoding.DER)
+    signer = signer or key
+    signing = None if isinstance(signer, ed25519.Ed25519PrivateKey) else digest or hashes.SHA256()
+    return builder.sign(signer, signing).public_bytes(serialization.Encoding.DER)
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Ünïcode, Inc."),
+            x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
+        ]
+    )
 
 
 def of_version(der: bytes, version: int) -> bytes:

@@ -135,7 +135,8 @@ def row_of(module: str, service: str, port: int) -> ServiceResult:
     """A row that the module looks at for this service; without one, of a port that nothing recognised."""
     verdict = Verdict.HARDMATCHED if service else Verdict.NOMATCH
     udp = module in ("snmp", "murmur", "quic") or service == "quic"
-    tunnel = Tunnel.SSL if module == "http2" and service not in ("grpc", "http2", "ssl") else Tunnel.NONE
+    inside = module in ("jarm", "sharing") or (module == "http2" and service not in ("grpc", "http2", "ssl"))
+    tunnel = Tunnel.SSL if inside else Tunnel.NONE
     return row(service or "unknown", port, "udp" if udp else "tcp", verdict=verdict, tunnel=tunnel)
 
 

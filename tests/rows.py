@@ -2,7 +2,7 @@
 
 from msgspec import structs
 
-from engine.model import DatabaseRef, Evidence, Pseudo, Reason, ServiceResult, TlsFacts, Tunnel, Verdict
+from engine.model import Also, DatabaseRef, Evidence, Pseudo, Reason, ServiceResult, TlsFacts, Tunnel, Verdict
 
 LEAST = ServiceResult(
     ip="",
@@ -32,10 +32,13 @@ MOST = ServiceResult(
     verdict=Verdict.INCOMPLETE,
     reason=Reason.TLS,
     evidence=Evidence("GetRequest", 5, True, "x", "y", "z"),
+    confidence=0.5,
+    reasons=("specific", "untested"),
+    also=Also(name="http", product="p", version="v", line=7, database="builtin", recog="r"),
     fingerprint="SF-Port\nSF:x",
     tls=TlsFacts(
         *("TLSv1.3", "x", "h2", "CN=a", "CN=b", ("a", "b"), "1950-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "00"),
-        *("rsa 2048", True),
+        *("rsa 2048", True, ("00 CN=b", "01 CN=c"), ("expired", "weak-key"), "t130200_1301_0", ("0_1_2", "1_2_3")),
     ),
     post={"post": {"database": {"name": "}"}}, "n": [1, 2.5, None, "é"]},
     pseudo=Pseudo(40, "ff"),

@@ -4,7 +4,7 @@ import pytest
 from rows import LEAST, LINES
 
 from engine.errors import InputError
-from engine.results.table import COLUMNS, full_rows, lean_rows
+from engine.results.table import COLUMNS, VERSION, full_rows, lean_rows
 
 pa = pytest.importorskip("pyarrow", reason="needs probemill[lake]")
 
@@ -86,7 +86,7 @@ def test_what_is_no_row_is_refused(line: bytes) -> None:
 
 def test_the_schema_says_its_version() -> None:
     """For whoever finds a file."""
-    assert SCHEMA.metadata == {b"probemill.schema_version": b"1"}
+    assert SCHEMA.metadata == {b"probemill.schema_version": b"%d" % VERSION}
 
 
 def test_a_table_of_another_time_is_read() -> None:
@@ -97,7 +97,7 @@ def test_a_table_of_another_time_is_read() -> None:
     columns = {name: batch.column(name) for name in batch.schema.names if name not in {"conf", "schema_version"}}
     read = conformed(pa.RecordBatch.from_pydict(columns | {"tls": older}))
     assert read.column("conf").to_pylist() == [0, 0, 0]
-    assert read.column("schema_version").to_pylist() == [1, 1, 1]
+    assert read.column("schema_version").to_pylist() == [VERSION] * 3
     assert read.column("tls").to_pylist()[1]["self_signed"] is False
     assert read.column("tls").to_pylist()[0] is None
     assert b'"tls":{"protocol":"TLSv1.3"' in lines_of(read)

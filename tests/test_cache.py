@@ -186,6 +186,44 @@ def test_processes_that_start_together_plan_once(home: Path) -> None:
     assert "".join(said).count("planned") == 1
 
 
+def test_what_hyperscan_compiles_is_kept_and_whatever_else_lies_there_is_not_used(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is large. A file that Hyperscan refuses, as from another machine, is made anew; without cache, nothing
+    is written.
+    """
+    hyperscan = pytest.importorskip("matcher.patterns.hyperscan")
+    made: list[int] = []
+    make = hyperscan.Finder._database
+
+    def counted(self: object, keys: Sequence[object], first: int) -> object:
+        made.append(len(keys))
+        return make(self, keys, first)
+
+    monkeypatch.setattr(hyperscan.Finder, "_database", counted)
+    count = hyperscan.DEAR
+    lines = b"".join(b"match n%d m|^answer.*number-%d;|\n" % (number, number) for number in range(count))
+    database = b"Probe TCP NULL q||\n" + lines
+
+    def ask(*, cached: bool = True) -> None:
+        matcher = compiled(database, "hyperscan", cached=cached)
+        found = matcher.match(matcher.database.probes[0], b"answer is number-17; what else")
+        assert found is not None and found.service == "n17"
+        assert not matcher.stats.failures
+
+    ask(cached=False)
+    assert made == [count] and not home.exists()
+    ask()
+    ask()
+    assert made == [count] * 2
+    (dump,) = (path for path in home.iterdir() if path.stat().st_size > 10_000)
+    for content in (b"", b"no database of Hyperscan"):
+        cache.write(dump.name, content)
+        ask()
+        ask()
+    assert made == [count] * 4
+
+
 def test_a_set_that_cannot_be_built_costs_speed_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(keys: object) -> Finder:
         raise SetFailure("re2: pattern too large")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_packed import unpack
 from test_sinks import ALL, RUN, SF, SSH, STOPPED, SUMMARY, blob, row
 
-from engine.model import DatabaseRef, Evidence, Pseudo, Reason, ServiceResult, TlsFacts, Tunnel, Verdict
+from engine.model import Also, DatabaseRef, Evidence, Pseudo, Reason, ServiceResult, TlsFacts, Tunnel, Verdict
 from engine.results.sinks import Output, open_sink
 from engine.results.sinks.csv_rows import HEADER, CsvSink
 from engine.targets import target_reader
@@ -34,10 +34,13 @@ MOST = row(
     verdict=Verdict.INCOMPLETE,
     reason=Reason.TLS,
     evidence=Evidence("GetRequest", 5, True, "x", "y", "z"),
+    confidence=0.5,
+    reasons=("specific", "untested"),
+    also=Also(name="http", product="p", version="v", line=7, database="builtin", recog="r"),
     fingerprint=SF,
     tls=TlsFacts(
         *("TLSv1.3", "x", "h2", "CN=a", "CN=b", ("a", "b"), "1950-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "00"),
-        *("rsa 2048", True),
+        *("rsa 2048", True, ("00 CN=b", "01 CN=c"), ("expired", "weak-key"), "t130200_1301_0", ("0_1_2", "1_2_3")),
     ),
     post={"http": {"title": 'a,"b"', "status": 200}, "n": [1, 2.5, None]},
     pseudo=Pseudo(40, "ff"),

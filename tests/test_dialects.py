@@ -30,6 +30,19 @@ VERSIONS = {
         post json, pseudo (ports int32, hash text), database! (name text, sha256 text), started timestamp!,
         elapsed_ms int64!, connections int32!, bytes int64!, schema_version int32!
     """,
+    2: """
+        ip text!, ip_bytes address, port int32!, proto text!, host text, state text, name text, product text,
+        version text, extrainfo text, hostname text, ostype text, devicetype text, cpe texts, tunnel text, method text,
+        conf int32!, verdict text!, reason text,
+        evidence (probe text, line int32, soft bool, sent text, file text, recog text),
+        confidence float, reasons texts,
+        also (name text, product text, version text, line int32, database text, recog text), fingerprint text,
+        tls (protocol text, cipher text, alpn text, subject text, issuer text, names texts, not_before timestamp,
+            not_after timestamp, sha256 text, key text, self_signed bool, chain texts, notes texts,
+            ja4s text, ja4x texts),
+        post json, pseudo (ports int32, hash text), database! (name text, sha256 text), started timestamp!,
+        elapsed_ms int64!, connections int32!, bytes int64!, schema_version int32!
+    """,
 }
 
 Fields = list[tuple[str, Any]]  # name and kind, or name and the fields of a struct
@@ -91,6 +104,7 @@ WIRE = {
     "text": str,
     "int32": int,
     "int64": int,
+    "float": float,
     "bool": bool,
     "timestamp": str,
     "texts": list,
@@ -149,34 +163,34 @@ class Dialect(NamedTuple):
         return KINDS[self.words.index(re.sub(r"^Nullable\((.*)\)$", r"\1", word))]
 
 
-KINDS = ["text", "int32", "int64", "bool", "timestamp", "address", "texts"]
+KINDS = ["text", "int32", "int64", "float", "bool", "timestamp", "address", "texts"]
 DIALECTS = {
     "arrow": Dialect(
         str.splitlines,
-        ["string", "int32", "int64", "bool", "timestamp[us, tz=UTC]", "binary", "list<item: string>"],
+        ["string", "int32", "int64", "double", "bool", "timestamp[us, tz=UTC]", "binary", "list<item: string>"],
         *("struct<", ">"),
     ),
     "duckdb": Dialect(
         lambda text: text.partition("(\n")[2].partition("\n)")[0].split(",\n"),
-        ["VARCHAR", "INTEGER", "BIGINT", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "BLOB", "VARCHAR[]"],
+        ["VARCHAR", "INTEGER", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP WITH TIME ZONE", "BLOB", "VARCHAR[]"],
         *("STRUCT(", ")"),
     ),
     "polars": Dialect(
         lambda text: [line.rstrip(",") for line in text.splitlines()[3:-1]],
         [
-            *("pl.String", "pl.Int32", "pl.Int64", "pl.Boolean", 'pl.Datetime("us", "UTC")', "pl.Binary"),
+            *("pl.String", "pl.Int32", "pl.Int64", "pl.Float64", "pl.Boolean", 'pl.Datetime("us", "UTC")', "pl.Binary"),
             "pl.List(pl.String)",
         ],
         *("pl.Struct({", "})"),
     ),
     "spark": Dialect(
         lambda text: text.split(",\n"),
-        ["STRING", "INT", "BIGINT", "BOOLEAN", "TIMESTAMP", "BINARY", "ARRAY<STRING>"],
+        ["STRING", "INT", "BIGINT", "DOUBLE", "BOOLEAN", "TIMESTAMP", "BINARY", "ARRAY<STRING>"],
         *("STRUCT<", ">"),
     ),
     "clickhouse": Dialect(
         lambda text: text.partition("(\n")[2].partition("\n)")[0].split(",\n"),
-        ["String", "Int32", "Int64", "Bool", "DateTime64(6, 'UTC')", "FixedString(16)", "Array(String)"],
+        ["String", "Int32", "Int64", "Float64", "Bool", "DateTime64(6, 'UTC')", "FixedString(16)", "Array(String)"],
         *("Tuple(", ")"),
     ),
 }
@@ -195,7 +209,14 @@ def test_a_dialect_has_the_columns(name: str) -> None:
 
 def test_bigquery_has_the_columns() -> None:
     """All integers have 64 bits there, and JSON is a type."""
-    words = {"STRING": "text", "INTEGER": "int", "BOOLEAN": "bool", "TIMESTAMP": "timestamp", "BYTES": "address"}
+    words = {
+        "STRING": "text",
+        "INTEGER": "int",
+        "FLOAT": "float",
+        "BOOLEAN": "bool",
+        "TIMESTAMP": "timestamp",
+        "BYTES": "address",
+    }
 
     def kinds(fields: list[dict[str, Any]]) -> Fields:
         return [

@@ -314,6 +314,13 @@ def _quic(sent: bytes) -> bytes:
     return b"\x80" + bytes(4) + sent[14:23] + sent[5:14] + versions if sent[1:5] == b"\x1a\x2a\x3a\x4a" else b""
 
 
+def _server_hello(sent: bytes) -> bytes:
+    """TLS 1.2, with ALPN and one more extension."""
+    body = b"\x03\x03" + bytes(33) + bytes.fromhex("c02f00 000d 00170000 00100005 0003026832")
+    message = b"\x02\0" + len(body).to_bytes(2, "big") + body + b"\x0b\0\0\0"
+    return b"\x16\x03\x03" + len(message).to_bytes(2, "big") + message if sent else b""
+
+
 PEERS: dict[str, Answer] = {
     "rpc": _rpc,
     "rpc-unknown": _rpc,
@@ -329,6 +336,8 @@ PEERS: dict[str, Answer] = {
     "http2": _http2,
     "quic": _quic,
     "web": _http,
+    "jarm": _server_hello,
+    "sharing": _http,
 }
 OF_THEIR_OWN: dict[tuple[str, str], Answer] = {  # services that speak otherwise than their module's others
     ("starttls", "mysql"): _mysql,
@@ -336,7 +345,6 @@ OF_THEIR_OWN: dict[tuple[str, str], Answer] = {  # services that speak otherwise
     ("ntlm", "ms-wbt-server"): _rdp,
     **{("ntlm", service): _ntlm_http for service in ("http", "https", "http-alt", "https-alt", "soap", "webdav")},
 }
-UDP = ("snmp", "murmur")
 
 
 def test_every_module_has_a_peer() -> None:

@@ -27,7 +27,7 @@ GROUND = {
 }
 WINGS = {
     "cli": "insight cluster api run offline forecast targets state results post conversation",
-    "insight": "offline state results",
+    "insight": "offline targets state results conversation",
     "cluster": "api pool state",
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
@@ -44,7 +44,9 @@ WINGS = {
 }
 MATCHER_GROUND = {"errors": "", "model": "", "outside": ""}
 MATCHER_WINGS = {
-    "tools": "matcher version database patterns regex",
+    "tools": "matcher kin version database patterns regex",
+    "confidence": "database regex",
+    "kin": "",
     "recog": "matcher patterns regex",
     "matcher": "version patterns",
     "version": "database",
@@ -78,9 +80,9 @@ SIBLINGS = {
 WORLD = {"asyncio", "time", "random", "select", "socket", "threading", "subprocess", "multiprocessing"}
 PURE = {
     "": "errors model text unpack",
-    "conversation": "driver fingerprint plan scan timing trace",
+    "conversation": "driver fingerprint opinion plan questions scan timing trace",
     "forecast": "constants forecast load",
-    "offline": "answers checked faults nmap_rows questions reading records",
+    "offline": "answers checked faults nmap_rows reading records",
     "offline/forms": "base fingerprints http_text masscan shodan zgrab2",
     "pool": "alarm budgets limits owed outbox pace patience proxied pseudo turns",
     "pool/cluster": "engine leases outbox settings shards supplies words",
@@ -128,6 +130,10 @@ PLACES = {
 INSIDE_THE_MATCHER = {
     "engine/cli/db.py",
     "engine/cli/sets.py",
+    *(
+        f"engine/insight/learn/{name}.py"
+        for name in ("clusters", "judging", "making", "naming", "proposing", "shapes", "writing")
+    ),
     "engine/offline/capture.py",
     "engine/offline/identify.py",
 }

@@ -22,7 +22,7 @@ from bench.kafka_broker import Broker
 from engine.errors import ConfigError, OutputError
 from engine.model import ServiceResult
 from engine.results.lake.base import Batch, Delivery, Unavailable
-from engine.results.table import full_rows
+from engine.results.table import VERSION, full_rows
 
 pytest.importorskip("confluent_kafka", reason="needs probemill[lake]")
 
@@ -101,7 +101,7 @@ def test_messages_are_the_rows(broker: Broker, full: bool) -> None:
     assert any(key.startswith(b"10.0.") for key in keys)
     (most,) = [message for message in found if message.key() == b"[2001:db8::1]:65535/tcp"]
     assert most.timestamp()[1] == 1_795_305_600_000
-    assert most.headers() == [("schema_version", b"1")]
+    assert most.headers() == [("schema_version", b"%d" % VERSION)]
 
 
 def test_a_batch_is_one_transaction_with_its_mark(broker: Broker) -> None:

@@ -30,6 +30,7 @@ def test_without_options_a_scan_is_what_the_library_does_on_all_cores() -> None:
     [
         ("--probes nmap --probes a,b", {"probes": ("nmap", "a,b")}),
         ("--recog folder", {"recog": "folder"}),
+        ("--second-opinion builtin", {"second_opinion": "builtin"}),
         ("--matcher re2", {"matcher": "re2"}),
         ("--generation 7.93", {"generation": "7.93"}),
         ("--intensity 3", {"intensity": 3}),

@@ -34,7 +34,8 @@ def test_the_wheel_holds_three_names_and_nothing_else(wheel: list[str]) -> None:
 
 def test_the_wheel_carries_our_database_and_licence(wheel: list[str]) -> None:
     assert "matcher/data/service-probes" in wheel
-    assert any(name.endswith("licenses/LICENSE") for name in wheel)
+    for notice in ("LICENSE", "NOTICE"):
+        assert any(name.endswith(f"licenses/{notice}") for name in wheel)
 
 
 def test_arrow_is_imported_when_it_is_asked_for() -> None:

@@ -20,7 +20,7 @@ from engine.api import make_runner, scan
 from engine.conversation.fingerprint import Fingerprint
 from engine.errors import ConfigError
 from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
-from engine.post import ALL, ASKERS, DEFAULT, PostProcessing, module_names
+from engine.post import ALL, ASKERS, DEFAULT, LICENSED, PostProcessing, module_names
 from engine.post.base import title
 from engine.post.http import body, favicon, icon_path, mmh3
 from engine.post.smb import negotiate, negotiated
@@ -49,6 +49,7 @@ def test_the_modules_are_chosen_by_name_and_group() -> None:
     assert module_names(("default",)) == DEFAULT
     assert module_names(("ssh", "default", "ssh")) == (*DEFAULT, "ssh")
     assert module_names(("all",)) == ALL
+    assert module_names(("all", *LICENSED)) == (*ALL, *LICENSED)  # by their own names alone
     with pytest.raises(ConfigError, match="'shh'"):
         module_names(("default", "shh"))
 
@@ -57,7 +58,7 @@ def test_every_module_is_documented() -> None:
     text = (Path(__file__).parent.parent / "docs" / "post.md").read_text(encoding="utf-8")
     table = text.partition("## The modules")[2].partition("\n## ")[0]
     rows = {line.split("`")[1]: "| yes |" in line for line in table.splitlines() if line.startswith("| `")}
-    assert rows == {name: name in DEFAULT for name in ALL}
+    assert rows == {name: name in DEFAULT for name in (*ALL, *LICENSED)}
 
 
 def test_by_default_nothing_is_asked_of_what_is_common() -> None:
@@ -608,7 +609,11 @@ async def _leaves(reader: StreamReader, writer: StreamWriter) -> None:
     return
 
 
-CONVERSATIONS = [(module.name, service) for module in ASKERS for service in (sorted(module.services) or [""])]
+CONVERSATIONS = [
+    (module.name, "ssl" if service == "*" else service)
+    for module in ASKERS
+    for service in (sorted(module.services) or [""])
+]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.offline.questions import ECHOED, SAME, as_asked
+from engine.conversation.questions import ECHOED, SAME, as_asked
 from matcher import DatabaseError, ProbeDatabase, load_databases
 
 OURS = load_databases(["builtin"])

@@ -19,12 +19,12 @@ from engine.errors import ConfigError, EngineError, InputError
 from engine.offline.forms.base import Row
 from engine.offline.records import LineReader
 from engine.services import ServiceTable
-from matcher import ProbeDatabase, Proto, find_database, read_file, shown
+from matcher import Confidences, ProbeDatabase, Proto, builtin_database, find_database, read_file, shown
 from matcher.database.load import MAX_SIZE
 from matcher.database.samples import FIELDS, Expected, Sample, SampleFault, answer, read_samples
 from matcher.tools.cost import needs_backtracking
 from matcher.tools.explain import Explanation, Fit, explain
-from matcher.tools.lint import ERROR, NOTE, WARNING, Finding, lint
+from matcher.tools.lint import ERROR, NOTE, WARNING, Finding, lint, lint_broad
 from matcher.tools.propose import Proposal, propose
 
 PROBES_HELP = "Probe database: a file, `nmap`, `builtin`. Repeatable; merged in order."
@@ -51,7 +51,12 @@ def db_group() -> None:
 @matcher_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("--notes", is_flag=True, help="Print notes, too; otherwise they are only counted.")
-def lint_command(file: str | None, samples: tuple[Path, ...], engine: str, strict: bool, notes: bool) -> None:
+@click.option(
+    "--broad", is_flag=True, help="Only list lines that fit samples of other products, those that take most first."
+)
+def lint_command(  # noqa: PLR0917 - click passes them by name
+    file: str | None, samples: tuple[Path, ...], engine: str, strict: bool, notes: bool, broad: bool
+) -> None:
     """Check the database FILE (a path, `nmap`, or `builtin`) and its samples.
 
     Findings are `path:line:column: severity: text [rule]`. Exit code 0: clean; 1: errors; 2: the database cannot be
@@ -63,13 +68,17 @@ def lint_command(file: str | None, samples: tuple[Path, ...], engine: str, stric
         data = read_file(path, MAX_SIZE)
     except OSError as error:
         raise InputError(name, 0, f"cannot be read: {error.strerror}") from error
-    beside = path.parent / "samples"
     read: list[Sample] | None = None
     faults: list[SampleFault] = []
-    if samples or beside.is_dir():
-        read, faults = read_samples(samples or (beside,))
-    services = tuple(ServiceTable.load().rows())
-    findings = lint(data, name, read, faults=faults, services=services, engine=engine)
+    if folders := samples or _sample_folders(path.parent, broad) or (broad and _own_samples()):
+        read, faults = read_samples(folders)
+    if broad:
+        if not read:
+            raise ConfigError("--broad needs samples of other products to judge by; name some with --samples")
+        findings = lint_broad(data, name, read, engine=engine)
+    else:
+        services = tuple(ServiceTable.load().rows())
+        findings = lint(data, name, read, faults=faults, services=services, engine=engine)
     for finding in findings:
         if notes or finding.severity != NOTE:
             click.echo(shown(str(finding)))
@@ -79,6 +88,17 @@ def lint_command(file: str | None, samples: tuple[Path, ...], engine: str, stric
     parts = (f"{count[severity]:,} {severity}s" for severity in (ERROR, WARNING, NOTE))
     click.echo(f"{name}: {judged}; {', '.join(parts)}{hidden}", err=True)
     sys.exit(_lint_code(findings, strict))
+
+
+def _sample_folders(beside: Path, broad: bool) -> tuple[Path, ...]:
+    """Those that lie beside a database. broad: with responses that its own lines need not read."""
+    names = ("samples", "known") if broad else ("samples",)
+    return tuple(folder for name in names if (folder := beside / name).is_dir())
+
+
+def _own_samples() -> tuple[Path, ...]:
+    """This project's, where there is a checkout: they say a good deal of any database."""
+    return _sample_folders(builtin_database().parent, broad=True)
 
 
 def _lint_code(findings: list[Finding], strict: bool) -> int:
@@ -105,6 +125,7 @@ def explain_command(file: str, name: str | None, proto: str | None, probes: tupl
     """
     data = _read(file)
     database = open_database(probes)
+    confidences = Confidences(database)
     unmatched = False
     for row in ([] if raw else _rows(data)) or [Row("tcp", ("NULL",), data, b"")]:
         kind: Proto = "udp" if (proto or row.proto) == "udp" else "tcp"
@@ -114,7 +135,7 @@ def explain_command(file: str, name: str | None, proto: str | None, probes: tupl
             raise ConfigError(f"{database.name} has no {(proto or row.proto).upper()} probe named {wanted[0]}")
         explanation = explain(database, probe, row.data)
         click.echo(f"response  {len(row.data):,} bytes to {probe.proto.upper()} {probe.name}: {_shown(row.data)}")
-        _print_explanation(explanation)
+        _print_explanation(explanation, confidences)
         unmatched = unmatched or not explanation.fits
     sys.exit(int(unmatched))
 
@@ -133,7 +154,7 @@ def _rows(data: bytes) -> list[Row]:
     return [] if reader.faults.count or reader.texts.count else rows
 
 
-def _print_explanation(explanation: Explanation) -> None:
+def _print_explanation(explanation: Explanation, confidences: Confidences) -> None:
     asked = ", ".join(f"{probe.name} ({lines:,} lines)" for probe, lines in explanation.tried)
     click.echo(f"asked     {asked}")
     if not explanation.fits:
@@ -141,6 +162,8 @@ def _print_explanation(explanation: Explanation) -> None:
         return
     winner, *others = explanation.fits
     click.echo(f"won       {_line(winner)}")
+    sure = confidences.of(winner.signature)
+    click.echo(f"sure      {sure.value} {' '.join(sure.reasons)}")
     info = winner.match.info
     for field in FIELDS:
         if text := getattr(info, field):

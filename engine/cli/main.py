@@ -36,6 +36,7 @@ COMMANDS = {
     "convert": Place("engine.cli.convert:convert_command", "Bring the rows of scans that are done into another form."),
     "report": Place("engine.cli.report:report_command", "Make a report of what scans found."),
     "diff": Place("engine.cli.diff:diff_command", "Tell how two scans differ, target by target."),
+    "learn": Place("engine.cli.learn:learn_command", "Propose match lines for what nobody named."),
     "compact": Place("engine.cli.compact:compact_command", "Merge the small files that sinks have written."),
     "state": Place("engine.cli.state:state_command", "Print what is done in the state folder DIR, as JSON."),
     "schema": Place("engine.cli.schema:schema_command", "Print the schema of a result row."),

@@ -46,11 +46,19 @@ from engine.offline.stream import Destination, Source
     shell_complete=files,
     help="Probe database: a file, `nmap`, `builtin`. Repeatable.",
 )
+@click.option(
+    "--second-opinion",
+    "second",
+    default="",
+    metavar="FILE",
+    shell_complete=files,
+    help="A second database, a file, `nmap` or `builtin`: where it says something else, that is `also`.",
+)
 @matcher_option
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.", show_default="one a core")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
 def match_command(  # noqa: PLR0917 - click passes them by name
-    source: str, output: str, probes: tuple[str, ...], engine: str, workers: int | None, quiet: bool
+    source: str, output: str, probes: tuple[str, ...], second: str, engine: str, workers: int | None, quiet: bool
 ) -> None:
     """Identify stored responses again, without touching a host.
 
@@ -63,7 +71,8 @@ def match_command(  # noqa: PLR0917 - click passes them by name
     Each row is written with a `match` object, or `match: null`. Exit code 1 when something had to be skipped, 2 when
     nothing could be used.
     """
-    check_outputs([("-o", output)], [("-i", source), *(("--probes", str(path)) for path in database_files(probes))])
+    used = [*database_files(probes), *(database_files((second,)) if second else ())]
+    check_outputs([("-o", output)], [("-i", source), *(("--probes", str(path)) for path in used)])
     console = Console(stderr=True)
     began = time.monotonic()
     tally = Tally()
@@ -71,7 +80,7 @@ def match_command(  # noqa: PLR0917 - click passes them by name
         faults = FaultLines()
         destination = Destination(output, opened)
         matcher = ready_matcher(probes, engine, console, quiet)
-        answers = identify(opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)))
+        answers = identify(opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)), second)
         del matcher  # the workers have their own
         shown = console.is_terminal and not quiet
         with suppress(SinkClosed), closing(answers), progress_bar(console, shown, *COLUMNS) as bar:

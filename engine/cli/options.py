@@ -205,6 +205,7 @@ GROUPS: tuple[Section, ...] = (
         (
             field("probes", "--probes", metavar="FILE", many=True),
             field("recog", "--recog", metavar="DIR"),
+            field("second_opinion", "--second-opinion", metavar="FILE"),
             field("matcher", "--matcher"),
             field("generation", "--generation"),
             field("intensity", "--intensity", "--version-intensity"),

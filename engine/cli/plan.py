@@ -36,6 +36,8 @@ POST = {  # connections that post-processing adds to a service of a kind at most
     "starttls": {"banner": 1},
     "ntlm": {"http": 2, "tls": 2, "banner": 1},
     "rpc-unknown": {"silent": 1},
+    "jarm": {"tls": 10},
+    "sharing": {"http": 1, "tls": 1, "banner": 1, "silent": 1},
 }
 SETTINGS = (  # fields of ScanConfig that are given as they are
     *("ports", "blocklist", "allowlist", "exclude_reserved", "probes", "rate", "max_inflight", "per_host"),

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 
 from engine import __version__
+from engine.conversation.opinion import DatabaseOpinion
 from engine.conversation.scan import ScanContext
 from engine.conversation.timing import TIMINGS
-from engine.databases import SharedMatcher, open_matcher, service_table
+from engine.databases import SharedMatcher, open_matcher, service_table, shared_matcher
 from engine.model import ScanConfig
 from engine.services import ServiceTable
-from matcher import Match, Probe
+from matcher import Match, Probe, ProbeDatabase
 
 log = logging.getLogger("probemill.worker")
 
@@ -25,6 +26,7 @@ MakeContext = Callable[[ScanConfig], ScanContext]
 
 MatchFunction = Callable[[Probe, bytes], Match | None]
 
+RECOG = "recog"  # in place of a second database
 REMEMBERED = 4096  # responses whose match is kept
 REMEMBERED_BYTES = 512  # longer ones hardly repeat
 
@@ -57,8 +59,17 @@ def scan_context(
         dtls=config.generation != "7.93",
         wall_offset=time.time() - time.monotonic(),
         version=__version__,
+        opinion=_second_opinion(config, matcher.database),
         platform=sysconfig.get_config_var("HOST_GNU_TYPE") or f"{platform.machine()}-{platform.system().lower()}",
     )
+
+
+def _second_opinion(config: ScanConfig, first: ProbeDatabase) -> DatabaseOpinion | None:
+    """Of the database that the config names; Recog is not one. Its sets are made when they are first needed."""
+    if config.second_opinion in {"", RECOG}:
+        return None
+    second = shared_matcher((config.second_opinion,), config.matcher)
+    return DatabaseOpinion(first, second.matcher.database, remembered(second.match))
 
 
 def remembered(match: MatchFunction, size: int = REMEMBERED) -> MatchFunction:

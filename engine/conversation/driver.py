@@ -34,6 +34,7 @@ from engine.transports.base import HopError, Transport
 from engine.transports.crashes import report
 from engine.transports.reactor import Reactor, Timed
 
+_BARE = Tunnel.NONE  # scan.py says why
 RETRY_S = 0.1  # how long to wait before asking again for a socket that the machine could not give
 
 _REASONS = {
@@ -125,7 +126,7 @@ class Driver:
         self.paid = False  # the coming connection has been charged to the limits
         self._host = host
         self._transport: Transport | None = None
-        self._tunnel = Tunnel.NONE
+        self._tunnel = _BARE
         self._asked = ""  # the probe whose window is open
         self._asked_at = 0.0
         self._connect_s = 0.0
@@ -164,7 +165,7 @@ class Driver:
         self._wait_until(now + self._connect_s)
 
     def connected(self, now: float) -> None:
-        if self._tunnel is not Tunnel.NONE:
+        if self._tunnel is not _BARE:
             self._host.shaken(self, self._transport)
         self._do(self.scan.connected(now), now)
 

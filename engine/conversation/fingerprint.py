@@ -77,9 +77,14 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
 
 def responses(text: str) -> Iterator[bytes]:
     """The responses that a fingerprint holds copies of; that to a plain GET first."""
-    found = _RESPONSE.findall(unwrap(text).encode("latin-1", "replace"))
-    for _, body in sorted(found, key=lambda item: item[0] != b"GetRequest"):
-        yield unescape(body)
+    for _, response in sorted(answers(text), key=lambda answer: answer[0] != "GetRequest"):
+        yield response
+
+
+def answers(text: str) -> Iterator[tuple[str, bytes]]:
+    """The responses that a fingerprint holds copies of, each with the name of its probe, in order."""
+    for name, body in _RESPONSE.findall(unwrap(text).encode("latin-1", "replace")):
+        yield name.decode(), unescape(body)
 
 
 class Fingerprint:
@@ -102,24 +107,38 @@ class Fingerprint:
         self._after = f"%P={platform}"
         self._copied = COPIED_BYTES_DEBUG if debug else COPIED_BYTES
         self._full = FULL_LENGTH_DEBUG if debug else FULL_LENGTH
-        self._text = ""
+        self._taken: list[tuple[str, int, bytes]] = []  # probe, bytes of the response, what is copied of it
+        self._size = 0  # of all copies; the text is no shorter
+        self._began = 0.0
 
     def add(self, probe: str, response: bytes, now: float) -> None:
         """Take in what `probe` got back, all of it. now: seconds since the epoch; the first item dates the whole.
 
         An empty response is no item, and a text that is long enough takes no more.
         """
-        if not response or _wrapped_length(len(self._text)) > self._full:
+        if not response or self._size > self._full:
             return
-        if not self._text:
-            day = datetime.fromtimestamp(now)  # the local date, as people read it
-            self._text = f"{self._before}%D={day.month}/{day.day}%Time={int(now):X}{self._after}"
-        self._text += f'%r({probe},{len(response):X},"{escape(response[: self._copied])}")'
+        if not self._taken:
+            self._began = now
+        copied = response[: self._copied]
+        self._taken.append((probe, len(response), copied))
+        self._size += len(copied)
 
     @property
     def text(self) -> str:
-        """Lines of 74 characters, the further ones behind `SF:`; empty when nothing ever answered."""
-        return wrap(self._text + ";") if self._text else ""
+        """Lines of 74 characters, the further ones behind `SF:`; empty when nothing ever answered.
+
+        Made when it is asked for: most services that answer a probe in vain are recognised by a later one.
+        """
+        if not self._taken:
+            return ""
+        day = datetime.fromtimestamp(self._began)  # the local date, as people read it
+        text = f"{self._before}%D={day.month}/{day.day}%Time={int(self._began):X}{self._after}"
+        for number, (probe, size, copied) in enumerate(self._taken):
+            if number and _wrapped_length(len(text)) > self._full:
+                break
+            text += f'%r({probe},{size:X},"{escape(copied)}")'
+        return wrap(text + ";")
 
 
 def _wrapped_length(length: int) -> int:

@@ -47,11 +47,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.conversation.fingerprint import Fingerprint
+from engine.conversation.opinion import DatabaseOpinion
 from engine.conversation.plan import Plan, Planner
 from engine.conversation.timing import NmapTiming, Pace, Timing
 from engine.errors import ScanStateError
 from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
-from matcher import Match, Probe, ProbeDatabase, Proto, VersionInfo
+from matcher import Confidence, Confidences, Match, Probe, ProbeDatabase, Proto, VersionInfo
 
 ENOUGH_UNMATCHED = 4096  # bytes; a buffer this long that no line fits is not waited upon any further
 FINGERPRINT_INTENSITY = 7  # below it only a NOMATCH shows its fingerprint
@@ -98,6 +99,17 @@ class Stage(Enum):
     FINISHED = auto()
 
 
+# Python 3.11 looks a member up in its class five times as slowly as a global, and a conversation does it thirty times.
+_NEW, _CONNECTING, _LISTENING, _FINISHED = Stage
+_BARE = Tunnel.NONE
+_HARDMATCHED, _SOFTMATCHED, _TCPWRAPPED, _INCOMPLETE = (
+    Verdict.HARDMATCHED,
+    Verdict.SOFTMATCHED,
+    Verdict.TCPWRAPPED,
+    Verdict.INCOMPLETE,
+)
+
+
 class ScanContext:
     """What all scans of a worker share: the database, how to match, which probes, how patiently.
 
@@ -105,6 +117,7 @@ class ScanContext:
     not answer, by cause; live. service_name: (port, proto) -> the services table's name, or "".
     wall_offset: what to add to a monotonic `now` to get seconds since the epoch. max_bytes: received per service.
     dtls: whether what is called `dtls`, or `ssl` over UDP, is asked again inside a tunnel; Nmap 7.93 does not.
+    opinion: of a second database, for whoever finishes rows.
     """
 
     def __init__(
@@ -124,16 +137,20 @@ class ScanContext:
         wall_offset: float = 0.0,
         version: str = "",
         platform: str = "",
+        opinion: DatabaseOpinion | None = None,
     ) -> None:
         self.database = database
+        self.null_probe = database.null_probe
+        self.opinion = opinion
         self.reference = DatabaseRef(database.name, database.sha256)
         self.match = match
         self.failures = failures
+        self.confidences = Confidences(database)
         self.planner = Planner(database, intensity)
         self.intensity = intensity
         self.timing = timing or NmapTiming()
         self.service_name = service_name
-        self.excluded = {"tcp": database.exclude_tcp, "udp": database.exclude_udp} if excluded else {}
+        self.excluded = {"tcp": set(database.exclude_tcp), "udp": set(database.exclude_udp)} if excluded else {}
         self.connect_s = connect_s
         self.tls_connect_s = tls_connect_s
         self.max_bytes = max_bytes
@@ -144,6 +161,7 @@ class ScanContext:
 
 
 _NO_INFO = VersionInfo()
+_UNSURE = Confidence(None)
 _FIELDS = VersionInfo.__struct_fields__
 
 
@@ -176,6 +194,7 @@ class ServiceScan:
         "_soft",
         "_started",
         "_state",
+        "_sure",
         "_t0",
         "_tunnel",
         "_window",
@@ -187,7 +206,7 @@ class ServiceScan:
 
     def __init__(self, target: Target, context: ScanContext, *, max_probes: int = UNLIMITED) -> None:
         self.target = target
-        self.stage = Stage.NEW
+        self.stage = _NEW
         self.tls: TlsFacts | None = None  # set by the driver after a handshake
         self._context = context
         self._probes_left = max_probes
@@ -206,10 +225,11 @@ class ServiceScan:
         self._name: str | None = None
         self._soft = False
         self._info = _NO_INFO
-        self._tunnel = Tunnel.NONE
+        self._tunnel = _BARE
         self._wrap_ok = True
         self._fingerprint: Fingerprint | None = None
         self._evidence: Evidence | None = None
+        self._sure: Confidence = _UNSURE
         self._state: str = target.state
         self._started = 0.0
         self._contacted = False
@@ -230,12 +250,12 @@ class ServiceScan:
 
     def start(self, now: float) -> Action:
         """Begin. The first action is a Connect, or a Finish where there is nothing to send."""
-        self._expect(Stage.NEW, "started")
+        self._expect(_NEW, "started")
         self._started = now
         target = self.target
         if not target.host:
             self._wrap_ok = False
-            return self._finish(Verdict.INCOMPLETE, now, Reason.UNRESOLVED)
+            return self._finish(_INCOMPLETE, now, Reason.UNRESOLVED)
         excluded = self._context.excluded.get(target.proto)
         if (excluded and target.port in excluded) or (target.proto == "udp" and not self._probes_left):
             self._wrap_ok = False
@@ -252,12 +272,12 @@ class ServiceScan:
 
     def connected(self, now: float) -> Action:
         """The connection stands, with TLS inside where a tunnel was asked for."""
-        self._expect(Stage.CONNECTING, "connected")
-        self.stage = Stage.LISTENING
+        self._expect(_CONNECTING, "connected")
+        self.stage = _LISTENING
         tcp = self.target.proto == "tcp"
-        if tcp or self._tunnel is not Tunnel.NONE:
+        if tcp or self._tunnel is not _BARE:
             self._pace.connected(now - self._t0, self._tunnel)
-        if tcp and self._tunnel is Tunnel.NONE:
+        if tcp and self._tunnel is _BARE:
             self._state = "open"
             self._connections += 1
         probe = self._probe
@@ -279,7 +299,7 @@ class ServiceScan:
 
     def received(self, data: bytes, now: float) -> Action:
         """At least one byte arrived."""
-        self._expect(Stage.LISTENING, "bytes received")
+        self._expect(_LISTENING, "bytes received")
         self._wrap_ok = False
         self._state = "open"
         self._bytes += len(data)
@@ -296,10 +316,10 @@ class ServiceScan:
         if match is not None and self._take(match, probe):
             if self._starts_tunnel():
                 return self._connect_next(now)
-            return self._finish(Verdict.HARDMATCHED, now)
+            return self._finish(_HARDMATCHED, now)
         if self._bytes > self._context.max_bytes:
             self._keep_fingerprint(now)
-            return self._finish(Verdict.INCOMPLETE, now, Reason.BUDGET)
+            return self._finish(_INCOMPLETE, now, Reason.BUDGET)
         if now < self._window and len(buffer) < ENOUGH_UNMATCHED:
             return Listen(min(self._window, now + self._idle_s))
         self._keep_fingerprint(now)
@@ -307,9 +327,9 @@ class ServiceScan:
 
     def timed_out(self, now: float) -> Action:
         """The deadline of the last action has passed."""
-        if self.stage is Stage.CONNECTING:
+        if self.stage is _CONNECTING:
             return self.failed(Reason.TIMEOUT, now)
-        self._expect(Stage.LISTENING, "timed out")
+        self._expect(_LISTENING, "timed out")
         self._wrap_ok = False
         if self._probe is not None and self._probe.payload:
             self._pace.expired += 1
@@ -318,7 +338,7 @@ class ServiceScan:
 
     def closed(self, now: float) -> Action:
         """The peer ended its side: EOF, or an empty datagram."""
-        self._expect(Stage.LISTENING, "closed")
+        self._expect(_LISTENING, "closed")
         if self._buffer:
             self._keep_fingerprint(now)
             self._wrap_ok = False
@@ -328,33 +348,33 @@ class ServiceScan:
         """The connection could not be made, or broke while reading."""
         if reason is Reason.PROXY:
             self._wrap_ok = False  # it was not reached, and nothing is said of it
-        if self.stage is Stage.CONNECTING:
+        if self.stage is _CONNECTING:
             if self._again_s and self._probe is self._context.database.null_probe:
                 return self._advance(now, restart=True)  # a second look at nothing says nothing
-            return self._finish(Verdict.INCOMPLETE, now, reason)
-        self._expect(Stage.LISTENING, f"failed ({reason.value})")
+            return self._finish(_INCOMPLETE, now, reason)
+        self._expect(_LISTENING, f"failed ({reason.value})")
         if reason in {Reason.UNREACHABLE, Reason.PROXY}:
             self._wrap_ok = False
-            return self._finish(Verdict.INCOMPLETE, now, reason)
+            return self._finish(_INCOMPLETE, now, reason)
         if reason is Reason.REFUSED and self._wrap_ok and not self._state:
             # A port nobody called open, and its host says there is nothing: what a port scan would have called closed.
-            return self._finish(Verdict.INCOMPLETE, now, reason)
+            return self._finish(_INCOMPLETE, now, reason)
         return self._hung_up(now, reset=reason in (Reason.RESET, Reason.REFUSED))
 
     def write_failed(self, reason: Reason, now: float) -> Action:
         """The payload of a Send could not be written. Ends the service, as in Nmap."""
-        self._expect(Stage.LISTENING, f"write failed ({reason.value})")
-        return self._finish(Verdict.INCOMPLETE, now, reason)
+        self._expect(_LISTENING, f"write failed ({reason.value})")
+        return self._finish(_INCOMPLETE, now, reason)
 
     def abort(self, reason: Reason, now: float) -> Finish:
         """A budget ran out or the run is being cancelled: end now with what is known. Possible before the end only."""
-        if self.stage is Stage.FINISHED:
+        if self.stage is _FINISHED:
             raise ScanStateError(f"{self.stage.name}: aborted after the verdict")
-        if self.stage is Stage.NEW:
+        if self.stage is _NEW:
             self._started = now
         self._wrap_ok = False
         self._keep_fingerprint(now)
-        return self._finish(Verdict.INCOMPLETE, now, reason)
+        return self._finish(_INCOMPLETE, now, reason)
 
     def put_off(self, pause_s: float) -> None:
         """We have not run for so long: what is being measured began later, and ends later, by that much."""
@@ -365,7 +385,7 @@ class ServiceScan:
 
     def crashed(self, now: float) -> ServiceResult:
         """The least there is to say, where the state of the conversation can no longer be trusted."""
-        self.stage = Stage.FINISHED
+        self.stage = _FINISHED
         context = self._context
         started = rfc3339(self._started + context.wall_offset)
         return replace(
@@ -388,9 +408,8 @@ class ServiceScan:
         cursor = self._cursor
         if cursor < 0:
             self._cursor = cursor = 0
-            null_probe = context.database.null_probe
-            if null_probe is not None and target.proto == "tcp":
-                return null_probe
+            if context.null_probe is not None and target.proto == "tcp":
+                return context.null_probe
         if self._probes_left <= 0:
             return None
         self._probes_left -= 1
@@ -403,7 +422,7 @@ class ServiceScan:
             cursor += 1
             if not context.planner.allows(probe, listed, soft):
                 continue
-            if listed or soft or self._tunnel is Tunnel.NONE or context.timing.useful(probe, self._pace):
+            if listed or soft or self._tunnel is _BARE or context.timing.useful(probe, self._pace):
                 self._cursor = cursor
                 return probe
         self._cursor = cursor
@@ -421,11 +440,11 @@ class ServiceScan:
         return self._connect(now)
 
     def _connect(self, now: float) -> Connect:
-        self.stage = Stage.CONNECTING
+        self.stage = _CONNECTING
         self._contacted = True
         self._t0 = now
         context = self._context
-        limit = context.connect_s if self._tunnel is Tunnel.NONE else context.tls_connect_s
+        limit = context.connect_s if self._tunnel is _BARE else context.tls_connect_s
         return Connect(self._tunnel, now + limit)
 
     def _advance(self, now: float, *, restart: bool) -> Action:
@@ -456,14 +475,14 @@ class ServiceScan:
         return self._next_probe() if queue and queue[0][1] else None
 
     def _exhausted(self, now: float) -> Finish:
-        return self._finish(Verdict.SOFTMATCHED if self._soft else Verdict.NOMATCH, now)
+        return self._finish(_SOFTMATCHED if self._soft else Verdict.NOMATCH, now)
 
     def _hung_up(self, now: float, *, reset: bool = True) -> Action:
         """The peer left: tcpwrapped if it did so early and silently, else the next probe on a new connection."""
         probe = self._probe
         assert probe is not None
         if reset and self._wrap_ok and probe.is_null and now - self._t0 < probe.tcpwrapped_s:
-            return self._finish(Verdict.TCPWRAPPED, now)
+            return self._finish(_TCPWRAPPED, now)
         if self._looks_again(now):
             self._wrap_ok = False  # Nmap would have seen the NULL probe's window run out; until we have looked
             self._probe = self._context.database.null_probe
@@ -484,7 +503,7 @@ class ServiceScan:
     def _take(self, match: Match, sent: Probe) -> bool:
         """Note what a line said. True: it was a hard match."""
         signature = match.signature
-        if match.probe.is_null and not sent.is_null and self._shared_since is not None:
+        if match.probe is not sent and match.probe.is_null and self._shared_since is not None:
             self._context.timing.greeted(self.target.port, self._tunnel, True)
         if signature.soft and self._name is not None:
             return False
@@ -496,6 +515,7 @@ class ServiceScan:
         else:
             new, old = match.info, self._info
             self._info = VersionInfo(*[getattr(new, field) or getattr(old, field) for field in _FIELDS])
+        self._sure = self._context.confidences.of(signature)
         self._evidence = Evidence(
             match.probe.name,
             signature.line,
@@ -514,13 +534,14 @@ class ServiceScan:
             return False
         older = self._name == "ssl" and self.target.proto == "tcp"
         newer = self._name in ("ssl", "dtls") and self._context.dtls
-        if self._tunnel is not Tunnel.NONE or not (older or newer):
+        if self._tunnel is not _BARE or not (older or newer):
             return False
         self._tunnel = Tunnel.SSL
         self._name = None
         self._soft = False
         self._info = _NO_INFO
         self._evidence = None
+        self._sure = _UNSURE
         self._fingerprint = None
         self._plan = None
         self._cursor = -1
@@ -545,31 +566,31 @@ class ServiceScan:
 
     def _finish(self, verdict: Verdict, now: float, reason: Reason | None = None) -> Finish:
         """The end. Where nothing was ever heard, whatever the verdict would be, the port is tcpwrapped."""
-        self.stage = Stage.FINISHED
+        self.stage = _FINISHED
         target, context = self.target, self._context
         state = self._state
         if self._wrap_ok:
             if reason is None or state:
-                verdict, reason = Verdict.TCPWRAPPED, None
+                verdict, reason = _TCPWRAPPED, None
             else:
                 state = "closed" if reason is Reason.REFUSED else "filtered"
         state = state or self._unanswered()
         name = self._name or ""
         method: Literal["probed", "table", ""] = "probed"
         conf = 10
-        if verdict is Verdict.TCPWRAPPED:
+        if verdict is _TCPWRAPPED:
             name, conf = name or "tcpwrapped", 8
-        elif verdict not in (Verdict.HARDMATCHED, Verdict.SOFTMATCHED):
+        elif verdict not in (_HARDMATCHED, _SOFTMATCHED):
             method, conf = "table", 3
             if self._name is None:
                 name = context.service_name(target.port, target.proto)
         fingerprint = self._given_fingerprint(verdict)
         if not name and self._name is None:
-            if fingerprint or self._tunnel is not Tunnel.NONE:
+            if fingerprint or self._tunnel is not _BARE:
                 name = "unknown"
             else:
                 method, conf = "", 0
-        if not state and verdict is Verdict.INCOMPLETE:
+        if not state and verdict is _INCOMPLETE:
             name, method, conf = "", "", 0  # nobody has looked, and the input did not say that it is open
         info = self._info
         return Finish(
@@ -593,6 +614,8 @@ class ServiceScan:
                 verdict=verdict,
                 reason=reason,
                 evidence=self._evidence,
+                confidence=self._sure.value,
+                reasons=self._sure.reasons,
                 fingerprint=fingerprint,
                 tls=self.tls,
                 database=context.reference,
@@ -608,7 +631,7 @@ class ServiceScan:
         return "open|filtered" if self.target.proto == "udp" and self._contacted else ""
 
     def _given_fingerprint(self, verdict: Verdict) -> str:
-        if self._fingerprint is None or verdict is Verdict.HARDMATCHED:
+        if self._fingerprint is None or verdict is _HARDMATCHED:
             return ""
         if verdict is not Verdict.NOMATCH and self._context.intensity < FINGERPRINT_INTENSITY:
             return ""
@@ -620,10 +643,15 @@ def _rfc3339_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+@lru_cache(64)
+def _rfc3339_millisecond(milliseconds: int) -> str:
+    second, rest = divmod(milliseconds, 1000)
+    return f"{_rfc3339_second(second)}.{rest:03d}Z"
+
+
 def rfc3339(epoch: float) -> str:
     """Seconds since the epoch as rows have them: UTC, to the millisecond."""
-    second, milliseconds = divmod(int(epoch * 1000), 1000)
-    return f"{_rfc3339_second(second)}.{milliseconds:03d}Z"
+    return _rfc3339_millisecond(int(epoch * 1000))
 
 
 def crashed_row(target: Target, database: DatabaseRef, started: str, *, state: str) -> ServiceResult:
@@ -634,7 +662,7 @@ def crashed_row(target: Target, database: DatabaseRef, started: str, *, state: s
         proto=target.proto,
         host=target.name,
         state=state,
-        verdict=Verdict.INCOMPLETE,
+        verdict=_INCOMPLETE,
         reason=Reason.CRASHED,
         database=database,
         started=started,

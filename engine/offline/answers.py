@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from engine.offline.questions import SAME, as_asked
+from engine.conversation.questions import SAME, as_asked
 from matcher import Match, Probe, ProbeDatabase
 
 REMEMBERED = 16_384  # answers to short responses

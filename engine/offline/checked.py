@@ -66,6 +66,7 @@ def _problem(row: ServiceResult) -> str:
         and row.elapsed_ms in _INT64
         and row.bytes in _INT64
         and (row.evidence is None or row.evidence.line in _INT32)
+        and (row.also is None or row.also.line in _INT32)
         and (row.pseudo is None or row.pseudo.ports in _INT32)
     )
     return "" if fits else "a number is too large"

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 from engine.databases import open_matcher
 from engine.errors import EngineError, InputError
+from engine.model import Also
 from engine.offline.answers import Answers, MatchRow
 from engine.offline.faults import Faults, Texts
 from engine.offline.forms.base import Row
@@ -23,7 +24,8 @@ from engine.offline.workers import Crew, Unable, serve
 from matcher import Matcher, MatcherError
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
-NO_MATCH = b',"match":null}\n'
+CLOSING = b"}\n"
+NO_MATCH = b',"match":null' + CLOSING
 
 
 class Tally(Struct):
@@ -59,12 +61,24 @@ class Answer(Struct):
     position: int = 0
 
 
-class Identifier:
-    """Answers chunks with one matcher."""
+class _Told(Struct, frozen=True):
+    """An answer: as the end of a row, and what a second one is compared with. also: as a second one is written."""
 
-    def __init__(self, matcher: Matcher) -> None:
+    end: bytes
+    said: tuple[str, str, str] | None = None
+    also: bytes = b""
+
+
+class Identifier:
+    """Answers chunks with one matcher. second: whose answers are written beside, where they are other ones."""
+
+    def __init__(self, matcher: Matcher, second: Matcher | None = None) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._answers = Answers(matcher.database, matcher.match, self._written)
+        self._second = None
+        if second is not None:
+            self._name = second.database.name
+            self._second = Answers(second.database, second.match, self._beside)
 
     def answer(self, chunk: Chunk) -> Answer:
         reader = LineReader(chunk.line)
@@ -78,22 +92,33 @@ class Identifier:
     def _end(self, row: Row, tally: Tally) -> bytes:
         """The end of an output row."""
         tally.rows += 1
-        end = self._answers.of(row.proto, row.probes, row.foreign, row.data)
-        if end is None:
+        told = self._answers.of(row.proto, row.probes, row.foreign, row.data)
+        beside = self._second and self._second.of(row.proto, row.probes, row.foreign, row.data)
+        also = beside.also if beside and (told is None or beside.said != told.said) else b""
+        if told is None:
             tally.unknown += 1
             reason = f"no {row.proto.upper()} probe is named {row.probes[0]}"
-            return b',"match":null,"error":%b}\n' % self._encode(reason)
-        tally.matched += end is not NO_MATCH
-        return end
+            return b',"match":null,"error":%b%b}\n' % (self._encode(reason), also)
+        tally.matched += told.said is not None
+        return told.end[:-2] + also + CLOSING if also else told.end
 
-    def _written(self, row: MatchRow | None) -> bytes:
-        return NO_MATCH if row is None else b',"match":%b}\n' % self._encode(row)
+    def _written(self, row: MatchRow | None) -> _Told:
+        if row is None:
+            return _Told(NO_MATCH)
+        return _Told(b',"match":%b}\n' % self._encode(row), (row.name, row.product, row.version))
+
+    def _beside(self, row: MatchRow | None) -> _Told:
+        if row is None:
+            return _Told(b"")
+        database = row.file or self._name
+        also = Also(name=row.name, product=row.product, version=row.version, line=row.line, database=database)
+        return _Told(b"", (row.name, row.product, row.version), b',"also":%b' % self._encode(also))
 
 
 def identify(
-    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int
+    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, second: str = ""
 ) -> Generator[Answer, None, None]:
-    """Answer every chunk, in order.
+    """Answer every chunk, in order. second: a database whose answers are written beside, where they are other ones.
 
     matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
     the workers open again; where one finds other databases than the matcher's, or none, the matcher goes on alone.
@@ -103,7 +128,7 @@ def identify(
     position = 0
     damage = None
     try:
-        with closing(_answers(iter(chunks), matcher, probes, workers)) as answers:
+        with closing(_answers(iter(chunks), matcher, probes, workers, second)) as answers:
             del matcher  # the workers have their own
             for answer in answers:
                 faults, meaningless = texts.judge(answer.form, answer.texts)
@@ -121,11 +146,11 @@ def identify(
 
 
 def _answers(
-    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int
+    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, second: str
 ) -> Generator[Answer, None, None]:
     """While workers start, the caller's process answers on."""
-    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256))
-    identifier = Identifier(matcher)
+    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256, second))
+    identifier = Identifier(matcher, open_matcher((second,), matcher.engine) if second else None)
     answered = 0
     with ExitStack() as stack:
         crew = None
@@ -160,14 +185,15 @@ def work(descriptor: int) -> None:
 
 
 def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
-    probes, engine, sha256 = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str, str])
+    probes, engine, sha256, second = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str, str, str])
     try:
         matcher = open_matcher(probes, engine)
+        other = open_matcher((second,), engine) if second else None
     except (EngineError, MatcherError) as error:
         raise Unable(str(error)) from error
     if matcher.database.sha256 != sha256:
         raise Unable("the databases have changed")
-    identifier = Identifier(matcher)
+    identifier = Identifier(matcher, other)
 
     def answered(note: bytes, text: bytes) -> tuple[bytes, bytes]:
         chunk = _read_chunk(note)

@@ -20,6 +20,8 @@ from engine.transports.udp import UdpHub
 if TYPE_CHECKING:  # loaded where there are proxies
     from engine.transports.proxy import Detour
 
+_BARE = Tunnel.NONE  # conversation/scan.py says why
+
 
 class Connections:
     """sources: where connections begin. reset: end TCP with RST instead of FIN.
@@ -50,7 +52,7 @@ class Connections:
         """A connection to the target, begun; what becomes of it is told to the receiver. Raises OSError."""
         if target.proto == "udp":
             return self._datagrams(receiver, target, tunnel)
-        if tunnel is Tunnel.NONE:
+        if tunnel is _BARE:
             return self._tcp(receiver, target)
         return TlsTransport(self._tunnel_tls, receiver, lambda tls: self._tcp(tls, target), self._steps, target.name)
 

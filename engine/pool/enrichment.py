@@ -14,9 +14,9 @@ import msgspec
 
 from engine.model import ServiceResult, Target
 from engine.pool.descriptors import POST_CONVERSATIONS
+from engine.pool.opinions import Opinion
 from engine.pool.turns import Turns
 from engine.post import LIMIT_S, PostProcessing
-from engine.post.second_opinion import SecondOpinion
 from engine.transports.crashes import report
 from engine.transports.dial import Dialler
 
@@ -31,7 +31,7 @@ class _Asking(msgspec.Struct, eq=False):
 
 
 class Enrichment:
-    """opinion: of Recog, or None.
+    """opinion: of whoever is asked beside the database, or None.
 
     dial: (result, deadline) -> what talks to this service until then, by the loop's clock.
     resumed: told of a target that had to wait and goes on now: with its conversations, or with `done` at once.
@@ -41,7 +41,7 @@ class Enrichment:
     def __init__(
         self,
         post: PostProcessing,
-        opinion: SecondOpinion | None,
+        opinion: Opinion | None,
         dial: Callable[[ServiceResult, float], Dialler],
         resumed: Callable[[], None],
         done: Callable[[Target, ServiceResult], None],

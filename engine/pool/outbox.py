@@ -6,7 +6,7 @@ docs/operations.md says which metrics are made of the tally.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -31,7 +31,7 @@ class Rows(Protocol):
     """What a worker hands its rows to. congested: whether no new target should begin. tally: counters of no target."""
 
     congested: Callable[[], bool]
-    tally: Counter[str]
+    tally: defaultdict[str, int]
 
     def put(self, ordinal: int, result: ServiceResult) -> None:
         """The row of a target that is done."""
@@ -64,7 +64,7 @@ class Outbox:
         failures: Mapping[str, int],
     ) -> None:
         self.congested = congested
-        self.tally: Counter[str] = Counter()
+        self.tally: defaultdict[str, int] = defaultdict(int)  # a Counter takes three times as long to count
         self._deliver = deliver
         self._batch_rows = batch_rows
         self._batch_s = batch_s
@@ -81,7 +81,7 @@ class Outbox:
         tally["bytes"] += result.bytes
         tally["connections"] += result.connections
         tally["waited_ms"] += result.elapsed_ms
-        tally["verdict:" + result.verdict.value] += 1
+        tally["verdict:" + result.verdict._value_] += 1  # `value` is a call or two
         if result.reason is not None:
             tally["reason:" + result.reason.value] += 1
         if result.evidence is not None and result.evidence.line:
@@ -114,7 +114,7 @@ class Outbox:
             encoded = self._encoder.encode_lines(rows)
         except Exception:  # whatever it is in one of the rows
             encoded = b"".join(map(self._encode, rows))
-        tally, self.tally = self.tally, Counter()
+        tally, self.tally = self.tally, defaultdict(int)
         self._deliver(Batch(encoded, len(rows), done, dict(tally)))
 
     def _encode(self, row: ServiceResult) -> bytes:

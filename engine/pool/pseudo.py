@@ -11,6 +11,7 @@ from engine.model import Pseudo, ServiceResult, Verdict
 
 HOSTS = 8192  # remembered by one worker
 MIN_ANSWER = 4  # bytes; equal answers shorter than this prove nothing
+_INCOMPLETE = Verdict.INCOMPLETE  # conversation/scan.py says why
 
 
 class PseudoServices:
@@ -27,7 +28,7 @@ class PseudoServices:
 
     def label(self, result: ServiceResult, response: bytes) -> Pseudo | None:
         """Count one service's last response; its label once the host is a pseudo service."""
-        if self._threshold <= 0 or len(response) < MIN_ANSWER or result.verdict is Verdict.INCOMPLETE:
+        if self._threshold <= 0 or len(response) < MIN_ANSWER or result.verdict is _INCOMPLETE:
             return None
         host = result.ip or result.host
         digest = hash(response)

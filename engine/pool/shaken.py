@@ -9,29 +9,40 @@ here costs facts: no conversation ends by it, and no row is lost.
 """
 
 import time
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from engine.conversation.driver import Driver
 from engine.model import ServiceResult, TlsFacts
 from engine.transports.base import Session
-from engine.transports.certificates import certificate_facts, handshake
+from engine.transports.certificates import CHAIN, certificate_facts, handshake, shown, with_chain
 from engine.transports.crashes import report
 
 
+class _Taken(NamedTuple):
+    """From a session. der: the server's certificate; chain: all that it sent; first: its first bytes."""
+
+    facts: TlsFacts
+    der: bytes | None
+    chain: tuple[bytes, ...]
+    first: bytes
+
+
 class Shaken:
-    """The drivers whose facts nobody has read yet."""
+    """The drivers whose facts nobody has read yet. ja4: whether the fingerprints of that name are wanted."""
 
-    __slots__ = ("_unread",)
+    __slots__ = ("_ja4", "_unread")
 
-    def __init__(self) -> None:
-        self._unread: dict[Driver, tuple[TlsFacts, bytes | None]] = {}
+    def __init__(self, *, ja4: bool = False) -> None:
+        self._ja4 = ja4
+        self._unread: dict[Driver, _Taken] = {}
 
-    def add(self, driver: Driver, session: Session) -> None:
-        """A handshake succeeded just now; a driver's first is the one that counts."""
+    def add(self, driver: Driver, session: Session, first: bytes = b"") -> None:
+        """A handshake succeeded just now; a driver's first is the one that counts. first: what its server said."""
         if driver.scan.tls is None and driver not in self._unread:
             try:
-                self._unread[driver] = handshake(session)
+                self._unread[driver] = _Taken(*handshake(session), shown(session), first)
             except Exception as error:
                 _tell(driver, error)
 
@@ -39,20 +50,24 @@ class Shaken:
         """Give all scans their facts."""
         while self._unread:
             driver, taken = self._unread.popitem()
-            driver.scan.tls = _facts(driver, *taken)
+            driver.scan.tls = self._facts(driver, taken)
 
     def completed(self, driver: Driver, result: ServiceResult) -> ServiceResult:
         """The row of a driver that ended in the turn of its handshake, with the facts."""
         taken = self._unread.pop(driver, None)
-        return result if taken is None else replace(result, tls=_facts(driver, *taken))
+        return result if taken is None else replace(result, tls=self._facts(driver, taken))
 
+    def _facts(self, driver: Driver, taken: _Taken) -> TlsFacts:
+        """With the certificates', unless reading them fails."""
+        try:
+            facts = with_chain(certificate_facts(taken.der, taken.facts), taken.chain, driver.scan.target.name)
+            if self._ja4:
+                from engine.transports.ja4 import ja4s, ja4x
 
-def _facts(driver: Driver, facts: TlsFacts, der: bytes | None) -> TlsFacts:
-    """With the certificate's, unless reading it fails."""
-    try:
-        return certificate_facts(der, facts)
-    except Exception as error:
-        _tell(driver, error)
+                facts = replace(facts, ja4s=ja4s(taken.first), ja4x=tuple(ja4x(der) for der in taken.chain[:CHAIN]))
+        except Exception as error:
+            _tell(driver, error)
+            return taken.facts
         return facts
 
 

@@ -30,6 +30,7 @@ from engine.pool.connections import Connections
 from engine.pool.descriptors import inflight_limit, raise_descriptor_limit
 from engine.pool.enrichment import Enrichment
 from engine.pool.limits import Gate, RateLimiter, is_fragile, share
+from engine.pool.opinions import open_opinions
 from engine.pool.outbox import Outbox, Rows
 from engine.pool.pace import START, Pace
 from engine.pool.patience import GIVEN_UP
@@ -38,8 +39,7 @@ from engine.pool.pseudo import PseudoServices
 from engine.pool.shaken import Shaken
 from engine.pool.tracing import TraceLines
 from engine.pool.turns import Turns
-from engine.post import PostProcessing
-from engine.post.second_opinion import open_opinion
+from engine.post import PostProcessing, module_names
 from engine.results.ending import CUT
 from engine.transports.base import Load, Secured, Transport
 from engine.transports.crashes import report
@@ -53,6 +53,7 @@ TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a pla
 BEGINS_PER_TURN = 256  # then sockets are served, as many as were served before
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
+_BARE = Tunnel.NONE  # conversation/scan.py says why
 
 
 def have_process() -> None:
@@ -117,11 +118,11 @@ class Worker:
         self._proxied = Proxied()
         self._doubted = 0  # results whose proxy may have died
         self._handshakes: Turns[Driver] = Turns(TLS_HANDSHAKES)
-        self._shaken = Shaken()
+        self._shaken = Shaken(ja4="ja4" in module_names(config.post))
         self._pseudo = PseudoServices(config.pseudo_ports)
         self._enrichment = Enrichment(
             PostProcessing(config.post, intensity=config.intensity, alpn=config.alpn),
-            open_opinion(config.recog) if config.recog else None,
+            open_opinions(config, context),
             partial(self._connections.dial, wait_s=self._wait_s),
             self._gate.step_in,
             self._enriched,
@@ -197,7 +198,7 @@ class Worker:
             if at > now:
                 asyncio.get_running_loop().call_later(at - now, self._reopen, driver)
                 return None
-        if tunnel is not Tunnel.NONE and not self._handshakes.take(driver):
+        if tunnel is not _BARE and not self._handshakes.take(driver):
             return None
         return self._connections.open(driver, target, tunnel)
 
@@ -208,7 +209,7 @@ class Worker:
     def shaken(self, driver: Driver, transport: Transport | None) -> None:
         self._handshakes.leave(driver)
         if isinstance(transport, Secured):
-            self._shaken.add(driver, transport.session)
+            self._shaken.add(driver, transport.session, transport.first)
 
     def sent(self, probe: str) -> None:
         self._outbox.tally["sent:" + probe] += 1

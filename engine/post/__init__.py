@@ -17,14 +17,16 @@ from engine.errors import ConfigError
 from engine.extras import extra
 from engine.model import ServiceResult, Verdict
 from engine.post.amqp import Amqp
-from engine.post.base import Asker, Module, Reader
+from engine.post.base import EVERY, Asker, Module, Reader
 from engine.post.http import Http, Web
 from engine.post.http2 import Http2, Http2Opening
+from engine.post.jarm import Jarm
 from engine.post.murmur import Murmur
 from engine.post.ntlm import Ntlm
 from engine.post.quic import Quic
 from engine.post.rdp import Rdp
 from engine.post.rpc import Rpc
+from engine.post.sharing import Sharing
 from engine.post.smb import Smb, Smb2
 from engine.post.snmp import Snmp
 from engine.post.ssh import Ssh
@@ -51,31 +53,36 @@ ASKERS: tuple[Asker, ...] = (
     Http2(),
     Quic(),
     Web(),
+    Jarm(),
+    Sharing(),
 )
 ALL = tuple(dict.fromkeys(module.name for module in (*READERS, *ASKERS)))
 DEFAULT = ("http", "smb", "rpc", "amqp", "snmp", "murmur")  # what contacts nobody, and what `nmap -sV` asks, too
 UNANSWERED = frozenset(("quic",))  # look at UDP ports that never answered, too
 EXTRA = {"http2": "h2", "quic": "aioquic"}  # modules that need the extra `deep`, and what of it
+LICENSED = ("ja4",)  # facts of handshakes, taken by the worker; never with `all`, for what docs/post.md says of it
+_MATCHED = (Verdict.HARDMATCHED, Verdict.SOFTMATCHED)
 _GROUPS = {"all": ALL, "default": DEFAULT}
 
 _Module = TypeVar("_Module", bound=Module)
 
 
 def module_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The modules meant by names of modules and of the groups `default` and `all`.
+    """The modules meant by names of modules and of the groups `default` and `all`; LICENSED only where they are named.
 
     Raises ConfigError for a name that no module has, and for a module whose libraries are not installed; `all` are
     those that can run here.
     """
+    known = (*ALL, *LICENSED)
     chosen: set[str] = set()
     for name in names:
-        if name not in ALL and name not in _GROUPS:
-            raise ConfigError(f"no post-processing module {name!r}; there are {', '.join(ALL)}, and all")
+        if name not in known and name not in _GROUPS:
+            raise ConfigError(f"no post-processing module {name!r}; there are {', '.join(known)}, and all")
         if name in EXTRA:
             with extra(f"--post {name}", "deep"):
                 import_module(EXTRA[name])
         chosen.update(module for module in _GROUPS.get(name, (name,)) if name != "all" or _can_run(module))
-    return tuple(name for name in ALL if name in chosen)
+    return tuple(name for name in known if name in chosen)
 
 
 def _can_run(name: str) -> bool:
@@ -89,13 +96,16 @@ class _Table(dict[str, tuple[_Module, ...]]):
         self.modules = tuple(modules)
         self.undetermined = tuple(module for module in modules if module.undetermined)
         self.unanswered = tuple(module for module in modules if module.name in UNANSWERED)
+        self.of_any = tuple(module for module in modules if module.services == EVERY)
         for service in {service for module in modules for service in module.services}:
-            self[service] = tuple(module for module in modules if service in module.services)
+            self[service] = tuple(
+                module for module in modules if module.services is EVERY or service in module.services
+            )
 
     def for_result(self, result: ServiceResult) -> tuple[_Module, ...]:
         verdict = result.verdict
-        if verdict is Verdict.HARDMATCHED or verdict is Verdict.SOFTMATCHED:
-            return self.get(result.name, ())
+        if verdict in _MATCHED:
+            return self.get(result.name, self.of_any)
         if verdict is Verdict.NOMATCH and result.state == "open":
             return self.undetermined
         if verdict is Verdict.NOMATCH and result.state == "open|filtered":

@@ -28,6 +28,7 @@ LARGEST = 16384  # bytes of all that a row has under `post`, as JSON
 DEEPEST = 8  # lists and objects within each other
 AGENT = "Mozilla/5.0 (compatible; probemill)"  # what we say we are, to web servers
 ONLY_HTTP2 = "HTTP/2"  # extrainfo of a server that was heard to speak nothing else
+EVERY = frozenset(("*",))  # of a module that looks at every service
 INT64 = range(-(1 << 63), 1 << 63)
 
 _TITLE = re.compile(rb"<title\b[^>]{0,200}>([^<]{0,1000})<", re.IGNORECASE)
@@ -36,7 +37,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Module(Protocol):
-    """services: the names it looks at. undetermined: whether it looks at open ports that nothing recognised, too."""
+    """services: the names it looks at, or EVERY.
+
+    undetermined: whether it looks at open ports that nothing recognised, too.
+    """
 
     @property
     def name(self) -> str: ...

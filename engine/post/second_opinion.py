@@ -16,7 +16,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from engine.conversation.fingerprint import responses
-from engine.model import Evidence, ServiceResult, Verdict
+from engine.conversation.opinion import is_judged, judged
+from engine.model import Also, Evidence, ServiceResult, Verdict
 from engine.post.base import HEAD, identified, title
 from matcher import Recog, RecogMatch, load_recog
 
@@ -232,6 +233,25 @@ class SecondOpinion:
             for copy in responses(result.fingerprint):
                 yield from readings(result.name, result.proto, copy)
         yield from _surroundings(result)
+
+
+class Beside:
+    """What the fingerprints say of a result, beside it instead of in it."""
+
+    def __init__(self, opinion: SecondOpinion) -> None:
+        self._opinion = opinion
+
+    def on(self, result: ServiceResult, response: bytes = b"") -> ServiceResult:
+        """The result with `also` and `reasons` as a second database would give them; as it was where nobody knows."""
+        if result.also is not None or is_judged(result):
+            return result
+        bare = replace(result, product="", version="", cpe=())
+        said = self._opinion.on(bare, response)
+        if not said.product or said.evidence is None:
+            return result
+        source = said.evidence.recog
+        also = Also(name=said.name, product=said.product, version=said.version, line=0, database="recog", recog=source)
+        return judged(result, also, said.cpe)
 
 
 @lru_cache(maxsize=2)

@@ -28,6 +28,7 @@ _TYPES = {
     Kind.JSON: pa.string(),
     Kind.INT32: pa.int32(),
     Kind.INT64: pa.int64(),
+    Kind.FLOAT: pa.float64(),
     Kind.BOOL: pa.bool_(),
     Kind.TIMESTAMP: pa.timestamp("us", "UTC"),
     Kind.ADDRESS: pa.binary(),

@@ -21,12 +21,13 @@ _TYPES = {
     Kind.JSON: "object",
     Kind.INT32: "integer",
     Kind.INT64: "integer",
+    Kind.FLOAT: "number",
     Kind.BOOL: "boolean",
     Kind.TIMESTAMP: "string",
     Kind.TEXTS: "array",
 }
 _NUMBERS = {Kind.INT32, Kind.INT64, Kind.BOOL}  # never null: a full row has 0 and false
-_MOST = {"port": 65535, "conf": 10}
+_MOST = {"port": 65535, "conf": 10, "confidence": 1}
 
 
 def result_schema() -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _shape(column: Column, words: list[str], *, null: bool) -> dict[str, Any]:
         shape["items"] = {"type": "string"}
     elif column.kind is Kind.TIMESTAMP:
         shape["format"] = "date-time"
-    elif name == "integer":
+    elif name in {"integer", "number"}:
         shape["minimum"] = 0
         if column.name in _MOST:
             shape["maximum"] = _MOST[column.name]

@@ -6,7 +6,7 @@ table (columns), json_schema, and through the columns dialects and arrow.
 
 import msgspec
 
-from engine.model import DatabaseRef, Evidence, Pseudo, ServiceResult, TlsFacts
+from engine.model import Also, DatabaseRef, Evidence, Pseudo, ServiceResult, TlsFacts
 
 COUNTS = ["elapsed_ms", "connections", "bytes"]  # written though they have defaults
 STATES = ["open", "open|filtered", "closed", "filtered"]  # of a port, where anything is said of it
@@ -38,6 +38,11 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "reason": "Why the verdict is `incomplete`: `refused`, `timeout`, `reset`, `unreachable`, `tls`, `budget`,"
         " `cancelled`, `unresolved`, `proxy` or `crashed`.",
         "evidence": "What recognised the service: the line of the database, and a fingerprint where one helped.",
+        "confidence": "How sure the line is that spoke, from 0 to 1; absent where no line matched. docs/confidence.md"
+        " has the formula.",
+        "reasons": "Why, in short words: `specific`, `plain`, `vague`, `anywhere`, `soft`, `fits-others`, `untested`,"
+        " `agreed`, `disputed`.",
+        "also": "What the second opinion says, where it says something else.",
         "fingerprint": "What every probe got back, in Nmap's SF form with its line breaks, where the service was not"
         " recognised or only half.",
         "tls": "What the TLS handshake told.",
@@ -57,6 +62,14 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "file": "The file of the line, where several databases were merged.",
         "recog": "The Recog fingerprint that filled in fields which were empty: its file and description.",
     },
+    Also: {
+        "name": "The service.",
+        "product": "The product.",
+        "version": "Its version.",
+        "line": "The number of the line in the second database; 0 for Recog.",
+        "database": "The second database: its path, `builtin` or `recog`.",
+        "recog": "The Recog fingerprint: its file and description.",
+    },
     TlsFacts: {
         "protocol": "The version that was agreed, such as `TLSv1.3`.",
         "cipher": "The cipher suite, in OpenSSL's words.",
@@ -69,6 +82,11 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "sha256": "SHA-256 over its DER form, in hex.",
         "key": "Kind and size of its key: `rsa 2048`, `ec secp256r1`, `ed25519`.",
         "self_signed": "Whether it is signed with its own key.",
+        "chain": "The certificates sent behind it, in the order in which they came, at most 9: the first 16 digits of"
+        " the SHA-256, and the subject.",
+        "notes": "What is wrong with what was shown, in the words below.",
+        "ja4s": "JA4S of the ServerHello, where `--post ja4` asked for it.",
+        "ja4x": "JA4X of the certificates in the order in which they came, where `--post ja4` asked for it.",
     },
     Pseudo: {
         "ports": "On how many ports of the host the same answer had been seen by then.",

@@ -20,7 +20,7 @@ from msgspec.structs import fields
 from engine.model import ServiceResult
 from engine.results.schema import ABOUT, COUNTS
 
-VERSION = 1
+VERSION = 2
 
 
 class Kind(Enum):
@@ -30,6 +30,7 @@ class Kind(Enum):
     JSON = "json"  # a text that holds a JSON value
     INT32 = "int32"
     INT64 = "int64"
+    FLOAT = "float"  # 64 bits
     BOOL = "bool"
     TIMESTAMP = "timestamp"  # microseconds, UTC; RFC 3339 in NDJSON
     ADDRESS = "address"  # 16 bytes; IPv4 as ::ffff:a.b.c.d
@@ -73,6 +74,8 @@ def _column(field: msgspec.structs.FieldInfo, about: str, *, nested: bool) -> Co
         found = Kind.TEXTS
     elif kind is bool:
         found = Kind.BOOL
+    elif kind is float:
+        found = Kind.FLOAT
     elif kind is int:
         found = Kind.INT64 if field.name in _LONG else Kind.INT32
     else:
@@ -117,7 +120,7 @@ def _row(name: str, columns: tuple[Column, ...], *, lean: bool) -> Any:
     return msgspec.defstruct(name, own, kw_only=True, gc=False, omit_defaults=lean)
 
 
-_TYPES = {Kind.INT32: int, Kind.INT64: int, Kind.BOOL: bool, Kind.TEXTS: list[str]}
+_TYPES = {Kind.INT32: int, Kind.INT64: int, Kind.FLOAT: float, Kind.BOOL: bool, Kind.TEXTS: list[str]}
 _ZEROS: dict[Kind, int | bool] = {Kind.INT32: 0, Kind.INT64: 0, Kind.BOOL: False}
 _STEP = 1 << 20  # bytes; rows beyond the processor's cache take twice as long
 

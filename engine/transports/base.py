@@ -66,10 +66,12 @@ class Session(Protocol):
 
 @runtime_checkable
 class Secured(Transport, Protocol):
-    """A transport with TLS inside. session: meaningful once connected."""
+    """A transport with TLS inside. session: meaningful once connected. first: what the server said first, if kept."""
 
     @property
     def session(self) -> Session: ...
+    @property
+    def first(self) -> bytes: ...
 
 
 class Receiver(Protocol):

@@ -77,6 +77,10 @@ class DtlsSession:
         certificate = self._connection.get_peer_certificate()
         return None if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
 
+    def get_unverified_chain(self) -> list[bytes]:
+        chain = self._connection.get_peer_cert_chain() or []
+        return [crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain]
+
 
 class DtlsTransport:
     """A DTLS client; reports `connected` after the handshake, which its construction begins. Raises OSError there.
@@ -122,6 +126,11 @@ class DtlsTransport:
     def session(self) -> DtlsSession:
         """What was negotiated; meaningful once connected."""
         return DtlsSession(self._connection)
+
+    @property
+    def first(self) -> bytes:
+        """Not kept: fingerprints are of TLS."""
+        return b""
 
     def send(self, data: bytes) -> None:
         try:

@@ -14,6 +14,7 @@ from engine.transports.reactor import Reactor
 from matcher import shown
 
 RECORD = 16384  # bytes; TLS's largest record
+FIRST = 2048  # bytes, about: of what a server says first, kept for who asks how it greets
 OP_LEGACY_SERVER_CONNECT = 0x4
 LONGEST_ALPN = 255  # bytes of one name
 
@@ -77,6 +78,7 @@ class TlsTransport:
         "_below",
         "_due",
         "_failure",
+        "_first",
         "_handshaking",
         "_incoming",
         "_object",
@@ -107,6 +109,7 @@ class TlsTransport:
         except ValueError:  # a name that SNI cannot carry
             self._object = context.wrap_bio(self._incoming, self._outgoing)
         self._handshaking = True
+        self._first = b""
         self._overhead = 0
         self._below: Transport | None = open_below(self)
 
@@ -114,6 +117,11 @@ class TlsTransport:
     def session(self) -> ssl.SSLObject:
         """What was negotiated; meaningful once connected."""
         return self._object
+
+    @property
+    def first(self) -> bytes:
+        """What the server said first, its ServerHello at least; there until `connected` has been told."""
+        return self._first
 
     def send(self, data: bytes) -> None:
         try:
@@ -140,6 +148,8 @@ class TlsTransport:
         self._wait(now)
 
     def received(self, data: bytes, now: float) -> None:
+        if self._handshaking and self._overhead < FIRST:
+            self._first += data[:FIRST]
         if self._handshaking and not self._due and len(data) <= RECORD and self._overhead <= MAX_OVERHEAD:
             self._incoming.write(data)
             self._overhead += len(data)
@@ -191,6 +201,7 @@ class TlsTransport:
             self._break(self._failure, now)
         elif self._flush_or_break(now) and not self._handshaking:
             self._receiver.connected(now)
+            self._first = b""
             if self._below is not None and self._incoming.pending:  # said in one breath with the handshake's end
                 said: list[bytes] = []
                 end = self._decrypt(said)

@@ -54,10 +54,14 @@ Finding = Callable[[Mapping[Literal, Sequence[Entry]]], Finder]
 
 
 class Engine(Struct, frozen=True):
-    """One way to find keys. finding: None for the reference, which does without."""
+    """One way to find keys. finding: None for the reference, which does without.
+
+    cached: the same, that keeps on disk what is dear to make; None where nothing is.
+    """
 
     name: str
     finding: Finding | None = None
+    cached: Finding | None = None
 
 
 REFERENCE = Engine("reference")  # the oracle of the tests and the baseline of the benchmarks
@@ -80,4 +84,4 @@ def engine(name: str) -> Engine:
         module = import_module(f"matcher.patterns.{name}")
     except ImportError as error:
         raise EngineUnavailable(f"matching engine {name!r} is not installed ({error})") from error
-    return Engine(name, module.Finder)
+    return Engine(name, module.Finder, getattr(module, "CachedFinder", None))

@@ -83,7 +83,7 @@ class KeyedSet:
         begins = response.startswith
         for entries in tested:
             for position, prefix, checks in entries:
-                if begins(prefix):
+                if not prefix or begins(prefix):  # a call is ten times as dear
                     for check in checks:
                         if check not in response:
                             break

@@ -25,6 +25,7 @@ from matcher.model import Probe, ProbeDatabase, Signature
 from matcher.patterns import pcre
 from matcher.regex.inclusion import made_up, uncovered
 from matcher.regex.tree import Node, parse
+from matcher.tools.broad import broad_lines, known_wins
 from matcher.tools.cost import EXPONENTIAL, needs_backtracking, relaxed, worst_case
 from matcher.tools.explain import explain, try_line
 from matcher.version import template_fields, unusable_fields
@@ -75,6 +76,22 @@ def lint(
     for rule in (check.names, check.fields, check.cpes, check.patterns, check.reachability):
         found += rule()
     return sorted(found, key=lambda one: (one.path != path, one.path, one.line, one.column))
+
+
+def lint_broad(
+    data: bytes,
+    path: str,
+    samples: Sequence[Sample],
+    *,
+    engine: str = "auto",
+) -> list[Finding]:
+    """Only the lines that win samples of other products, those that win most first; see broad.py."""
+    grammar, database = _read(data, path, ())
+    if database is None:
+        return grammar
+    check = _Check(database, data, path, engine)
+    wins = broad_lines(known_wins(database, samples, engine).values())
+    return [check.at(line.signature)(WARNING, str(line), "broad") for line in wins]
 
 
 def _read(data: bytes, path: str, services: Sequence[ServiceRow]) -> tuple[list[Finding], ProbeDatabase | None]:

@@ -8,11 +8,14 @@ in the response or needs none. `propose` says by the result's `answer` what it r
 """
 
 import re
+from collections.abc import Callable
 
 from msgspec import Struct
 
 from matcher.database.load import parse_database
 from matcher.database.samples import Expected, Sample, answer
+from matcher.model import Probe
+from matcher.patterns import pcre
 from matcher.tools.explain import Fit, try_line
 
 FIRST_LINE_MOST = 160  # bytes of a text line that go into a pattern
@@ -37,7 +40,7 @@ class Proposal(Struct, frozen=True):
     answer: Expected | None
 
     def fits(self, response: bytes) -> bool:
-        return _try(self.line.encode("latin-1"), response) is not None
+        return fitter(self.line.encode("latin-1"))(response)
 
 
 def propose(sample: Sample, service: str = "") -> Proposal:
@@ -46,14 +49,25 @@ def propose(sample: Sample, service: str = "") -> Proposal:
     head, text, flags = _telling_part(sample.response, expect.version.encode("latin-1", "replace"))
     fields = {name: getattr(expect, name).encode("latin-1", "replace") for name in _FLAGS}
     pattern, templates = _generalised(text, fields)
-    line = _line(expect, head + pattern, flags, templates)
+    line = written(expect, head + pattern, flags, templates)
     fit = _try(line, sample.response)
     return Proposal(line.decode("latin-1"), None if fit is None else answer(fit.match))
 
 
 def _try(line: bytes, response: bytes) -> Fit | None:
-    probe = parse_database(b"Probe TCP NULL q||\n" + line + b"\n", "proposal").probes[0]
+    probe = _probe(line)
     return try_line(probe.signatures[0], probe, response)
+
+
+def fitter(line: bytes) -> Callable[[bytes], bool]:
+    """Whether a line fits a response, for who asks it many times. Raises DatabaseError for what is no line."""
+    one = _probe(line).signatures[0]
+    pattern = pcre.Pattern(one.pattern, caseless=one.caseless, dotall=one.dotall)
+    return lambda response: pattern.search(response, pcre.Patience()) is not None
+
+
+def _probe(line: bytes) -> Probe:
+    return parse_database(b"Probe TCP NULL q||\n" + line + b"\n", "proposal").probes[0]
 
 
 def _telling_part(response: bytes, version: bytes) -> tuple[bytes, bytes, bytes]:
@@ -135,8 +149,9 @@ def escaped(text: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _line(expect: Expected, pattern: bytes, flags: bytes, templates: dict[str, bytes]) -> bytes:
+def written(expect: Expected, pattern: bytes, flags: bytes, templates: dict[str, bytes]) -> bytes:
     delimiter = _delimiter(pattern, b"|=%@~!")
+    """The line of a database that says so of what a pattern fits. templates: of the fields, groups in them."""
     line = b"softmatch " if expect.soft else b"match "
     line += expect.name.encode("latin-1", "replace") + b" m" + delimiter + pattern + delimiter + flags
     for name, letter in _FLAGS.items():

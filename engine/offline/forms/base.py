@@ -77,8 +77,9 @@ def _members(text: bytes) -> dict[str, Raw]:
 def _unanswered(members: dict[str, Raw]) -> dict[str, Raw]:
     names = list(members)
     if "match" in members:
-        if "error" in names[names.index("match") :]:
-            del members["error"]
+        for name in ("error", "also"):
+            if name in names[names.index("match") :]:
+                del members[name]
         del members["match"]
     return members
 

@@ -4,7 +4,7 @@ Takes the place of a worker's outbox (pool/outbox.py). Counters that are of no t
 is done; those of targets with their shard alone, so that the attempts that count add up to what is in the rows.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from engine.model import NOT_SCANNED, Batch, ServiceResult, Target
@@ -38,7 +38,7 @@ class ShardOutbox:
     def __init__(self, congested: Callable[[], bool], call_later: CallLater, failures: Mapping[str, int]) -> None:
         self.congested = congested
         self.done = 0
-        self.tally: Counter[str] = Counter()
+        self.tally: defaultdict[str, int] = defaultdict(int)
         self._call_later = call_later
         self._failures = failures
         self._failures_told: Counter[str] = Counter()

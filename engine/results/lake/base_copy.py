@@ -21,6 +21,7 @@ TYPES = {
     Kind.JSON: "jsonb",
     Kind.INT32: "integer",
     Kind.INT64: "bigint",
+    Kind.FLOAT: "double precision",
     Kind.BOOL: "boolean",
     Kind.TIMESTAMP: "timestamptz",
     Kind.ADDRESS: "bytea",
@@ -41,6 +42,7 @@ _JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 _KINDS: dict[Kind, tuple[Any, Any]] = {
     Kind.INT32: (int, 0),
     Kind.INT64: (int, 0),
+    Kind.FLOAT: (float | None, None),
     Kind.BOOL: (bool, False),
     Kind.TEXTS: (list[str] | None, None),
     Kind.JSON: (Raw, _ABSENT),
@@ -103,9 +105,14 @@ def _address(ip: str) -> str:
     return _NULL if address is None else r"\\x" + address.hex()
 
 
+def _number(value: float | None) -> str:
+    return _NULL if value is None else repr(value)
+
+
 _WRITE: dict[Kind, Callable[[Any], str]] = {  # every other one is a text
     Kind.INT32: str,
     Kind.INT64: str,
+    Kind.FLOAT: _number,
     Kind.BOOL: _FLAGS.__getitem__,
     Kind.TEXTS: _texts,
     Kind.JSON: _json,

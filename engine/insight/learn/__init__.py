@@ -1,0 +1,1 @@
+"""Learning from what nobody named: responses put together by what they say, and match lines proposed for them."""
