@@ -1,39 +1,41 @@
 """`probemill db`: look at a probe database, check it, explain its answers, compile it."""
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.db_growth import capture_command, new_command, propose_command
 from engine.cli.help import Group
 from engine.cli.kinds import files
-from engine.cli.sets import matcher_option, progress_bar, ready_matcher
-from engine.databases import open_database, open_matcher
-from engine.errors import ConfigError, EngineError, InputError
+from engine.cli.sets import PROBES_HELP, matcher_option, ready_matcher
+from engine.databases import open_database
+from engine.errors import ConfigError, InputError
 from engine.offline.forms.base import Row
 from engine.offline.records import LineReader
 from engine.services import ServiceTable
 from matcher import Confidences, ProbeDatabase, Proto, builtin_database, find_database, read_file, shown
 from matcher.database.load import MAX_SIZE
-from matcher.database.samples import FIELDS, Expected, Sample, SampleFault, answer, read_samples
+from matcher.database.samples import FIELDS, Sample, SampleFault, read_samples
 from matcher.tools.cost import needs_backtracking
 from matcher.tools.explain import Explanation, Fit, explain
 from matcher.tools.lint import ERROR, NOTE, WARNING, Finding, lint, lint_broad
-from matcher.tools.propose import Proposal, propose
 
-PROBES_HELP = "Probe database: a file, `nmap`, `builtin`. Repeatable; merged in order."
 SHOWN_BYTES = 400  # of a response or a group, in explanations
 
 
 @click.group("db", cls=Group)
 def db_group() -> None:
     """Check a probe database, and explain what it says."""
+
+
+db_group.add_command(capture_command)
+db_group.add_command(new_command)
+db_group.add_command(propose_command)
 
 
 # -- lint
@@ -247,75 +249,3 @@ def compile_command(probes: tuple[str, ...], engine: str) -> None:
     database = matcher.database
     lines = sum(len(probe.signatures) for probe in database.probes)
     click.echo(f"{database.name}: {lines:,} lines of {len(database.probes):,} probes are ready for {matcher.engine}")
-
-
-# -- capture, new
-
-
-@db_group.command("capture")
-@click.argument("service", metavar="HOST:PORT[/udp]")
-@click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
-@click.option("--source", default="real: unknown", show_default=True, help="Where the samples come from.")
-@click.option("--tls", is_flag=True, help="Ask inside TLS, whatever the certificate.")
-@click.option("--every", is_flag=True, help="Keep answers that another probe got, too.")
-def capture_command(service: str, probes: tuple[str, ...], source: str, tls: bool, every: bool) -> None:
-    """Ask a service every probe and print its answers as samples, with what the database makes of them as `expect`.
-
-    Ask only services that you own or may test. Look through the rows before you keep them: answers may hold names,
-    addresses and cookies.
-    """
-    from engine.offline.capture import capture, parse_service
-
-    where = parse_service(service, tls)
-    console = Console(stderr=True)
-    matcher = ready_matcher(probes, "auto", console)
-    total = sum(probe.proto == where.proto for probe in matcher.database.probes)
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TextColumn("probes"))
-    with progress_bar(console, console.is_terminal, *columns) as bar:
-        task = bar.add_task("", total=total)
-        rows = capture(where, matcher, source, every=every, told=lambda: bar.advance(task))
-        count = 0
-        try:
-            for row in rows:
-                click.echo(json.dumps(row))
-                count += 1
-        except OSError as error:
-            raise EngineError(f"{service}: cannot be asked: {error.strerror or error}") from error
-    click.echo(f"{service}: {count} different answers to {total} probes", err=True)
-
-
-@db_group.command("new")
-@click.argument("samples", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--service", default="", metavar="NAME", help="The service's name where a sample expects none.")
-@click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
-def new_command(samples: tuple[Path, ...], service: str, probes: tuple[str, ...]) -> None:
-    """Propose match lines for the samples in files: literals escaped, what looks like a version captured.
-
-    A sample that an earlier proposal fits gets none of its own. Comments say what the line gives, and what the database
-    says today.
-    """
-    read, faults = read_samples(samples)
-    for fault in faults:
-        click.echo(f"{fault.path}:{fault.line}: {fault.reason}", err=True)
-    matcher = open_matcher(probes, "auto")
-    proposed: list[Proposal] = []
-    for sample in read:
-        if any(one.fits(sample.response) for one in proposed):
-            continue
-        proposal = propose(sample, service)
-        proposed.append(proposal)
-        probe = matcher.database.probe(sample.probe, sample.proto)
-        today = None if probe is None else matcher.match(probe, sample.response)
-        click.echo(f"# {sample.path}:{sample.line}, {sample.proto.upper()} {sample.probe}")
-        if today is not None:
-            click.echo(f"# today: line {today.signature.line}, {_words(answer(today))}")
-        click.echo(f"# gives: {_words(proposal.answer)}")
-        click.echo(f"{proposal.line}\n")
-    sys.exit(1 if faults else 0)
-
-
-def _words(said: Expected | None) -> str:
-    if said is None:
-        return "nothing: the line does not fit its own sample, write it by hand"
-    texts = [said.name, *(getattr(said, field) for field in FIELDS), *said.cpe]
-    return " ".join(filter(None, [*texts, "(soft)" if said.soft else ""]))

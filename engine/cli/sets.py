@@ -16,6 +16,7 @@ from engine.threads import aside
 from matcher import Matcher
 
 ENGINES = field_choices("matcher")
+PROBES_HELP = "Probe database: a file, `nmap`, `builtin`. Repeatable; merged in order."
 
 matcher_option = click.option(
     *("--matcher", "engine"),

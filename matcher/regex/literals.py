@@ -32,7 +32,7 @@ _SINGLES |= {1 << code | 1 << (code ^ 0x20): (code, True) for code in range(0x61
 
 
 class _Collector:
-    """Walks a tree from left to right; `run` is the literal that is growing, `folded` where either case will do in it."""
+    """Walks a tree from left to right; `run` is the literal that grows, `folded` where in it either case will do."""
 
     def __init__(self) -> None:
         self.found: list[Requirement] = []
