@@ -21,11 +21,12 @@ from engine.targets import Unreadable
 from matcher import load_database
 from probemill import ScanConfig, scan_sync
 
+FEW = Path(__file__).parent / "inputs" / "few.probes"
 TOY = b"220 host%d.example.net Toyd FTP %d.%d ready\r\n"
 
 
 def run(*words: object) -> Result:
-    return CliRunner().invoke(cli, ["learn", *map(str, words), "--probes", "builtin"])
+    return CliRunner().invoke(cli, ["learn", *map(str, words), "--probes", str(FEW)])
 
 
 def fingerprint(answers: dict[str, bytes], port: int = 2121, when: float = 1.7e9) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from engine.conversation.questions import SAME
 from engine.insight.learn.clusters import clusters, merged
 from engine.insight.learn.given import Given, Inputs
 from engine.insight.learn.judging import Judge, Known
@@ -19,7 +20,6 @@ from engine.insight.learn.proposing import Proposal, propose, says_enough
 from engine.insight.learn.shapes import KEPT, Answer, Shape, Shapes, digest_of
 from engine.insight.learn.sketches import Sample
 from engine.offline.answers import Answers, MatchRow
-from engine.offline.questions import SAME
 from engine.offline.reading import Watch
 from matcher import Matcher, Probe, Proto
 from matcher.database.samples import read_samples
