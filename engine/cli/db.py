@@ -12,7 +12,7 @@ from rich.text import Text
 from engine.cli.db_growth import capture_command, new_command, propose_command
 from engine.cli.help import Group
 from engine.cli.kinds import files
-from engine.cli.sets import PROBES_HELP, matcher_option, ready_matcher
+from engine.cli.sets import PROBES_HELP, matcher_option, ready_matcher, sample_folders
 from engine.databases import open_database
 from engine.errors import ConfigError, InputError
 from engine.offline.forms.base import Row
@@ -21,6 +21,7 @@ from engine.services import ServiceTable
 from matcher import Confidences, ProbeDatabase, Proto, builtin_database, find_database, read_file, shown
 from matcher.database.load import MAX_SIZE
 from matcher.database.samples import FIELDS, Sample, SampleFault, read_samples
+from matcher.tools.advice import MOST, advice, few, next_step
 from matcher.tools.cost import needs_backtracking
 from matcher.tools.explain import Explanation, Fit, explain
 from matcher.tools.lint import ERROR, NOTE, WARNING, Finding, lint, lint_broad
@@ -56,13 +57,21 @@ db_group.add_command(propose_command)
 @click.option(
     "--broad", is_flag=True, help="Only list lines that fit samples of other products, those that take most first."
 )
-def lint_command(  # noqa: PLR0917 - click passes them by name
-    file: str | None, samples: tuple[Path, ...], engine: str, strict: bool, notes: bool, broad: bool
+@click.option("--all", "every", is_flag=True, help=f"Print all findings; otherwise {MOST} of a rule are enough.")
+def lint_command(
+    *,
+    file: str | None,
+    samples: tuple[Path, ...],
+    engine: str,
+    strict: bool,
+    notes: bool,
+    broad: bool,
+    every: bool,
 ) -> None:
     """Check the database FILE (a path, `nmap`, or `builtin`) and its samples.
 
-    Findings are `path:line:column: severity: text [rule]`. Exit code 0: clean; 1: errors; 2: the database cannot be
-    used.
+    Findings are `path:line:column: severity: text [rule]`; how many there are, what helps and the next command come
+    behind them. Exit code 0: clean; 1: errors; 2: the database cannot be used.
     """
     path = find_database(file)
     name = shown(str(path))
@@ -72,7 +81,7 @@ def lint_command(  # noqa: PLR0917 - click passes them by name
         raise InputError(name, 0, f"cannot be read: {error.strerror}") from error
     read: list[Sample] | None = None
     faults: list[SampleFault] = []
-    if folders := samples or _sample_folders(path.parent, broad) or (broad and _own_samples()):
+    if folders := samples or sample_folders(path, broad) or (broad and sample_folders(builtin_database(), True)):
         read, faults = read_samples(folders)
     if broad:
         if not read:
@@ -81,26 +90,22 @@ def lint_command(  # noqa: PLR0917 - click passes them by name
     else:
         services = tuple(ServiceTable.load().rows())
         findings = lint(data, name, read, faults=faults, services=services, engine=engine)
-    for finding in findings:
-        if notes or finding.severity != NOTE:
-            click.echo(shown(str(finding)))
+    wanted = [finding for finding in findings if notes or finding.severity != NOTE]
+    printed, left = (wanted, 0) if every or broad else few(wanted)
+    for finding in printed:
+        click.echo(shown(str(finding)))
     count = Counter(finding.severity for finding in findings)
     judged = "no samples" if read is None else f"{len(read):,} samples"
     hidden = "" if notes or not count[NOTE] else " (--notes shows them)"
     parts = (f"{count[severity]:,} {severity}s" for severity in (ERROR, WARNING, NOTE))
     click.echo(f"{name}: {judged}; {', '.join(parts)}{hidden}", err=True)
+    if left:
+        click.echo(f"  {left:,} more findings of the same rules (--all shows them)", err=True)
+    for text in advice(findings):
+        click.echo(f"  {text}", err=True)
+    if step := next_step(findings, name):
+        click.echo(f"next: {step}", err=True)
     sys.exit(_lint_code(findings, strict))
-
-
-def _sample_folders(beside: Path, broad: bool) -> tuple[Path, ...]:
-    """Those that lie beside a database. broad: with responses that its own lines need not read."""
-    names = ("samples", "known") if broad else ("samples",)
-    return tuple(folder for name in names if (folder := beside / name).is_dir())
-
-
-def _own_samples() -> tuple[Path, ...]:
-    """This project's, where there is a checkout: they say a good deal of any database."""
-    return _sample_folders(builtin_database().parent, broad=True)
 
 
 def _lint_code(findings: list[Finding], strict: bool) -> int:

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from engine.cli.kinds import files
-from engine.cli.sets import PROBES_HELP, progress_bar, ready_matcher
-from engine.databases import database_files, open_matcher
+from engine.cli.sets import PROBES_HELP, progress_bar, ready_matcher, sample_folders
+from engine.databases import choices, open_matcher
 from engine.errors import ConfigError, EngineError
-from matcher import shown
+from matcher import builtin_database, find_database, shown
 from matcher.database.samples import FIELDS, Expected, answer, read_samples
 from matcher.tools.propose import Proposal, propose
 
@@ -107,15 +107,16 @@ def propose_command(paths: tuple[Path, ...], out: Path, force: bool, probes: tup
         click.echo(f"{fault.path}:{fault.line}: {fault.reason}", err=True)
     if not folder.responses:
         raise ConfigError(f"{shown(str(paths[0]))}: no response to a probe of {matcher.database.name}")
-    beside = [path.parent / "samples" for path in database_files(probes)]
-    samples, _ = read_samples(path for path in beside if path.is_dir())
+    databases = [*(map(find_database, choices(probes)) if probes else [find_database()]), builtin_database()]
+    samples, _ = read_samples(dict.fromkeys(folder for path in databases for folder in sample_folders(path, True)))
     kinds = propose_kinds(folder.responses, matcher, samples)
     write_drafts(out, kinds.drafts, matcher.database.name)
     clean = 0
     for one in kinds.drafts:
         told = told_of(one)
         clean += not told
-        click.echo(f"# {shown(one.samples[0][0].place)}: {len(one.samples):,} responses, {where_to(one, 'it')}")
+        count = f"{len(one.samples):,} response{'s'[: len(one.samples) != 1]}"
+        click.echo(f"# {shown(one.samples[0][0].place)}: {count}; {where_to(one)}")
         for text in told:
             click.echo(f"# {shown(text)}")
         click.echo(f"{one.line}\n")

@@ -56,9 +56,9 @@ def told_of(one: Draft) -> list[str]:
     return told
 
 
-def where_to(one: Draft, name: str) -> str:
+def where_to(one: Draft, name: str = "") -> str:
     """Where in the database a line belongs."""
-    place = f"belongs under `Probe {one.probe.proto.upper()} {one.probe.name}` of {name}"
+    place = f"belongs under `Probe {one.probe.proto.upper()} {one.probe.name}`" + (f" of {name}" if name else "")
     if one.today is None:
         return place
     line = one.today.signature
