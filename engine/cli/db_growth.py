@@ -95,7 +95,7 @@ def propose_command(paths: tuple[Path, ...], out: Path, force: bool, probes: tup
 
     Exit code 1 when something speaks against a line, or a file could not be used; 2 when there was nothing to read.
     """
-    from engine.insight.learn.drafts import DATABASE, SAMPLES, told_of, where_to, write_drafts
+    from engine.insight.learn.drafts import DATABASE, SAMPLES, where_to, write_drafts
     from engine.insight.learn.kinds import propose_kinds
     from engine.insight.learn.stored import read_folder
 
@@ -113,12 +113,11 @@ def propose_command(paths: tuple[Path, ...], out: Path, force: bool, probes: tup
     write_drafts(out, kinds.drafts, matcher.database.name)
     clean = 0
     for one in kinds.drafts:
-        told = told_of(one)
-        clean += not told
+        clean += not one.faults
         count = f"{len(one.samples):,} response{'s'[: len(one.samples) != 1]}"
         click.echo(f"# {shown(one.samples[0][0].place)}: {count}; {where_to(one)}")
-        for text in told:
-            click.echo(f"# {shown(text)}")
+        for text in one.faults:
+            click.echo(f"# against it: {shown(text)}")
         click.echo(f"{one.line}\n")
     left = f", {folder.left:,} beyond the limit" if folder.left else ""
     click.echo(

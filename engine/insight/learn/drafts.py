@@ -1,7 +1,8 @@
 """Proposed lines as two files that are ready for review: a database that `db lint` checks, and the samples beside it.
 
-    proposed.probes              each line under its probe, behind a comment that says where it belongs and what it does
-    samples/proposed.ndjson      its responses, with what they must give
+    proposed.probes              each line under its probe, behind a comment that says where it belongs; what something
+                                 speaks against is a comment itself, and says what
+    samples/proposed.ndjson      responses of the lines that nothing speaks against, with what they must give
 
 Contract: what responses say is written so that no database parser obeys it. Other files of the folder stay.
 """
@@ -31,7 +32,9 @@ def write_drafts(out: Path, drafts: Sequence[Draft], name: str) -> None:
         for index, probe in sorted(probes.items())
     )
     parse_database(text, DATABASE)  # what others could not read is a fault of ours, and is found here
-    samples = b"".join(_sample(one, number) for one in drafts for number in range(len(one.samples[:MOST_SAMPLES])))
+    samples = b"".join(
+        _sample(one, number) for one in drafts if not one.faults for number in range(len(one.samples[:MOST_SAMPLES]))
+    )
     try:
         (out / SAMPLES).parent.mkdir(parents=True, exist_ok=True)
         for place, data in ((out / SAMPLES, samples), (out / DATABASE, text)):
@@ -44,16 +47,11 @@ def write_drafts(out: Path, drafts: Sequence[Draft], name: str) -> None:
 
 def _lines(one: Draft, name: str) -> list[str]:
     """Comments, and the line."""
-    told = [f"{where_to(one, name)}; made of {one.samples[0][0].place}", *told_of(one)]
-    return [f"# {_inert(text)}" for text in told] + [one.line]
-
-
-def told_of(one: Draft) -> list[str]:
-    """What a person should know of a line, a sentence each."""
-    told = [f"against it: {text}" for text in one.faults]
-    if one.missed:
-        told.append(f"{len(one.missed):,} of {len(one.samples):,} samples want something else, as {one.missed[0]}")
-    return told
+    told = [
+        f"{where_to(one, name)}; made of {one.samples[0][0].place}",
+        *(f"against it: {text}" for text in one.faults),
+    ]
+    return [f"# {_inert(text)}" for text in told] + [f"# {one.line}" if one.faults else one.line]
 
 
 def where_to(one: Draft, name: str = "") -> str:

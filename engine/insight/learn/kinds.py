@@ -4,8 +4,9 @@ Responses that say by `expect` what they are form a kind for each service and pr
 them the one counts that gives most of them what they expect, and steals least. What says nothing, and what the database
 does not name either, is put together by how it looks, as `probemill learn` does.
 
-Contract: `propose_kinds` gives a Draft for each kind, the largest first. What the database says already as expected, or
-names where nothing is expected, gets none: it is kept to try the lines on. Pure but for the matching engine's cache.
+Contract: `propose_kinds` gives Drafts for each kind; those that nothing speaks against come first, the largest of them
+before the others. What the database says already as expected, or names where nothing is expected, gets none: it is
+kept to try the lines on. Pure but for the matching engine's cache.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,26 +22,27 @@ from matcher import Match, Matcher, Probe, parse_database
 from matcher.database.samples import Expected, Sample, answer
 from matcher.tools.aligned import aligned
 from matcher.tools.explain import try_line
-from matcher.tools.propose import propose, written
+from matcher.tools.propose import fitter, propose, written
 from matcher.tools.tokens import tellings
 
 TRIED = 4  # responses of a kind from which a line is made alone
 ALIGNED = 48  # that are laid upon one another
+MOST_LINES = 16  # of a kind
+_NOT_ITSELF = ("does not fit its own sample: write it by hand",)
 CONSTANT = ("product", "extrainfo", "ostype", "devicetype")
 
 
 class Draft(Struct, frozen=True):
-    """A proposed line. samples: responses with what they must give; right: how many the line gives it.
+    """A proposed line. samples: responses with what it gives them; if it serves none, what they want.
 
-    missed: places of the others, of which the first few count. today: what the database says of the first one.
-    faults: what speaks against the line, in words.
+    missed: how many of its kind it does not serve. today: what the database says of the first sample. faults: what
+    speaks against the line, in words.
     """
 
     probe: Probe
     line: str
     samples: tuple[tuple[Stored, Expected], ...]
-    right: int
-    missed: tuple[str, ...]
+    missed: int
     today: Match | None
     faults: tuple[str, ...]
 
@@ -71,9 +73,9 @@ def propose_kinds(responses: Sequence[Stored], matcher: Matcher, samples: Iterab
     for group in told.values():
         known += (Known(one.probe.index, one.data, _label(one.expect)) for one in group)
     judge = Judge(matcher.database, [one for one in known if one is not None])
-    drafts = [_of_told(group, matcher, judge) for group in told.values()]
+    drafts = [draft for family in told.values() for draft in _of_told(family, matcher, judge)]
     drafts += _of_nameless(nameless, matcher, judge)
-    return Kinds(sorted(drafts, key=lambda one: -len(one.samples)), count)
+    return Kinds(sorted(drafts, key=lambda one: (bool(one.faults), -len(one.samples))), count)
 
 
 def _known(matcher: Matcher, sample: Sample) -> Known | None:
@@ -92,30 +94,48 @@ def _label(said: Expected | None) -> str:
 # -- what says what it is
 
 
-def _of_told(group: Sequence[Stored], matcher: Matcher, judge: Judge) -> Draft:
-    expects = [one.expect for one in group if one.expect is not None]
-    best: tuple[tuple[int, int, int], bytes, list[str], tuple[str, ...]] | None = None
+def _of_told(family: Sequence[Stored], matcher: Matcher, judge: Judge) -> list[Draft]:
+    """Lines for all responses of a product: one for each system and device, and more for those that one leaves."""
+    parts: dict[tuple[str, ...], list[Stored]] = {}
+    for one in family:
+        parts.setdefault(tuple(getattr(one.expect, name) for name in CONSTANT), []).append(one)
+    drafts: list[Draft] = []
+    for part in sorted(parts.values(), key=len, reverse=True):
+        rest = part
+        while rest and len(drafts) < MOST_LINES:
+            draft = _best(rest, family, matcher, judge)
+            drafts.append(draft)
+            served = {id(stored) for stored, _ in draft.samples}
+            rest = [one for one in rest if id(one) not in served]
+    return drafts
+
+
+def _best(group: Sequence[Stored], family: Sequence[Stored], matcher: Matcher, judge: Judge) -> Draft:
+    """Of the lines that can be made, the one that serves most of the group and is wrong nowhere. It may serve none."""
     probe = group[0].probe
+    expects = [one.expect for one in group if one.expect is not None]
+    best: tuple[tuple[bool, bool, int], bytes, list[Stored], tuple[str, ...]] | None = None
     for line in _lines_of(group, expects):
-        missed = [one.place for one in group if _answer(line, one.data) != one.expect]
+        fits = fitter(line)
+        said = [(one, _answer(line, one.data)) for one in family if fits(one.data)]
+        wrong = sum(got != one.expect for one, got in said)
+        mine = set(map(id, group))
+        served = [one for one, got in said if got == one.expect and id(one) in mine]
         thefts, false = judge.tried(probe.index, line)
         thefts.pop(_label(expects[0]), None)
-        rank = (len(missed), sum(thefts.values()), false)
+        faults = _faults(thefts, false)
+        if wrong:
+            faults = (f"gives {wrong:,} samples of its product something else than they expect", *faults)
+        rank = (not served, bool(faults), len(group) - len(served))
         if best is None or rank < best[0]:
-            best = rank, line, missed, _faults(thefts, false)
+            best = rank, line, served, faults
         if not any(rank):
             break
     assert best is not None
-    _, line, missed, faults = best
-    return Draft(
-        probe,
-        line.decode("latin-1"),
-        tuple(zip(group, expects, strict=True)),
-        len(group) - len(missed),
-        tuple(missed),
-        matcher.match(probe, group[0].data),
-        faults,
-    )
+    (_, _, missed), line, served, faults = best
+    samples = tuple((one, one.expect) for one in served or group if one.expect is not None)
+    today = matcher.match(probe, samples[0][0].data)
+    return Draft(probe, line.decode("latin-1"), samples, missed, today, faults or _NOT_ITSELF[: not served])
 
 
 def _lines_of(group: Sequence[Stored], expects: Sequence[Expected]) -> Iterable[bytes]:
@@ -126,13 +146,14 @@ def _lines_of(group: Sequence[Stored], expects: Sequence[Expected]) -> Iterable[
     members = list(dict.fromkeys(one.data[:KEPT] for one in group[:ALIGNED]))
     if len(members) < 2:
         return
-    constant = {name: getattr(expects[0], name) for name in CONSTANT if len({getattr(e, name) for e in expects}) == 1}
     for part in tellings(members[0]):
         parts = parts_of(members, part.form)
         if len(parts) < len(members):
             continue
         made = aligned(parts)
-        templates = {name: value.encode("latin-1", "replace") for name, value in constant.items() if value}
+        templates = {
+            name: text.encode("latin-1", "replace") for name in CONSTANT if (text := getattr(expects[0], name))
+        }
         if made.version:
             templates["version"] = b"$%d" % made.version
         yield written(expects[0], made.pattern, made.flags, templates)
@@ -172,5 +193,5 @@ def _of_nameless(nameless: Sequence[Stored], matcher: Matcher, judge: Judge) -> 
         if judged.held is not None and "narrow" in judged.faults:
             faults = (*faults, f"half a line fits {judged.held:.0%} of the other half")
         today = matcher.match(made.probe, first.data)
-        drafts.append(Draft(made.probe, made.line, samples, len(samples), (), today, faults))
+        drafts.append(Draft(made.probe, made.line, samples, 0, today, faults))
     return drafts
