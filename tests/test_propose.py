@@ -157,6 +157,17 @@ def test_what_one_line_cannot_serve_gets_another(folder: Path, tmp_path: Path) -
     assert run("lint", str(tmp_path / "out" / DATABASE)).exit_code == 0
 
 
+def test_a_greeting_needs_one_line_whatever_was_asked(folder: Path, tmp_path: Path) -> None:
+    """Lines for the NULL probe are asked of answers to every TCP probe, so the greeting in them gets none again."""
+    later = {**toy("1.4.2"), "probe": "GetRequest", "banner": "* toyd 1.4.2 on shelf-5.example ready\r\n- what?\r\n"}
+    put(folder / "toy.ndjson", later, toy("1.4.2"))
+    result = run("propose", str(folder), "-o", str(tmp_path / "out"))
+    assert (result.exit_code, len(lines_of(result))) == (0, 1), result.output
+    assert "2 responses; belongs under `Probe TCP NULL`" in result.stdout
+    checked = run("lint", str(tmp_path / "out" / DATABASE))
+    assert (checked.exit_code, "2 samples; 0 errors" in checked.stderr) == (0, True), checked.output
+
+
 def test_responses_without_a_name_are_put_together(folder: Path, tmp_path: Path) -> None:
     for number in range(3):
         page = b"HTTP/1.1 200 OK\r\n\r\n<html><title>Blinken Lights %d.%d</title>" % (number + 1, number)

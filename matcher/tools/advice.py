@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from matcher.tools.lint import NOTE, Finding
 
 MOST = 5  # findings of a rule that one screen has room for
-_HELPS = {  # by rule, in the order in which to go about them
+HELPS = {  # by rule, in the order in which to go about them
     "grammar": "write the line as docs/database.md has it; nothing else is checked before",
     "sample": "correct the row, or name a probe that the database has",
     "duplicate-probe": "put the lines of both under the first",
@@ -19,6 +19,7 @@ _HELPS = {  # by rule, in the order in which to go about them
     "no-match": "see with `db explain` where the pattern stops to fit; or have a line proposed with `db propose`",
     "false-match": "make the line narrower: it fits what no line may match",
     "fields": "compare what the line gives with what the sample expects: one of the two is wrong",
+    "broad": "make the line narrower: it fits samples of other products",
     "unsampled": "add a response that only this line wins, or remove the line",
     "unreachable": "remove the line, or put it before the one that takes all of its responses",
     "field": "correct the template: no response can ever fill it",
@@ -46,12 +47,12 @@ def few(findings: Iterable[Finding]) -> tuple[list[Finding], int]:
 def advice(findings: Iterable[Finding]) -> list[str]:
     """A sentence for each rule."""
     count = Counter(finding.rule for finding in findings if finding.severity != NOTE)
-    return [f"{count[rule]:,} {rule}: {helps}" for rule, helps in _HELPS.items() if count[rule]]
+    return [f"{count[rule]:,} {rule}: {helps}" for rule, helps in HELPS.items() if count[rule]]
 
 
 def next_step(findings: Sequence[Finding], path: str) -> str:
     """The command that helps with the first of the most pressing findings. path: of the database."""
-    for rule in _HELPS:
+    for rule in HELPS:
         for finding in findings:
             if finding.rule != rule or finding.severity == NOTE:
                 continue

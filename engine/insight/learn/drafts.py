@@ -27,6 +27,7 @@ MOST_SAMPLES = 8  # of a kind
 def write_drafts(out: Path, drafts: Sequence[Draft], name: str) -> None:
     """name: of the database that the lines are for. Raises OutputError."""
     probes = {one.probe.index: one.probe for one in drafts}
+    probes |= {stored.probe.index: stored.probe for one in drafts for stored, _ in one.samples}
     text = b"\n".join(
         database_of(probe, [text for one in drafts if one.probe.index == index for text in _lines(one, name)])
         for index, probe in sorted(probes.items())
@@ -68,8 +69,8 @@ def where_to(one: Draft, name: str = "") -> str:
 def _sample(one: Draft, number: int) -> bytes:
     stored, expect = one.samples[number]
     row = {
-        "probe": one.probe.name,
-        "proto": one.probe.proto,
+        "probe": stored.probe.name,
+        "proto": stored.probe.proto,
         "banner": stored.data.decode("latin-1"),
         "source": stored.source or SOURCE,
         "expect": expect,

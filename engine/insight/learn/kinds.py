@@ -10,15 +10,17 @@ kept to try the lines on. Pure but for the matching engine's cache.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.insight.learn.clusters import clusters
 from engine.insight.learn.judging import Judge, Known, parts_of
 from engine.insight.learn.making import Learned, Wish, propose_all
 from engine.insight.learn.shapes import KEPT, Answer, Shapes
 from engine.insight.learn.stored import Stored
-from matcher import Match, Matcher, Probe, parse_database
+from matcher import DatabaseError, Match, Matcher, Probe, parse_database
 from matcher.database.samples import Expected, Sample, answer
 from matcher.tools.aligned import aligned
 from matcher.tools.explain import try_line
@@ -73,7 +75,11 @@ def propose_kinds(responses: Sequence[Stored], matcher: Matcher, samples: Iterab
     for group in told.values():
         known += (Known(one.probe.index, one.data, _label(one.expect)) for one in group)
     judge = Judge(matcher.database, [one for one in known if one is not None])
-    drafts = [draft for family in told.values() for draft in _of_told(family, matcher, judge)]
+    drafts: list[Draft] = []
+    for family in sorted(
+        told.values(), key=lambda family: len(family[0].probe.lists)
+    ):  # NULL's lines serve others, too
+        drafts += _of_told([one for one in family if not _served(one, drafts)], matcher, judge)
     drafts += _of_nameless(nameless, matcher, judge)
     return Kinds(sorted(drafts, key=lambda one: (bool(one.faults), -len(one.samples))), count)
 
@@ -110,6 +116,17 @@ def _of_told(family: Sequence[Stored], matcher: Matcher, judge: Judge) -> list[D
     return drafts
 
 
+def _served(one: Stored, drafts: list[Draft]) -> bool:
+    """Whether a line for a probe that its own falls back on gives what it expects; then it is a sample of that."""
+    for number, draft in enumerate(drafts):
+        if draft.faults or draft.probe.index not in one.probe.lists or one.expect is None:
+            continue
+        if _answer(draft.line.encode("latin-1"), one.data) == one.expect:
+            drafts[number] = replace(draft, samples=(*draft.samples, (one, one.expect)))
+            return True
+    return False
+
+
 def _best(group: Sequence[Stored], family: Sequence[Stored], matcher: Matcher, judge: Judge) -> Draft:
     """Of the lines that can be made, the one that serves most of the group and is wrong nowhere. It may serve none."""
     probe = group[0].probe
@@ -142,10 +159,9 @@ def _lines_of(group: Sequence[Stored], expects: Sequence[Expected]) -> Iterable[
     """Lines that may do for all of them: one response by itself, and all laid upon one another."""
     for one, expect in zip(group[:TRIED], expects, strict=False):
         sample = Sample("", 0, one.probe.name, one.probe.proto, one.data, expect)
-        yield propose(sample).line.encode("latin-1")
+        with suppress(DatabaseError):  # of a header that is longer than a line may be
+            yield propose(sample).line.encode("latin-1")
     members = list(dict.fromkeys(one.data[:KEPT] for one in group[:ALIGNED]))
-    if len(members) < 2:
-        return
     for part in tellings(members[0]):
         parts = parts_of(members, part.form)
         if len(parts) < len(members):

@@ -18,10 +18,12 @@ from msgspec import Struct
 
 from engine.offline.records import LineReader
 from matcher import Probe, ProbeDatabase, Proto, read_file, shown
-from matcher.database.samples import MAX_SIZE, Expected, SampleFault
+from matcher.database.samples import FIELDS, MAX_SIZE, Expected, SampleFault
 
 MOST_RESPONSES = 50_000
 LONGEST = 1 << 20  # bytes of a file that is one response
+MOST_TOLD = 2000  # characters of what a row expects
+_NAME = re.compile(r"[!-~]{1,100}")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 
 
@@ -94,6 +96,9 @@ def _of_file(
                 faults.append(SampleFault(name, number, f"no probe is named {shown(' or '.join(row.probes))}"))
             elif row.data:
                 said = _said(line)
+                if said.expect is not None and not _can_be_given(said.expect):
+                    faults.append(SampleFault(name, number, "'expect' holds what no line can give"))
+                    continue
                 found.append(Stored(f"{name}:{number}", probe, bytes(row.data), said.expect, said.source))
     found += (
         Stored(name, probe, bytes(row.data), None, "")
@@ -116,6 +121,16 @@ def _said(line: bytes) -> _Said:
         return _decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _Said()
+
+
+def _can_be_given(expect: Expected) -> bool:
+    """Whether templates can hold it."""
+    texts = [expect.name, *(getattr(expect, name) for name in FIELDS), *expect.cpe]
+    return (
+        _NAME.fullmatch(expect.name) is not None
+        and all(map(str.isprintable, texts))
+        and sum(map(len, texts)) < MOST_TOLD
+    )
 
 
 def _known(database: ProbeDatabase, proto: str, names: Iterable[str]) -> Probe | None:
