@@ -25,7 +25,7 @@ MIN_KEY_BYTES = 3  # of a literal; shorter ones are found in everything
 MIN_CHECK_BYTES = 2
 MAX_CHECKS = 3  # further literals tested per line
 COMMON = 100  # lines; a short text that so many need is in nearly all responses
-USUAL = 8  # of what every eighth line begins with, responses are full
+USUAL, LEAST_USUAL = 24, 8  # what every 24th line of a probe begins with, and at least 8 do, responses begin with
 MOST_USUAL = 32  # lines that are tested one by one because of that
 GRAM = 4  # bytes by which it is told how common a literal is
 
@@ -164,7 +164,7 @@ class _Rarity:
         """Whether its key only says how most of what is like it begins, which is tested sooner than found."""
         if len(line.keys) != 1 or line.keys[0].caseless or line.keys[0].text not in line.prefix:
             return False
-        return self._window(line.keys[0])[0] >= max(USUAL, self._lines // USUAL)
+        return self._window(line.keys[0])[0] >= max(LEAST_USUAL, self._lines // USUAL)
 
     def _cost(self, option: Requirement) -> tuple[int, int]:
         shortest = _shortest(option)
