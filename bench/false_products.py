@@ -45,6 +45,8 @@ CHECKED = {  # (service found, a word of the product expected or "" for none, pr
     ("http", "Netscape", "Netscape FastTrack httpd"): "wording",
     ("pop3pw", "ApplePasswordServer", "Apple Open Directory password server"): "whose ApplePasswordServer is",
     ("http", "", "Eaton ConnectUPS httpd"): "the Server header says UPS_Server",
+    ("http", "", "Imperva Incapsula CDN"): "its own X-Iinfo header",
+    ("http", "", "Citrix NetScaler Gateway"): "its own redirect, with its own spelling of Moved",
 }
 COMMON = {"http", "httpd", "https", "proxy", "server", "service", "console", "daemon", "admin", "config", "interface"}
 _WORD = re.compile(r"[a-z0-9]{3,}")

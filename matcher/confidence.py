@@ -1,17 +1,20 @@
 r"""How sure a match is: a number from 0 to 1 for each line of a database, and the words that explain it.
 
-    confidence = specific * known              (docs/confidence.md: the whole on one screen, and how often it is right)
+    confidence = specific * known * quoted     (docs/confidence.md: the whole on one screen, and how often it is right)
 
 specific    s / (s + 1), where s is what the line demands of a response, in bytes of information: 1 for a literal byte,
             0.58 for `\d`, nothing for what may be any byte; the least of alternatives, of repeats what must be there. A
             line that may fit anywhere demands ANYWHERE less than one that begins at the first byte.
 known       (own + 1) / (own + others + 1): of the known responses that the line wins, how many are its own product's
             (database/known.py). 1 for a line that won nothing of others, or that nobody has tried.
+quoted      QUOTED where the product is but a text out of the response: what the line demands then tells the protocol,
+            and the product is whatever the server calls itself. 1 for all others.
 
 Contract: a function of the line and of the table of known responses alone; the response that it won does not matter.
 `Confidences.of` is one look-up after the first time: what takes time is done once a line, when it first wins.
 """
 
+import re
 from math import log2
 
 from msgspec import Struct
@@ -26,11 +29,15 @@ ANYWHERE = 1.5  # bytes: the choice of a place in some hundred
 END = 0.5  # bytes: few responses end just there
 MOST = 64  # times that what is repeated counts
 SPECIFIC, VAGUE = 10.0, 3.0  # bytes; from here a line is called specific, below that vague
+QUOTED = 0.7
 DIGITS = 2
 
 # The words of `reasons`, for good; docs/confidence.md says what each means.
 SPECIFIC_LINE, PLAIN_LINE, VAGUE_LINE = "specific", "plain", "vague"
 FITS_ANYWHERE, SOFT_LINE, FITS_OTHERS, UNTESTED = "anywhere", "soft", "fits-others", "untested"
+QUOTED_PRODUCT = "quoted"
+
+_GROUP_ALONE = re.compile(rb"\$\d(?: (?:SNMP|SMB|\w*d))?")  # and a word of ours for what it does: ftpd, sshd
 
 
 class Confidence(Struct, frozen=True):
@@ -63,10 +70,11 @@ def confidence(signature: Signature, wins: tuple[int, int] | None) -> Confidence
     """wins: known responses that the line won, of its own product and of others; None where nobody has tried."""
     size, placed = specific_bytes(signature)
     own, others = wins or (0, 0)
-    value = size / (size + 1) * (own + 1) / (own + others + 1)
+    quoted = _GROUP_ALONE.fullmatch(signature.templates.product) is not None
+    value = size / (size + 1) * (own + 1) / (own + others + 1) * (QUOTED if quoted else 1)
     grade = SPECIFIC_LINE if size >= SPECIFIC else PLAIN_LINE if size >= VAGUE else VAGUE_LINE
     told = {grade: True, FITS_ANYWHERE: not placed, SOFT_LINE: signature.soft}
-    told |= {FITS_OTHERS: others > 0, UNTESTED: wins is None}
+    told |= {QUOTED_PRODUCT: quoted, FITS_OTHERS: others > 0, UNTESTED: wins is None}
     return Confidence(round(value, DIGITS), tuple(word for word, holds in told.items() if holds))
 
 

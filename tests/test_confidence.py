@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from engine.conversation.scan import Finish, ScanContext, ServiceScan
 from engine.model import Target
@@ -12,7 +13,7 @@ from matcher import Confidences, compile_matcher, nmap_database, parse_database
 from matcher.confidence import confidence, specific_bytes
 from matcher.database.known import KnownWins, builtin_known, known_file, line_key, parse_known
 from matcher.database.samples import read_samples
-from matcher.model import Signature, SignatureId
+from matcher.model import Signature, SignatureId, Templates
 from matcher.tools.broad import known_wins
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,6 +61,16 @@ def test_the_formula(pattern: bytes, wins: tuple[int, int] | None, value: float,
     """s / (s + 1) * (own + 1) / (own + others + 1), to two digits, and the words that say where it comes from."""
     told = confidence(line(pattern), wins)
     assert (told.value, told.reasons) == (value, reasons)
+
+
+@pytest.mark.parametrize(
+    ("product", "value"),
+    [(b"$1", 0.63), (b"$2 ftpd", 0.63), (b"$1 SNMP", 0.63), (b"Acme $1", 0.9), (b"$1 Server", 0.9)],
+)
+def test_a_product_that_the_response_names(product: bytes, value: float) -> None:
+    """A line that knows the protocol alone is less sure of the product than one that knows the product."""
+    told = confidence(replace(line(b"^abcdefghi"), templates=Templates(product=product)), (3, 0))
+    assert (told.value, "quoted" in told.reasons) == (value, value < 0.9)
 
 
 def test_a_soft_line_says_so() -> None:
