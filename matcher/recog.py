@@ -1,17 +1,21 @@
 """Recog fingerprints: a folder of XML files by which short texts of services (a banner, a header) are told apart.
 
 Contract: `load_recog(folder)` reads every file; `Recog.identify(key, text)` gives the first fingerprint that fits, in
-the order of the files' preference and then of the file, with its parameters filled in. `key` says what the text is, in
-Recog's words: `ssh.banner`, `http_header.server`. A fingerprint whose pattern cannot be taken is left out and listed in
-`skipped`. Patterns run under the bounds of patterns/pcre.py, behind the same sets as those of a probe database. Files
-are bounded in size and depth and declare no entities, and their texts are such as can be shown.
+the order of the files' preference and then of the file, with its parameters filled in as Recog itself fills them. `key`
+says what the text is, in Recog's words: `ssh.banner`, `http_header.server`. A fingerprint whose pattern cannot be taken
+is left out and listed in `skipped`; so is one that cannot decide on its own examples within the bounds of
+patterns/pcre.py, under which all patterns run, behind the same sets as those of a probe database. Files are bounded in
+size and depth and declare no entities, and their texts are such as can be shown.
 The files are Rapid7's, under a BSD licence; none of them is part of this project.
 Source: the documentation in Recog's README and in its schema, fingerprints.xsd.
 """
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from base64 import b64decode
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
@@ -26,12 +30,9 @@ from matcher.outside import MIB, read_file, shown
 from matcher.patterns import bindings, cache, pcre
 from matcher.regex.ruby import pcre_pattern
 
-FLAGS = {  # of a fingerprint: (caseless, a dot matches line ends); Recog gives the last three one meaning
-    "REG_ICASE": (True, False),
-    "REG_DOT_NEWLINE": (False, True),
-    "REG_LINE_ANY_CRLF": (False, True),
-    "REG_MULTILINE": (False, True),
-}
+# Of a fingerprint. Recog knows those with REG_; files for its other readers have the names that Ruby and Java use.
+CASELESS = frozenset(("REG_ICASE", "ICASE", "IGNORECASE", "CASE_INSENSITIVE"))
+DOTALL = frozenset(("REG_DOT_NEWLINE", "REG_LINE_ANY_CRLF", "REG_MULTILINE", "DOT_NEWLINE", "MULTILINE", "DOTALL"))
 PREFERENCE = 0.10  # of a file that does not say; higher counts first
 PRIORITY = 100.0  # as older files say the same; lower counts first
 MAX_TEXT = 8192  # bytes of a text that are looked at
@@ -39,10 +40,13 @@ NOT_SAID = "-"  # a CPE's version where the text does not tell it
 MAX_SIZE = 4 * MIB  # of a file; the largest of Recog's has 0.3
 MAX_DEPTH = 16  # of elements in a file; Recog's have three
 MAX_PATTERN = 8191  # characters, about what a line of a probe database may have
+MAX_EXAMPLES = 8  # of a fingerprint that are tried
 MAX_VALUE = 1024  # characters of a parameter's value as it is written
+TOO_LONG = "reaches the match limit on an example of its own"
 
 _REFERENCE = re.compile(r"\{([^\s{}]+)\}")
 _POSITION = re.compile("[0-9]{1,3}")
+_SEPARATORS = re.compile(r"[\s,|]+")
 _SOURCES = (
     "recog.py",
     "outside.py",
@@ -83,11 +87,16 @@ class Skipped(Struct, frozen=True, array_like=True):
 
 
 class RecogMatch(Struct, frozen=True):
-    """fields: Recog's names (`service.product`, `os.cpe23`) -> text."""
+    """fields: Recog's names (`service.product`, `os.cpe23`) -> text, as Recog gives it.
+
+    cpe: those of them that are CPE names, with what the text told fit for one: in lower case, its blanks as
+    underscores, other signs escaped.
+    """
 
     file: str
     description: str
     fields: dict[str, str]
+    cpe: dict[str, str]
 
     @property
     def source(self) -> str:
@@ -143,11 +152,15 @@ class Recog:
                 start, end = pcre.span(found, text, parameter.position)
                 if start >= 0:
                     values[parameter.name] = _decoded(text[start:end])
+        cpe: dict[str, str] = {}
         for parameter in fingerprint.parameters:
             if parameter.position == 0 and "{" in parameter.value:
+                if _is_cpe(parameter):
+                    cpe[parameter.name] = _interpolated(parameter, values, _cpe_part)
                 values[parameter.name] = _interpolated(parameter, values)
-        fields = {name: value for name, value in values.items() if value}
-        return RecogMatch(fingerprint.file, fingerprint.description, fields)
+            elif _is_cpe(parameter):
+                cpe[parameter.name] = values.get(parameter.name, "")
+        return RecogMatch(fingerprint.file, fingerprint.description, _told(values), _told(cpe))
 
 
 def _as_probe(index: int, key: str, fingerprints: list[Fingerprint]) -> Probe:
@@ -166,20 +179,31 @@ def _decoded(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _interpolated(parameter: Parameter, values: dict[str, str]) -> str:
+def _told(values: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _is_cpe(parameter: Parameter) -> bool:
+    return parameter.name.endswith((".cpe23", ".cpe"))
+
+
+def _cpe_part(value: str) -> str:
+    return quote(value.lower().replace(" ", "_"), safe="")
+
+
+def _interpolated(parameter: Parameter, values: dict[str, str], fit: Callable[[str], str] = str) -> str:
     """The value with its {names} replaced; empty where one of them is not known, except for the version in a CPE."""
-    is_cpe = ".cpe" in parameter.name
     pieces: list[str] = []
     at = 0
     for reference in _REFERENCE.finditer(parameter.value):
         value = values.get(reference[1])
-        if is_cpe:
-            if not value and not reference[1].endswith("version"):
+        if _is_cpe(parameter) and not value:
+            if not reference[1].endswith("version"):
                 return ""
-            value = quote(value.lower().replace(" ", "_"), safe="") if value else NOT_SAID
+            value = NOT_SAID
         elif value is None:
             return ""
-        pieces += (parameter.value[at : reference.start()], value)
+        pieces += (parameter.value[at : reference.start()], fit(value))
         at = reference.end()
     return "".join(pieces) + parameter.value[at:]
 
@@ -291,15 +315,35 @@ def _fingerprint(element: Element, key: str, file: str, description: str) -> Fin
     if len(written) > MAX_PATTERN:
         raise UnsupportedPattern(written.encode(), f"longer than {MAX_PATTERN} characters")
     caseless = dotall = False
-    for flag in filter(None, map(str.strip, element.get("flags", "").split(","))):
-        if flag not in FLAGS:
+    for flag in filter(None, _SEPARATORS.split(element.get("flags", ""))):
+        if flag not in CASELESS | DOTALL:
             raise UnsupportedPattern(written.encode(), f"flag {shown(flag)}")
-        caseless |= FLAGS[flag][0]
-        dotall |= FLAGS[flag][1]
+        caseless |= flag in CASELESS
+        dotall |= flag in DOTALL
     pattern = pcre_pattern(written)
     if fault := pcre.check_pattern(pattern, caseless, dotall):
         raise UnsupportedPattern(pattern, fault[0])
+    code = pcre.compile_pattern(pattern, caseless=caseless, dotall=dotall)
+    if not all(_decides(code, example) for example in islice(_examples(element), MAX_EXAMPLES)):
+        raise UnsupportedPattern(pattern, TOO_LONG)
     return Fingerprint(key, file, description, pattern, caseless, dotall, tuple(_parameters(element)))
+
+
+def _examples(element: Element) -> Iterator[bytes]:
+    for example in element.iter("example"):
+        text = (example.text or "").encode()
+        with suppress(ValueError):
+            yield b64decode(text) if example.get("_encoding") == "base64" else text
+
+
+def _decides(code: bindings.Code, text: bytes) -> bool:
+    """Whether a pattern comes to an end on a text within its limits, be it with a match or without."""
+    text = text[:MAX_TEXT]
+    try:
+        pcre.match(code, text, len(text), 0, pcre.CONTEXT)
+    except pcre.LibraryError:
+        return False
+    return True
 
 
 def _parameters(element: Element) -> Iterator[Parameter]:

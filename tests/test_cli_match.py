@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 from click.testing import CliRunner, Result
+from test_recog import fingerprint, write
 
 from engine.cli.match import match_command
 from engine.cli.reading import SHOWN_FAULTS
@@ -176,3 +177,59 @@ def test_a_reader_that_goes_away_ends_it_in_silence() -> None:
         assert child.stderr.read() == b""
         with suppress(BrokenPipeError):
             child.stdin.close()
+
+
+@pytest.fixture
+def recog(tmp_path: Path) -> Path:
+    """Fingerprints made up for these tests."""
+    folder = tmp_path / "recog"
+    write(
+        folder,
+        "ssh.xml",
+        'matches="ssh.banner"',
+        fingerprint(r"^Acme_(\S+)", "Acme", service__product="Acme sshd", service__version=1, os__version="7"),
+        fingerprint("^acmed$", "x", service__product="acmed", service__cpe23="cpe:/a:acme:acmed:-"),
+    )
+    return folder
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_second_opinion(tmp_path: Path, recog: Path, workers: str) -> None:
+    """What was empty is filled in; where no line fits, a text that proves the service makes a match of its own."""
+    unknown = '{"banner":"SSH-1.99-Acme_2.1","probe":"NULL"}'
+    result, out = run(tmp_path, f'{GOOD[:-3]}acmed"}}\n{NULL}\n', "--recog", str(recog), "--workers", workers)
+    assert result.exit_code == 0
+    first, second = map(json.loads, out.splitlines())
+    assert first["match"] == {
+        **{
+            "name": "ssh",
+            "product": "acmed",
+            "version": "2.0",
+            "cpe": ["cpe:/a:acme:acmed"],
+            "probe": "NULL",
+            "line": 2,
+        },
+        "recog": "ssh.xml: x",
+        "post": {
+            "recog": {
+                "ssh.banner": {
+                    "fingerprint": "ssh.xml: x",
+                    "service.product": "acmed",
+                    "service.cpe23": "cpe:/a:acme:acmed:-",
+                }
+            }
+        },
+    }
+    assert second["match"] is None
+    (tmp_path / "db").write_bytes(b"Probe TCP NULL q||\nmatch x m|^never|\n")
+    result, out = run(tmp_path, unknown, "--recog", str(recog), "--workers", workers)
+    match = json.loads(out)["match"]
+    assert (match["name"], match["product"], match["version"]) == ("ssh", "Acme sshd", "2.1")
+    assert (match["probe"], match["line"], match["recog"]) == ("", 0, "ssh.xml: Acme")
+    assert match["post"]["recog"]["ssh.banner"]["os.version"] == "7"
+    assert "1 matched" in result.stderr
+
+
+def test_a_folder_without_fingerprints(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, GOOD, "--recog", str(tmp_path / "none"))
+    assert isinstance(result.exception, MatcherError)

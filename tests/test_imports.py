@@ -32,7 +32,7 @@ WINGS = {
     "arrow": "api offline results conversation",
     "api": "pool targets results post conversation transports",
     "run": "pool targets state results",
-    "offline": "targets state results conversation",
+    "offline": "targets state results post conversation",
     "forecast": "",
     "pool": "targets state results post conversation transports",
     "targets": "state",
@@ -71,7 +71,7 @@ SIBLINGS = {
         *("base", "base_copy", "base_exchange", "base_folder", "base_place", "base_tables", "base_trouble"),
     },
     "engine/pool/runners": {"base"},
-    "engine/post": {"base", "base_ntlm", "base_rdp", "base_ssh", "base_ssh_exchange"},
+    "engine/post": {"base", "base_ntlm", "base_records", "base_texts", "base_rdp", "base_ssh", "base_ssh_exchange"},
     "engine/offline/forms": {"base", "http_text"},
     "matcher/patterns": {"bindings", "cache", "pcre", "plan"},
 }

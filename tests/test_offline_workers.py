@@ -108,6 +108,23 @@ def test_chunks_of_any_size_are_answered_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("early_workers")
+def test_workers_give_the_same_second_opinion(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    path.write_bytes(b"Probe TCP NULL q||\nsoftmatch ssh m|^SSH-|\n")
+    recog = tmp_path / "recog"
+    recog.mkdir()
+    (recog / "ssh.xml").write_text(
+        '<fingerprints matches="ssh.banner"><fingerprint pattern="^(.+)$"><description>made up</description>'
+        '<param pos="1" name="os.product"/></fingerprint></fingerprints>'
+    )
+    alone = list(identify(chunks(), open_matcher([str(path)], "reference"), [str(path)], 1, recog=str(recog)))
+    together = list(identify(chunks(), open_matcher([str(path)], "reference"), [str(path)], 2, recog=str(recog)))
+    assert [one.out for one in together] == [one.out for one in alone]
+    assert b'"recog":"ssh.xml: made up"' in together[-1].out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers")
 def test_many_workers_answer_in_order(tmp_path: Path) -> None:
     """Processes change nothing but the time; line numbers of faults count from the beginning of the input."""
     path = tmp_path / "db"

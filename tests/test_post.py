@@ -104,6 +104,17 @@ def test_the_server_header_names_a_product_that_no_line_named() -> None:
     assert result.post == {"http": {"status": 302, "server": "Own Server/2", "location": "/x"}}
 
 
+@pytest.mark.parametrize("verdict", [Verdict.SOFTMATCHED, Verdict.HARDMATCHED])
+def test_upnp_that_a_line_recognised_keeps_an_empty_product(verdict: Verdict) -> None:
+    """As Nmap's http-server-header, which fills it only at a confidence of 3 or less. The facts are noted."""
+    answer = b"HTTP/1.0 200 OK\r\nServer: Linux, UPnP/1.0, Own/2\r\n\r\n"
+    result = read(row("upnp", 8088, verdict=verdict), answer)
+    assert (result.name, result.product, result.verdict) == ("upnp", "", verdict)
+    assert result.post == {"http": {"status": 200, "server": "Linux, UPnP/1.0, Own/2"}}
+    guessed = row("upnp", 1900, verdict=Verdict.NOMATCH, fingerprint=fingerprint(GetRequest=answer))
+    assert read(guessed).product == "Linux, UPnP/1.0, Own/2"
+
+
 def test_fields_are_printable_and_no_longer_than_nmaps() -> None:
     result = read(row("http", 80), b"HTTP/1.0 200 OK\r\nServer: \xc3\xa9" + b"x" * 200 + b"\r\n\r\n")
     assert result.product == "." + "x" * 78

@@ -21,7 +21,8 @@ from engine.api import make_runner, scan
 from engine.cli.main import main
 from engine.conversation.fingerprint import Fingerprint
 from engine.model import Evidence, ScanConfig, ServiceResult, TlsFacts, Tunnel, Verdict
-from engine.post.second_opinion import KEYS, SecondOpinion, open_opinion, readings
+from engine.post.base_texts import KEYS, readings
+from engine.post.second_opinion import SecondOpinion, open_opinion
 from matcher import DatabaseError, MatcherError, Recog, UnsupportedPattern, load_recog
 from matcher.patterns import pcre
 from matcher.regex.ruby import pcre_pattern
@@ -205,7 +206,8 @@ def test_in_a_cpe_a_version_that_is_not_told_is_a_hyphen_and_text_is_escaped(our
     nameless = recog.identify("ssh.banner", b"Acme_")
     odd = recog.identify("ssh.banner", b"Acme_1 A:b c")
     assert nameless is not None and nameless.fields["service.cpe23"] == "cpe:/a:acme:shell:-"
-    assert odd is not None and odd.fields["os.cpe23"] == "cpe:/o:acme:a%3Ab_c"
+    assert odd is not None and odd.cpe["os.cpe23"] == "cpe:/o:acme:a%3Ab_c"
+    assert odd.fields["os.cpe23"] == "cpe:/o:acme:A:b c"  # as Recog gives it
 
 
 def test_files_come_in_the_order_of_preference_and_fingerprints_in_that_of_the_file(tmp_path: Path) -> None:
@@ -257,6 +259,34 @@ def test_patterns_that_cannot_be_taken_are_counted_and_named(tmp_path: Path, cap
     with caplog.at_level(logging.INFO):
         open_opinion(str(tmp_path))
     assert "1 fingerprints, 3 skipped" in caplog.text and "ssh.xml: nested (a class in a class)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "fits"),
+    [
+        ("", []),
+        ("IGNORECASE", [b"A-B"]),
+        ("CASE_INSENSITIVE", [b"A-B"]),
+        ("MULTILINE", [b"a\nb"]),
+        ("DOTALL", [b"a\nb"]),
+        ("REG_ICASE, REG_DOT_NEWLINE", [b"A-B", b"a\nb", b"A\nB"]),
+        ("REG_LINE_ANY_CRLF|IGNORECASE", [b"A-B", b"a\nb", b"A\nB"]),
+    ],
+)
+def test_flags_are_known_by_the_names_that_recogs_readers_know(tmp_path: Path, flags: str, fits: list[bytes]) -> None:
+    write(tmp_path, "a.xml", 'matches="k"', fingerprint("^a.b$", "x", flags))
+    recog = load_recog(tmp_path)
+    texts = [b"a-b", b"A-B", b"a\nb", b"A\nB"]
+    assert [text for text in texts if recog.identify("k", text)] == [b"a-b", *fits]
+
+
+def test_a_pattern_that_cannot_decide_on_its_own_example_is_told(tmp_path: Path) -> None:
+    """An example that does not match is its author's affair; one at which the match limit is reached is ours."""
+    endless = fingerprint("^(?:(?:a+)+)+b$", "endless").replace("never read", "a" * 200 + "!b")
+    write(tmp_path, "a.xml", 'matches="k"', endless, fingerprint("^aa", "calm"))
+    recog = load_recog(tmp_path)
+    assert [str(one) for one in recog.skipped] == ["a.xml: endless (reaches the match limit on an example of its own)"]
+    assert recog.size == 1
 
 
 def test_a_pattern_that_would_never_end_is_no_match(tmp_path: Path) -> None:
@@ -315,6 +345,7 @@ READINGS = [
             ("http_header.x-powered-by", b"P"),
             ("http_header.cookie", b"a=1; Path=/"),
             ("http_header.cookie", b"b=2"),
+            ("html_title", b"T\n t"),
             ("html_title", b"T t"),
         ],
     ),
@@ -338,8 +369,16 @@ READINGS = [
         b"\xff\xfd\x18\xff\xfa\x18\x01\xff\xf0\r\nBox\r\nlogin: ",
         [("telnet.banner", b"Box\r\nlogin:"), ("telnet_banners", b"Box\r\nlogin:")],
     ),
-    ("snmp", b"0..\x06\x08+\x06\x01\x02\x01\x01\x01\0\x04\x03Box..", [("snmp.sys_description", b"Box")]),
-    ("snmp", b"\x06\x08+\x06\x01\x02\x01\x01\x01\0\x04\x82\0\x04Boxe..", [("snmp.sys_description", b"Boxe")]),
+    (
+        "snmp",
+        b"0..\x06\x08+\x06\x01\x02\x01\x01\x01\0\x04\x03Box..",
+        [("snmp.sys_description", b"Box"), ("snmp.sys_object_id", b"Box")],
+    ),
+    (
+        "snmp",
+        b"\x06\x08+\x06\x01\x02\x01\x01\x01\0\x04\x82\0\x04Boxe..",
+        [("snmp.sys_description", b"Boxe"), ("snmp.sys_object_id", b"Boxe")],
+    ),
     ("ntp", b"\x16\x82" + b"\0" * 10 + b'version="n"\r\n\0', [("ntp.readvar", b'version="n"\r\n')]),
     (
         "domain",

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from engine.cli.files import check_outputs
 from engine.cli.help import Command
-from engine.cli.kinds import files
+from engine.cli.kinds import files, folders
 from engine.cli.reading import COLUMNS, FaultLines
 from engine.cli.sets import matcher_option, progress_bar, ready_matcher
 from engine.databases import database_files
@@ -54,11 +54,25 @@ from engine.offline.stream import Destination, Source
     shell_complete=files,
     help="A second database, a file, `nmap` or `builtin`: where it says something else, that is `also`.",
 )
+@click.option(
+    "--recog",
+    default="",
+    metavar="DIR",
+    shell_complete=folders,
+    help="Folder of Recog's XML fingerprints, for a second opinion on what the database left open.",
+)
 @matcher_option
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.", show_default="one a core")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no summary.")
 def match_command(  # noqa: PLR0917 - click passes them by name
-    source: str, output: str, probes: tuple[str, ...], second: str, engine: str, workers: int | None, quiet: bool
+    source: str,
+    output: str,
+    probes: tuple[str, ...],
+    second: str,
+    recog: str,
+    engine: str,
+    workers: int | None,
+    quiet: bool,
 ) -> None:
     """Identify stored responses again, without touching a host.
 
@@ -72,7 +86,8 @@ def match_command(  # noqa: PLR0917 - click passes them by name
     nothing could be used.
     """
     used = [*database_files(probes), *(database_files((second,)) if second else ())]
-    check_outputs([("-o", output)], [("-i", source), *(("--probes", str(path)) for path in used)])
+    databases = [("--probes", str(path)) for path in used]
+    check_outputs([("-o", output)], [("-i", source), *databases, *(("--recog", path) for path in (recog,) if path)])
     console = Console(stderr=True)
     began = time.monotonic()
     tally = Tally()
@@ -80,7 +95,9 @@ def match_command(  # noqa: PLR0917 - click passes them by name
         faults = FaultLines()
         destination = Destination(output, opened)
         matcher = ready_matcher(probes, engine, console, quiet)
-        answers = identify(opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)), second)
+        answers = identify(
+            opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)), second, recog=recog
+        )
         del matcher  # the workers have their own
         shown = console.is_terminal and not quiet
         with suppress(SinkClosed), closing(answers), progress_bar(console, shown, *COLUMNS) as bar:

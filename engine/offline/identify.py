@@ -8,6 +8,7 @@ for others to start, and a large one loses no time to that.
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct, field
@@ -22,6 +23,9 @@ from engine.offline.records import LineReader
 from engine.offline.stream import Chunk
 from engine.offline.workers import Crew, Unable, serve
 from matcher import Matcher, MatcherError
+
+if TYPE_CHECKING:  # loaded where it is asked for
+    from engine.offline.opinion import StoredOpinion
 
 INLINE_BYTES = 16 << 20  # of lines, before workers are started
 CLOSING = b"}\n"
@@ -70,11 +74,16 @@ class _Told(Struct, frozen=True):
 
 
 class Identifier:
-    """Answers chunks with one matcher. second: whose answers are written beside, where they are other ones."""
+    """Answers chunks with one matcher. second: whose answers are written beside, where they are other ones.
 
-    def __init__(self, matcher: Matcher, second: Matcher | None = None) -> None:
+    opinion: on what the matcher's lines left open.
+    """
+
+    def __init__(self, matcher: Matcher, second: Matcher | None = None, opinion: "StoredOpinion | None" = None) -> None:
         self._encode = msgspec.json.Encoder().encode
         self._answers = Answers(matcher.database, matcher.match, self._written)
+        self._opinion = opinion
+        self._matches: Answers[tuple[MatchRow | None]] = Answers(matcher.database, matcher.match, lambda row: (row,))
         self._second = None
         if second is not None:
             self._name = second.database.name
@@ -92,7 +101,7 @@ class Identifier:
     def _end(self, row: Row, tally: Tally) -> bytes:
         """The end of an output row."""
         tally.rows += 1
-        told = self._answers.of(row.proto, row.probes, row.foreign, row.data)
+        told = self._told(row)
         beside = self._second and self._second.of(row.proto, row.probes, row.foreign, row.data)
         also = beside.also if beside and (told is None or beside.said != told.said) else b""
         if told is None:
@@ -101,6 +110,12 @@ class Identifier:
             return b',"match":null,"error":%b%b}\n' % (self._encode(reason), also)
         tally.matched += told.said is not None
         return told.end[:-2] + also + CLOSING if also else told.end
+
+    def _told(self, row: Row) -> _Told | None:
+        if self._opinion is None:
+            return self._answers.of(row.proto, row.probes, row.foreign, row.data)
+        found = self._matches.of(row.proto, row.probes, row.foreign, row.data)
+        return None if found is None else self._written(self._opinion.on(found[0], row.proto, row.data))
 
     def _written(self, row: MatchRow | None) -> _Told:
         if row is None:
@@ -116,19 +131,20 @@ class Identifier:
 
 
 def identify(
-    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, second: str = ""
+    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, second: str = "", *, recog: str = ""
 ) -> Generator[Answer, None, None]:
     """Answer every chunk, in order. second: a database whose answers are written beside, where they are other ones.
 
     matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
     the workers open again; where one finds other databases than the matcher's, or none, the matcher goes on alone.
-    Raises EngineError when a worker dies; what `chunks` raises passes through.
+    recog: a folder of fingerprints, for a second opinion. Raises EngineError when a worker dies, MatcherError for a
+    folder without fingerprints; what `chunks` raises passes through.
     """
     texts = Texts()
     position = 0
     damage = None
     try:
-        with closing(_answers(iter(chunks), matcher, probes, workers, second)) as answers:
+        with closing(_answers(iter(chunks), matcher, probes, workers, second=second, recog=recog)) as answers:
             del matcher  # the workers have their own
             for answer in answers:
                 faults, meaningless = texts.judge(answer.form, answer.texts)
@@ -146,11 +162,11 @@ def identify(
 
 
 def _answers(
-    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, second: str
+    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, *, second: str, recog: str
 ) -> Generator[Answer, None, None]:
     """While workers start, the caller's process answers on."""
-    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256, second))
-    identifier = Identifier(matcher, open_matcher((second,), matcher.engine) if second else None)
+    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256, second, recog))
+    identifier = Identifier(matcher, *_others(second, recog, matcher.engine))
     answered = 0
     with ExitStack() as stack:
         crew = None
@@ -174,6 +190,16 @@ def _answers(
             yield answer
 
 
+def _others(second: str, recog: str, engine: str) -> "tuple[Matcher | None, StoredOpinion | None]":
+    """Whom else to ask."""
+    other = open_matcher((second,), engine) if second else None
+    if not recog:
+        return other, None
+    from engine.offline.opinion import StoredOpinion
+
+    return other, StoredOpinion(recog)
+
+
 def _tasks(source: Iterator[Chunk]) -> Iterator[tuple[bytes, bytes]]:
     for chunk in source:
         yield _write(Chunk(b"", chunk.line, chunk.position)), chunk.data
@@ -185,15 +211,17 @@ def work(descriptor: int) -> None:
 
 
 def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
-    probes, engine, sha256, second = msgspec.msgpack.decode(setup, type=tuple[tuple[str, ...], str, str, str])
+    probes, engine, sha256, second, recog = msgspec.msgpack.decode(
+        setup, type=tuple[tuple[str, ...], str, str, str, str]
+    )
     try:
         matcher = open_matcher(probes, engine)
-        other = open_matcher((second,), engine) if second else None
+        others = _others(second, recog, engine)
     except (EngineError, MatcherError) as error:
         raise Unable(str(error)) from error
     if matcher.database.sha256 != sha256:
         raise Unable("the databases have changed")
-    identifier = Identifier(matcher, other)
+    identifier = Identifier(matcher, *others)
 
     def answered(note: bytes, text: bytes) -> tuple[bytes, bytes]:
         chunk = _read_chunk(note)

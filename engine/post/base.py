@@ -114,10 +114,15 @@ def text(data: bytes, limit: int = TEXT) -> str:
     return one_line(decoded, limit)
 
 
-def title(page: bytes) -> str:
-    """The text of a page's <title>; empty without one, or where it is cut."""
+def heading(page: bytes) -> bytes:
+    """What stands in a page's <title>; empty without one, or where it is cut."""
     found = _TITLE.search(page, 0, HEAD)
-    return text(found[1]) if found else ""
+    return found[1] if found else b""
+
+
+def title(page: bytes) -> str:
+    """The same as one line of text."""
+    return text(heading(page))
 
 
 def authority(result: ServiceResult) -> str:

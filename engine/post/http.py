@@ -2,7 +2,9 @@
 
 `Http` reads what the scan has got already, the response that matched or the fingerprint's copies, and contacts nobody.
 Where nothing but the port's number says HTTP, an HTTP answer confirms it; where no line named the product, the Server
-header does. `Web` makes one request for the page and one for its icon, and gives the hashes of both.
+header does. UPnP that a line recognised is left without one, as by Nmap's http-server-header: before a product, the
+header names a system and a library there. `Web` makes one request for the page and one for its icon, and gives the
+hashes of both.
 
 Source: RFC 9110 and 9112 (requests are HTTP/1.0, so that the end of the connection is the end of the answer); the
 favicon hash is the one that Shodan, FOFA and Censys index: MurmurHash3 (x86, 32 bit, seed 0, signed) over the icon's
@@ -101,7 +103,7 @@ class Http:
         result = noted(result, self.name, facts)
         if result.method != "probed" and not (result.name in SERVICES or result.port in PORTS):
             return result
-        if result.product:
+        if result.product or (result.name == "upnp" and result.method == "probed"):
             return result
         return identified(result, product=server) if server or result.method != "probed" else result
 

@@ -1,15 +1,16 @@
 """A second opinion from Recog's fingerprints, on what the probe database left open.
 
 Contract: `SecondOpinion.on(result, response)` gives the result with product, version, host name, operating system,
-kind of device and CPE filled in where they were empty, and the fingerprint's name in the evidence; or the result as it
-was. Nothing that a line of the database said is changed, an opinion on another product than the line's is not taken,
-and nobody is contacted.
-Source: what the fingerprint files say of the texts they match; the protocols' documents for where these texts stand.
+kind of device and CPE filled in where they were empty, the fingerprint's name in the evidence, and all that it said
+under `post`; or the result as it was. Nothing that a line of the database said is changed. Of an opinion on another
+product than the line's nothing is taken, or what it says of the system where its text is about it; nobody is contacted.
+Source: what the fingerprint files say of the texts they match.
 """
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,68 +18,18 @@ from msgspec.structs import replace
 
 from engine.conversation.fingerprint import responses
 from engine.conversation.opinion import is_judged, judged
-from engine.model import Also, Evidence, ServiceResult, Verdict
-from engine.post.base import HEAD, identified, title
+from engine.model import Also, Evidence, Json, ServiceResult, Verdict
+from engine.post.base import TEXT, identified, noted
+from engine.post.base_records import Reading
+from engine.post.base_texts import APACHE_MODULES, KEYS, OF_THE_SYSTEM, SERVICES, readings, surroundings
+from engine.text import one_line
 from matcher import Recog, RecogMatch, load_recog
 
 log = logging.getLogger("probemill.recog")
 
-Reading = tuple[str, bytes]
-"""A text and its key, which says in Recog's words what the text is."""
-
 SHOWN = 20  # skipped fingerprints that are named; the rest is counted
+SYSTEM = ("extrainfo", "hostname", "ostype", "devicetype")  # fields that say nothing of the product
 OPEN_VERDICTS = (Verdict.HARDMATCHED, Verdict.SOFTMATCHED, Verdict.NOMATCH)
-
-_HEADERS = {
-    b"HTTP/": {
-        b"server": "http_header.server",
-        b"www-authenticate": "http_header.wwwauth",
-        b"x-powered-by": "http_header.x-powered-by",
-        b"set-cookie": "http_header.cookie",
-    },
-    b"RTSP/": {b"server": "rtsp_header.server"},
-    b"SIP/2": {b"server": "sip_header.server", b"user-agent": "sip_header.user_agent"},
-}
-_SSDP = {b"server": "ssdp_header.server"}
-_SSH = re.compile(rb"SSH-[\d.]+-([^\r\n]*)")
-_FIELD = re.compile(rb"\n([\w-]+)[ \t]*:[ \t]*([^\r\n]*)")
-_REPLY = re.compile(rb"^220([ -]?)([^\r\n]*)", re.MULTILINE)
-_POP3 = re.compile(rb"(?:\+OK|-ERR)[ \t]+([^\r\n]*)")
-_IMAP = re.compile(rb"\* (?:OK|PREAUTH|BYE) (?:(\[[^\]\r\n]*\]) ?)?([^\r\n]*)")
-_NNTP = re.compile(rb"20[01][ -]([^\r\n]*)")
-_MYSQL = re.compile(rb".{3}\0(?:\x0a([^\0]{1,100})\0|\xff..([^\0]{1,512}))", re.DOTALL)
-_TELNET_COMMAND = re.compile(rb"\xff(?:\xfa.*?\xff\xf0|[\xfb-\xfe].|.)", re.DOTALL)  # RFC 854
-_SYS_DESCR = re.compile(rb"\x06\x08\x2b\x06\x01\x02\x01\x01\x01\0\x04")  # the object's name, then a string
-_VERSION_BIND = re.compile(  # the end of the question, then the answer's name, type, class, time to live and sizes
-    rb"\0\x10\0\x03(?:\xc0.|\x07version\x04bind\0)\0\x10\0\x03.{6}(.)", re.DOTALL | re.IGNORECASE
-)
-_NTP_CONTROL, _NTP_HEADER = 6, 12  # the mode, in the first byte's lowest bits; bytes before the variables
-
-_SERVICES = {  # key -> the service that such a text proves
-    "ssh.banner": "ssh",
-    "http_header.server": "http",
-    "http_header.wwwauth": "http",
-    "http_header.x-powered-by": "http",
-    "http_header.cookie": "http",
-    "html_title": "http",
-    "ssdp_header.server": "upnp",
-    "rtsp_header.server": "rtsp",
-    "sip_header.server": "sip",
-    "sip_header.user_agent": "sip",
-    "ftp.banner": "ftp",
-    "smtp.banner": "smtp",
-    "pop3.banner": "pop3",
-    "imap4.banner": "imap",
-    "nntp.banner": "nntp",
-    "mysql.banners": "mysql",
-    "mysql.error": "mysql",
-    "telnet.banner": "telnet",
-    "telnet_banners": "telnet",  # the same file before it had a key of its own
-    "snmp.sys_description": "snmp",
-    "ntp.readvar": "ntp",
-    "dns.versionbind": "domain",
-}
-KEYS = frozenset((*_SERVICES, "favicon.md5", "x509.subject", "x509.issuer"))
 
 # Words that many products share: they do not make two names the same product.
 _COMMON = frozenset(
@@ -89,114 +40,6 @@ _COMMON = frozenset(
 _WORD = re.compile(r"[a-z0-9]{2,}")
 
 
-def _greeting(key: str) -> Callable[[bytes], Iterator[Reading]]:
-    """Of a service that greets with code 220: each of its lines. Some files want the hyphen that goes on, too."""
-
-    def readings(response: bytes) -> Iterator[Reading]:
-        for mark, line in _REPLY.findall(response, 0, HEAD):
-            yield key, line.rstrip()
-            if mark == b"-":
-                yield key, mark + line.rstrip()
-
-    return readings
-
-
-def _first(key: str, pattern: re.Pattern[bytes]) -> Callable[[bytes], Iterator[Reading]]:
-    """Of a service that begins with one line: what the pattern's group holds."""
-
-    def readings(response: bytes) -> Iterator[Reading]:
-        if found := pattern.match(response):
-            yield key, found[1].rstrip()
-
-    return readings
-
-
-def _imap(response: bytes) -> Iterator[Reading]:
-    if found := _IMAP.match(response):
-        yield "imap4.banner", found[2].rstrip()
-        if found[1]:
-            yield "imap4.banner", found[1] + b" " + found[2].rstrip()
-
-
-def _mysql(response: bytes) -> Iterator[Reading]:
-    if found := _MYSQL.match(response):
-        yield ("mysql.banners", found[1]) if found[1] else ("mysql.error", found[2])
-
-
-def _telnet(response: bytes) -> Iterator[Reading]:
-    if text := _TELNET_COMMAND.sub(b"", response[:HEAD]).strip():
-        yield "telnet.banner", text
-        yield "telnet_banners", text
-
-
-def _snmp(response: bytes) -> Iterator[Reading]:
-    if (found := _SYS_DESCR.search(response)) and found.end() < len(response):
-        at = found.end()
-        size, at = response[at], at + 1
-        if size >= 0x80:  # BER's long form: so many bytes of length follow
-            size, at = int.from_bytes(response[at : at + size - 0x80], "big"), at + size - 0x80
-        yield "snmp.sys_description", response[at : at + size]
-
-
-def _ntp(response: bytes) -> Iterator[Reading]:
-    if response[0] & 7 == _NTP_CONTROL:
-        yield "ntp.readvar", response[_NTP_HEADER:].rstrip(b"\0")
-
-
-def _domain(response: bytes) -> Iterator[Reading]:
-    if found := _VERSION_BIND.search(response):
-        yield "dns.versionbind", response[found.end() : found.end() + found[1][0]]
-
-
-_BY_SERVICE: dict[str, Callable[[bytes], Iterator[Reading]]] = {
-    "ftp": _greeting("ftp.banner"),
-    "smtp": _greeting("smtp.banner"),
-    "pop3": _first("pop3.banner", _POP3),
-    "imap": _imap,
-    "nntp": _first("nntp.banner", _NNTP),
-    "mysql": _mysql,
-    "telnet": _telnet,
-    "snmp": _snmp,
-    "ntp": _ntp,
-    "domain": _domain,
-}
-_ALIASES = {"submission": "smtp", "smtps": "smtp", "ftps": "ftp", "pop3s": "pop3", "imaps": "imap", "nntps": "nntp"}
-
-
-def readings(service: str, proto: str, response: bytes) -> Iterator[Reading]:
-    """The texts of an answer that fingerprints know. What begins unmistakably is believed before the service's name."""
-    if not response:
-        return
-    if banner := _SSH.match(response):
-        yield "ssh.banner", banner[1].rstrip()
-    elif headers := _HEADERS.get(response[:5]):
-        yield from _head(_SSDP if proto == "udp" and response.startswith(b"HTTP/") else headers, response[:HEAD])
-        if response.startswith(b"HTTP/") and (heading := title(response)):
-            yield "html_title", heading.encode()
-    elif known := _BY_SERVICE.get(_ALIASES.get(service, service)):
-        yield from known(response)
-
-
-def _head(keys: dict[bytes, str], response: bytes) -> Iterator[Reading]:
-    """The headers that have a key, in the keys' order."""
-    head = response.replace(b"\r\n", b"\n").partition(b"\n\n")[0]
-    fields = [(name.lower(), value.rstrip()) for name, value in _FIELD.findall(head)]
-    for wanted, key in keys.items():
-        yield from ((key, value) for name, value in fields if name == wanted)
-
-
-def _surroundings(result: ServiceResult) -> Iterator[Reading]:
-    """The texts of what post-processing and the TLS handshake found."""
-    post = result.post or {}
-    if heading := post.get("http", {}).get("title"):
-        yield "html_title", heading.encode()
-    if digest := post.get("favicon", {}).get("md5"):
-        yield "favicon.md5", digest.encode()
-    if result.tls is not None:
-        yield "x509.subject", result.tls.subject.encode()
-        yield "x509.issuer", result.tls.issuer.encode()
-
-
 class SecondOpinion:
     """Fingerprints at hand; holds nothing of the results it is asked about."""
 
@@ -205,7 +48,7 @@ class SecondOpinion:
 
     def on(self, result: ServiceResult, response: bytes = b"") -> ServiceResult:
         """The result with what was empty filled in. response: what the scan received last."""
-        if (result.product and result.cpe) or result.verdict not in OPEN_VERDICTS:
+        if result.verdict not in OPEN_VERDICTS or (result.product and result.cpe and _has_system(result)):
             return result
         try:
             return self._best(result, response)
@@ -213,26 +56,46 @@ class SecondOpinion:
             return result
 
     def _best(self, result: ServiceResult, response: bytes) -> ServiceResult:
-        """By the first text that gives the product, else by the first that gives anything."""
+        """By the first text that gives the product, else by the first that gives anything; then those on the system."""
         best = result
-        for key, text in self._readings(result, response):
-            match = self._recog.identify(key, text)
-            if match is None:
+        decided = bool(result.product and result.cpe)
+        heard: dict[str, RecogMatch] = {}
+        modules: list[Json] = []
+        for key, text in _readings(result, response):
+            if decided and key not in OF_THE_SYSTEM and key != APACHE_MODULES:
                 continue
-            filled = _filled(result, key, match)
-            if filled is not result and filled.product:
-                return filled
-            if best is result:
-                best = filled
-        return best
+            if (match := self._recog.identify(key, text)) is None:
+                continue
+            if key == APACHE_MODULES:
+                modules.append(_texts(match))
+                continue
+            same = not result.product or _same_product(result.product, match.fields)
+            if same or key in OF_THE_SYSTEM:
+                heard.setdefault(key, match)
+            if same and not decided:
+                filled = _filled(result, key, match)
+                if filled is not result and (filled.product or best is result):
+                    best = filled
+                    decided = bool(filled.product)
+        for key, match in heard.items():
+            if key in OF_THE_SYSTEM:
+                best = _with_system(best, match)
+        facts: dict[str, Json] = {key: _facts(match) for key, match in heard.items() if _says_something(match)}
+        if modules:
+            facts[APACHE_MODULES] = modules
+        return _noted(best, facts) if facts else best
 
-    @staticmethod
-    def _readings(result: ServiceResult, response: bytes) -> Iterator[Reading]:
-        yield from readings(result.name, result.proto, response)
-        if result.fingerprint:
-            for copy in responses(result.fingerprint):
-                yield from readings(result.name, result.proto, copy)
-        yield from _surroundings(result)
+
+def _has_system(result: ServiceResult) -> bool:
+    return bool(result.ostype) and any(name.startswith("cpe:/o:") for name in result.cpe)
+
+
+def _readings(result: ServiceResult, response: bytes) -> Iterator[Reading]:
+    """All texts there are."""
+    copies = responses(result.fingerprint) if result.fingerprint else ()
+    for data in (response, *copies):
+        yield from readings(result.name, result.proto, data)
+    yield from surroundings(result)
 
 
 class Beside:
@@ -274,26 +137,63 @@ def open_opinion(folder: str) -> SecondOpinion:
 
 def _filled(result: ServiceResult, key: str, match: RecogMatch) -> ServiceResult:
     """The result with what the match says of its empty fields; the same object where that is nothing."""
-    said = match.fields
-    if result.product and not _same_product(result.product, said):
-        return result
-    changes = {name: value for name, value in _opinion(said).items() if value and not getattr(result, name)}
-    cpe = _joined(result.cpe, said)
+    changes = {name: value for name, value in _opinion(match.fields).items() if value and not getattr(result, name)}
+    filled = _changed(result, match, changes, ("service", "hw", "os"))
+    if "product" not in changes or (result.method != "probed" and key not in SERVICES):
+        return filled
+    name = result.name if result.method == "probed" else SERVICES[key] or result.name
+    return replace(filled, name=name, method="probed", conf=10, verdict=Verdict.HARDMATCHED, reason=None)
+
+
+def _with_system(result: ServiceResult, match: RecogMatch) -> ServiceResult:
+    """The result with what the match says of the system it runs on; the product stays as it is."""
+    opinion = {name: value for name, value in _opinion(match.fields).items() if name in SYSTEM}
+    changes = {name: value for name, value in opinion.items() if value and not getattr(result, name)}
+    return _changed(result, match, changes, ("hw", "os"))
+
+
+def _changed(
+    result: ServiceResult, match: RecogMatch, changes: dict[str, str], things: tuple[str, ...]
+) -> ServiceResult:
+    """The result with these fields set, CPE names of these things, and the match in its evidence; else the same."""
+    cpe = _joined(result.cpe, match, things)
     if not changes and cpe == result.cpe:
         return result
-    evidence = replace(result.evidence or Evidence("", 0), recog=match.source)
+    evidence = result.evidence or Evidence("", 0)
+    if "product" in changes or not evidence.recog:
+        evidence = replace(evidence, recog=match.source)
     filled = replace(identified(result, **changes), cpe=cpe, evidence=evidence)
-    if "product" in changes and (result.method == "probed" or key in _SERVICES):
-        return filled if result.method == "probed" else replace(filled, name=_SERVICES[key])
     return replace(filled, method=result.method, conf=result.conf, verdict=result.verdict, reason=result.reason)
+
+
+def _says_something(match: RecogMatch) -> bool:
+    """Some fingerprints are there only to keep others from a text that tells nothing."""
+    return any(_known(match.fields, name) for name in match.fields if not name.endswith(".certainty"))
+
+
+def _facts(match: RecogMatch) -> dict[str, Json]:
+    return {"fingerprint": match.source, **_texts(match)}
+
+
+def _texts(match: RecogMatch) -> dict[str, Json]:
+    return {name: one_line(value, TEXT) for name, value in match.fields.items()}
+
+
+def _noted(result: ServiceResult, facts: dict[str, Json]) -> ServiceResult:
+    """The result with Recog's own words, where there is room for them."""
+    with suppress(ValueError):
+        return noted(result, "recog", facts)
+    return result
 
 
 def _opinion(said: dict[str, str]) -> dict[str, str]:
     """Nmap's fields out of Recog's. Where no software is named, the device is the product."""
     thing = "service" if _named(said, "service") else "hw"
+    system = _known(said, "os.version") and _named(said, "os")
     return {
         "product": _named(said, thing),
         "version": said.get(f"{thing}.version", ""),
+        "extrainfo": f"{system} {said['os.version']}" if system else "",
         "hostname": said.get("host.name", ""),
         "ostype": _known(said, "os.product") or _known(said, "os.family"),
         "devicetype": _device(_known(said, "hw.device") or _known(said, "os.device")),
@@ -303,8 +203,11 @@ def _opinion(said: dict[str, str]) -> dict[str, str]:
 def _known(said: dict[str, str], name: str) -> str:
     """A value that is one, and that the fingerprint stands by."""
     value = said.get(name, "")
-    doubtful = said.get(name.partition(".")[0] + ".certainty") in ("0", "0.0")
-    return "" if doubtful or value in ("Unknown", "General") else value
+    return "" if _is_doubtful(said, name.partition(".")[0]) or value in ("Unknown", "General") else value
+
+
+def _is_doubtful(said: dict[str, str], thing: str) -> bool:
+    return said.get(thing + ".certainty") in ("0", "0.0")
 
 
 def _named(said: dict[str, str], thing: str) -> str:
@@ -318,12 +221,12 @@ def _device(kind: str) -> str:
     return kind if kind.isupper() else kind.lower()
 
 
-def _joined(cpe: tuple[str, ...], said: dict[str, str]) -> tuple[str, ...]:
+def _joined(cpe: tuple[str, ...], match: RecogMatch, things: tuple[str, ...]) -> tuple[str, ...]:
     """One name for application, hardware and operating system each, the result's own first."""
     parts = {name[5]: name for name in cpe}
-    for thing in ("service", "hw", "os"):
-        name = _known(said, thing + ".cpe23") or _known(said, thing + ".cpe")
-        if re.fullmatch(r"cpe:/[aho]:[\x21-\x7e]+", name):
+    for thing in things:
+        name = match.cpe.get(thing + ".cpe23") or match.cpe.get(thing + ".cpe", "")
+        if not _is_doubtful(match.fields, thing) and re.fullmatch(r"cpe:/[aho]:[\x21-\x7e]+", name):
             parts.setdefault(name[5], re.sub(r"(?::-?)+$", "", name))
     return tuple(parts[part] for part in "aho" if part in parts)
 
