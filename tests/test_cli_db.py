@@ -107,6 +107,27 @@ def test_lint_exit_codes(database: Path, more: bytes, options: tuple[str, ...], 
     assert text in result.stdout
 
 
+def test_lint_fits_one_screen(database: Path, samples: Path) -> None:
+    """A few findings of each rule, then how many there are, what helps, and the next command; --all prints each."""
+    database.write_bytes(DATABASE + b"".join(b"match b m|^b%d| v/$1/\n" % number for number in range(9)))
+    result = run("lint")
+    assert result.exit_code == 1
+    assert result.stdout.count("[unsampled]") == result.stdout.count("[field]") == 5
+    assert "  8 more findings of the same rules (--all shows them)\n" in result.stderr
+    assert "  9 unsampled: add a response that only this line wins, or remove the line\n" in result.stderr
+    assert result.stderr.endswith(f"next: probemill db capture HOST:PORT --probes {database}\n")
+    assert run("lint", "--all").stdout.count("[unsampled]") == 9
+
+
+def test_lint_names_the_command_for_a_sample(database: Path, samples: Path) -> None:
+    """A sample that gets something else is explained by the command that is printed."""
+    (samples / "a.ndjson").write_text("\n".join(map(json.dumps, [*SAMPLES[1:], {**SAMPLES[0], "expect": None}])))
+    result = run("lint")
+    path = samples / "a.ndjson"
+    assert f"next: sed -n 3p {path} | probemill db explain --probes {database}\n" in result.stderr
+    assert run("explain", "--probes", str(database), input=path.read_bytes().splitlines()[2]).exit_code == 0
+
+
 def test_lint_judges_by_the_samples_it_is_given(database: Path, samples: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.ndjson"
     other.write_text(json.dumps({**SAMPLES[0], "expect": None}))

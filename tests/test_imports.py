@@ -129,9 +129,10 @@ PLACES = {
 # Rooms that are about the matcher itself, and may look inside it.
 INSIDE_THE_MATCHER = {
     "engine/cli/db.py",
+    "engine/cli/db_growth.py",
     *(
         f"engine/insight/learn/{name}.py"
-        for name in ("clusters", "judging", "making", "naming", "proposing", "shapes", "writing")
+        for name in (*("clusters", "judging", "kinds", "making", "naming", "proposing", "shapes", "stored", "writing"),)
     ),
     "engine/offline/capture.py",
 }

@@ -12,6 +12,7 @@ from matcher.database.samples import read_samples
 from matcher.patterns import pcre
 from matcher.regex.inclusion import made_up, uncovered
 from matcher.regex.tree import parse
+from matcher.tools.advice import HELPS
 from matcher.tools.cost import EXPONENTIAL, needs_backtracking, worst_case
 from matcher.tools.explain import explain
 from matcher.tools.lint import ERROR, NOTE, WARNING, Finding, cpe_fault, lint
@@ -295,6 +296,7 @@ def test_every_rule_is_explained() -> None:
     assert len(rules) >= 16
     table = (root / "docs" / "database.md").read_text(encoding="utf-8").partition("## What lint finds")[2]
     assert rules <= set(re.findall(r"`([a-z-]+)`", table))
+    assert rules - {"backtracking", "undecided"} <= set(HELPS)
 
 
 def test_the_example_of_the_documentation_is_clean(tmp_path: Path) -> None:

@@ -117,7 +117,10 @@ def test_deep_nesting_is_refused_and_not_a_crash() -> None:
 
 
 def test_required_literals() -> None:
-    """Literals of a sequence are all needed, those of an alternation in turn; optional parts are not."""
+    """Literals of a sequence are all needed, those of an alternation in turn; optional parts are not.
+
+    Of one that takes either case in places, the rest of it is needed as it is.
+    """
     needs = requirements(parse(rb"^abc(?:def)?gh+i(?:one|two)x{3}[Yy]z*end", dotall=True))
     assert needs == [
         (Literal(b"abc"),),
@@ -125,6 +128,7 @@ def test_required_literals() -> None:
         (Literal(b"i"),),
         (Literal(b"one"), Literal(b"two")),
         (Literal(b"xxxy", caseless=True),),
+        (Literal(b"xxx"),),
         (Literal(b"end"),),
     ]
 

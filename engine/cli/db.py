@@ -1,39 +1,42 @@
 """`probemill db`: look at a probe database, check it, explain its answers, compile it."""
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.db_growth import capture_command, new_command, propose_command
 from engine.cli.help import Group
 from engine.cli.kinds import files
-from engine.cli.sets import matcher_option, progress_bar, ready_matcher
-from engine.databases import open_database, open_matcher
-from engine.errors import ConfigError, EngineError, InputError
+from engine.cli.sets import PROBES_HELP, matcher_option, ready_matcher, sample_folders
+from engine.databases import open_database
+from engine.errors import ConfigError, InputError
 from engine.offline.forms.base import Row
 from engine.offline.records import LineReader
 from engine.services import ServiceTable
 from matcher import Confidences, ProbeDatabase, Proto, builtin_database, find_database, read_file, shown
 from matcher.database.load import MAX_SIZE
-from matcher.database.samples import FIELDS, Expected, Sample, SampleFault, answer, read_samples
+from matcher.database.samples import FIELDS, Sample, SampleFault, read_samples
+from matcher.tools.advice import MOST, advice, few, next_step
 from matcher.tools.cost import needs_backtracking
 from matcher.tools.explain import Explanation, Fit, explain
 from matcher.tools.lint import ERROR, NOTE, WARNING, Finding, lint, lint_broad
-from matcher.tools.propose import Proposal, propose
 
-PROBES_HELP = "Probe database: a file, `nmap`, `builtin`. Repeatable; merged in order."
 SHOWN_BYTES = 400  # of a response or a group, in explanations
 
 
 @click.group("db", cls=Group)
 def db_group() -> None:
     """Check a probe database, and explain what it says."""
+
+
+db_group.add_command(capture_command)
+db_group.add_command(new_command)
+db_group.add_command(propose_command)
 
 
 # -- lint
@@ -54,13 +57,21 @@ def db_group() -> None:
 @click.option(
     "--broad", is_flag=True, help="Only list lines that fit samples of other products, those that take most first."
 )
-def lint_command(  # noqa: PLR0917 - click passes them by name
-    file: str | None, samples: tuple[Path, ...], engine: str, strict: bool, notes: bool, broad: bool
+@click.option("--all", "every", is_flag=True, help=f"Print all findings; otherwise {MOST} of a rule are enough.")
+def lint_command(
+    *,
+    file: str | None,
+    samples: tuple[Path, ...],
+    engine: str,
+    strict: bool,
+    notes: bool,
+    broad: bool,
+    every: bool,
 ) -> None:
     """Check the database FILE (a path, `nmap`, or `builtin`) and its samples.
 
-    Findings are `path:line:column: severity: text [rule]`. Exit code 0: clean; 1: errors; 2: the database cannot be
-    used.
+    Findings are `path:line:column: severity: text [rule]`; how many there are, what helps and the next command come
+    behind them. Exit code 0: clean; 1: errors; 2: the database cannot be used.
     """
     path = find_database(file)
     name = shown(str(path))
@@ -70,7 +81,7 @@ def lint_command(  # noqa: PLR0917 - click passes them by name
         raise InputError(name, 0, f"cannot be read: {error.strerror}") from error
     read: list[Sample] | None = None
     faults: list[SampleFault] = []
-    if folders := samples or _sample_folders(path.parent, broad) or (broad and _own_samples()):
+    if folders := samples or sample_folders(path, broad) or (broad and sample_folders(builtin_database(), True)):
         read, faults = read_samples(folders)
     if broad:
         if not read:
@@ -79,26 +90,22 @@ def lint_command(  # noqa: PLR0917 - click passes them by name
     else:
         services = tuple(ServiceTable.load().rows())
         findings = lint(data, name, read, faults=faults, services=services, engine=engine)
-    for finding in findings:
-        if notes or finding.severity != NOTE:
-            click.echo(shown(str(finding)))
+    wanted = [finding for finding in findings if notes or finding.severity != NOTE]
+    printed, left = (wanted, 0) if every or broad else few(wanted)
+    for finding in printed:
+        click.echo(shown(str(finding)))
     count = Counter(finding.severity for finding in findings)
     judged = "no samples" if read is None else f"{len(read):,} samples"
     hidden = "" if notes or not count[NOTE] else " (--notes shows them)"
     parts = (f"{count[severity]:,} {severity}s" for severity in (ERROR, WARNING, NOTE))
     click.echo(f"{name}: {judged}; {', '.join(parts)}{hidden}", err=True)
+    if left:
+        click.echo(f"  {left:,} more findings of the same rules (--all shows them)", err=True)
+    for text in advice(findings):
+        click.echo(f"  {text}", err=True)
+    if step := next_step(findings, name):
+        click.echo(f"next: {step}", err=True)
     sys.exit(_lint_code(findings, strict))
-
-
-def _sample_folders(beside: Path, broad: bool) -> tuple[Path, ...]:
-    """Those that lie beside a database. broad: with responses that its own lines need not read."""
-    names = ("samples", "known") if broad else ("samples",)
-    return tuple(folder for name in names if (folder := beside / name).is_dir())
-
-
-def _own_samples() -> tuple[Path, ...]:
-    """This project's, where there is a checkout: they say a good deal of any database."""
-    return _sample_folders(builtin_database().parent, broad=True)
 
 
 def _lint_code(findings: list[Finding], strict: bool) -> int:
@@ -247,75 +254,3 @@ def compile_command(probes: tuple[str, ...], engine: str) -> None:
     database = matcher.database
     lines = sum(len(probe.signatures) for probe in database.probes)
     click.echo(f"{database.name}: {lines:,} lines of {len(database.probes):,} probes are ready for {matcher.engine}")
-
-
-# -- capture, new
-
-
-@db_group.command("capture")
-@click.argument("service", metavar="HOST:PORT[/udp]")
-@click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
-@click.option("--source", default="real: unknown", show_default=True, help="Where the samples come from.")
-@click.option("--tls", is_flag=True, help="Ask inside TLS, whatever the certificate.")
-@click.option("--every", is_flag=True, help="Keep answers that another probe got, too.")
-def capture_command(service: str, probes: tuple[str, ...], source: str, tls: bool, every: bool) -> None:
-    """Ask a service every probe and print its answers as samples, with what the database makes of them as `expect`.
-
-    Ask only services that you own or may test. Look through the rows before you keep them: answers may hold names,
-    addresses and cookies.
-    """
-    from engine.offline.capture import capture, parse_service
-
-    where = parse_service(service, tls)
-    console = Console(stderr=True)
-    matcher = ready_matcher(probes, "auto", console)
-    total = sum(probe.proto == where.proto for probe in matcher.database.probes)
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TextColumn("probes"))
-    with progress_bar(console, console.is_terminal, *columns) as bar:
-        task = bar.add_task("", total=total)
-        rows = capture(where, matcher, source, every=every, told=lambda: bar.advance(task))
-        count = 0
-        try:
-            for row in rows:
-                click.echo(json.dumps(row))
-                count += 1
-        except OSError as error:
-            raise EngineError(f"{service}: cannot be asked: {error.strerror or error}") from error
-    click.echo(f"{service}: {count} different answers to {total} probes", err=True)
-
-
-@db_group.command("new")
-@click.argument("samples", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--service", default="", metavar="NAME", help="The service's name where a sample expects none.")
-@click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
-def new_command(samples: tuple[Path, ...], service: str, probes: tuple[str, ...]) -> None:
-    """Propose match lines for the samples in files: literals escaped, what looks like a version captured.
-
-    A sample that an earlier proposal fits gets none of its own. Comments say what the line gives, and what the database
-    says today.
-    """
-    read, faults = read_samples(samples)
-    for fault in faults:
-        click.echo(f"{fault.path}:{fault.line}: {fault.reason}", err=True)
-    matcher = open_matcher(probes, "auto")
-    proposed: list[Proposal] = []
-    for sample in read:
-        if any(one.fits(sample.response) for one in proposed):
-            continue
-        proposal = propose(sample, service)
-        proposed.append(proposal)
-        probe = matcher.database.probe(sample.probe, sample.proto)
-        today = None if probe is None else matcher.match(probe, sample.response)
-        click.echo(f"# {sample.path}:{sample.line}, {sample.proto.upper()} {sample.probe}")
-        if today is not None:
-            click.echo(f"# today: line {today.signature.line}, {_words(answer(today))}")
-        click.echo(f"# gives: {_words(proposal.answer)}")
-        click.echo(f"{proposal.line}\n")
-    sys.exit(1 if faults else 0)
-
-
-def _words(said: Expected | None) -> str:
-    if said is None:
-        return "nothing: the line does not fit its own sample, write it by hand"
-    texts = [said.name, *(getattr(said, field) for field in FIELDS), *said.cpe]
-    return " ".join(filter(None, [*texts, "(soft)" if said.soft else ""]))

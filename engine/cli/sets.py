@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from threading import Timer
 
 import click
@@ -16,6 +17,7 @@ from engine.threads import aside
 from matcher import Matcher
 
 ENGINES = field_choices("matcher")
+PROBES_HELP = "Probe database: a file, `nmap`, `builtin`. Repeatable; merged in order."
 
 matcher_option = click.option(
     *("--matcher", "engine"),
@@ -68,3 +70,9 @@ def _patience(console: Console) -> Iterator[None]:
         timer.cancel()
         timer.join()
         waiting.stop()
+
+
+def sample_folders(database: Path, known: bool) -> tuple[Path, ...]:
+    """Those that lie beside a database. known: with responses that its own lines need not read."""
+    names = ("samples", "known") if known else ("samples",)
+    return tuple(folder for name in names if (folder := database.parent / name).is_dir())

@@ -25,6 +25,8 @@ MIN_KEY_BYTES = 3  # of a literal; shorter ones are found in everything
 MIN_CHECK_BYTES = 2
 MAX_CHECKS = 3  # further literals tested per line
 COMMON = 100  # lines; a short text that so many need is in nearly all responses
+USUAL, LEAST_USUAL = 24, 8  # what every 24th line of a probe begins with, and at least 8 do, responses begin with
+MOST_USUAL = 32  # lines that are tested one by one because of that
 GRAM = 4  # bytes by which it is told how common a literal is
 
 
@@ -68,7 +70,11 @@ def plan(lines: Sequence[Signature]) -> tuple[Line, ...]:
     """Choose the keys of every line: literals that few of the other lines share, and so few responses have."""
     needed = [_of_line(signature) for signature in lines]
     rarity = _Rarity(needed)
-    return tuple(rarity.line(position, needs) for position, needs in enumerate(needed))
+    planned = [rarity.line(position, needs) for position, needs in enumerate(needed)]
+    usual = [line for line in planned if rarity.is_usual(line)]
+    for line in usual if len(usual) <= MOST_USUAL else ():
+        planned[line.position] = msgspec.structs.replace(line, keys=())
+    return tuple(planned)
 
 
 def encode(planned: Sequence[Line]) -> bytes:
@@ -117,6 +123,7 @@ class _Rarity:
     """How many lines share a piece of text, and the choice of keys that follows from it."""
 
     def __init__(self, needed: Sequence[Needs]) -> None:
+        self._lines = len(needed)
         self._spread: Counter[bytes] = Counter()  # piece -> lines that need it
         self._windows: dict[Literal, tuple[int, Literal]] = {}
         grams: dict[bytes, frozenset[bytes]] = {}
@@ -143,10 +150,21 @@ class _Rarity:
             if len(option) == 1 and not option[0].caseless and option[0].text not in needs.prefix:
                 plain.append(option[0].text)
         keys = tuple(dict.fromkeys([self._window(literal)[1] for literal in best]))
-        plain = [text for text in plain if len(text) >= GRAM or self._spread[text] < COMMON]
+        told = b"" if len(keys) != 1 or keys[0].caseless else keys[0].text
+        plain = [
+            text
+            for text in dict.fromkeys(plain)
+            if text not in told and (len(text) >= GRAM or self._spread[text] < COMMON)
+        ]
         if len(plain) > 1:
             plain.sort(key=lambda text: (self._spread[text[:GRAM]], -len(text)))
         return Line(position, keys, needs.prefix, tuple(plain[:MAX_CHECKS]), needs.first, needs.head)
+
+    def is_usual(self, line: Line) -> bool:
+        """Whether its key only says how most of what is like it begins, which is tested sooner than found."""
+        if len(line.keys) != 1 or line.keys[0].caseless or line.keys[0].text not in line.prefix:
+            return False
+        return self._window(line.keys[0])[0] >= max(LEAST_USUAL, self._lines // USUAL)
 
     def _cost(self, option: Requirement) -> tuple[int, int]:
         shortest = _shortest(option)

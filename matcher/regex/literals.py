@@ -5,7 +5,7 @@ all requirements of a line hold together. An empty list means that nothing is kn
 Used to find the few lines that can fit a response without running them.
 """
 
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 from msgspec import Struct
 
@@ -32,19 +32,21 @@ _SINGLES |= {1 << code | 1 << (code ^ 0x20): (code, True) for code in range(0x61
 
 
 class _Collector:
-    """Walks a tree from left to right; `run` is the literal that is growing."""
+    """Walks a tree from left to right; `run` is the literal that grows, `folded` where in it either case will do."""
 
     def __init__(self) -> None:
         self.found: list[Requirement] = []
         self.run = bytearray()
-        self.caseless = False
+        self.folded: list[int] = []
 
     def cut(self) -> None:
         if self.run:
-            text = bytes(self.run)
-            self.found.append((Literal(text.lower() if self.caseless else text, self.caseless),))
-            self.run = bytearray()
-            self.caseless = False
+            text, folded = bytes(self.run), self.folded
+            self.found.append((Literal(text.lower() if folded else text, bool(folded)),))
+            self.run, self.folded = bytearray(), []
+            if folded:  # of [Ss]erver: `erver` stands as it is, which is easier to find and to test
+                pieces = [text[start + 1 : end] for start, end in pairwise([-1, *folded, len(text)])]
+                self.found += [(Literal(piece),) for piece in pieces if piece]
 
     def walk(self, node: Node) -> None:
         if isinstance(node, (Chars, Seq)):
@@ -54,8 +56,9 @@ class _Collector:
                 elif (single := _SINGLES.get(item.mask)) is None:
                     self.cut()
                 else:
+                    if single[1]:
+                        self.folded.append(len(self.run))
                     self.run.append(single[0])
-                    self.caseless = self.caseless or single[1]
         elif isinstance(node, Repeat):
             body, low = node.body, node.low
             most = MAX_COPIES if isinstance(body, Chars) else 1

@@ -78,6 +78,19 @@ class Judge:
 
     def judge(self, family: int, probe: int, members: Sequence[bytes], made: Aligned, line: bytes) -> Judged:
         """line: of the database, with the pattern that was made of `members`."""
+        thefts, false = self.tried(probe, line, family)
+        fits = fitter(line)
+        return Judged(
+            thefts,
+            false,
+            sum(map(fits, members)),
+            len(members),
+            held_out(members, made.form),
+            is_vague(made),
+        )
+
+    def tried(self, probe: int, line: bytes, family: int = -1) -> tuple[dict[str, int], int]:
+        """(label -> how many it steals, most first; false fits), but for the members of the cluster `family`."""
         fits = fitter(line)
         thefts: Counter[str] = Counter()
         false = 0
@@ -87,14 +100,7 @@ class Judge:
                     thefts[one.label] += 1
             false += sum(other != family and fits(data) for other, data in self._others.get(asker, ()))
         false += thefts.pop("", 0)
-        return Judged(
-            dict(sorted(thefts.items(), key=lambda item: (-item[1], item[0]))),
-            false,
-            sum(map(fits, members)),
-            len(members),
-            held_out(members, made.form),
-            is_vague(made),
-        )
+        return dict(sorted(thefts.items(), key=lambda item: (-item[1], item[0]))), false
 
 
 def is_vague(made: Aligned) -> bool:

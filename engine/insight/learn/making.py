@@ -112,7 +112,7 @@ def learn(paths: Sequence[str], matcher: Matcher, wish: Wish, watch: Watch) -> L
     groups = clusters(shapes.all())
     learned.shapes, learned.clusters = sum(map(len, groups)), len(groups)
     learned.dropped, learned.dropped_rows = shapes.dropped, shapes.dropped_rows
-    _propose(groups, judge, matcher, wish, learned)
+    propose_all(groups, judge, matcher, wish, learned)
     return learned
 
 
@@ -169,7 +169,7 @@ def _label(row: MatchRow) -> str:
     return " ".join(filter(None, (row.name, row.product)))
 
 
-def _propose(groups: list[list[Shape]], judge: Judge, matcher: Matcher, wish: Wish, learned: Learned) -> None:
+def propose_all(groups: list[list[Shape]], judge: Judge, matcher: Matcher, wish: Wish, learned: Learned) -> None:
     """Largest first. A group whose members share next to nothing is taken apart again."""
     families: dict[tuple[str, bytes], int] = {}
     numbers = count()
