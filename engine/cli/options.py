@@ -214,8 +214,9 @@ GROUPS: tuple[Section, ...] = (
             option(
                 "--post",
                 metavar="NAME,...",
-                help="More post-processing, which costs further connections: `ssh`, `starttls`, `web`, `smb2`, "
-                "`http2`, `quic`, `rpc-unknown`, or `all`; see docs/post.md.",
+                help="More post-processing, which costs further connections: `ssh`, `ssh-keys`, `starttls`, "
+                "`rdp`, `ntlm`, `smb2`, `web`, `http2`, `quic`, `jarm`, `sharing`, `rpc-unknown`, or `all`; and `ja4`, "
+                "which costs none. See docs/post.md.",
             ),
             option("--no-post", is_flag=True, help="No post-processing and no RPC grinding."),
             field("alpn", "--alpn", metavar="NAME,..."),
