@@ -242,6 +242,27 @@ def test_columns_of_tomorrow_stay(tmp_path: Path) -> None:
     assert len(parts(lake)) == 3
 
 
+def test_files_of_yesterday_go_together(tmp_path: Path) -> None:
+    """They lack columns, and fields within columns."""
+    pa = pytest.importorskip("pyarrow", reason="needs probemill[lake]")
+    from pyarrow import parquet
+
+    lake = tmp_path / "lake"
+    deliver("parquet", lake, LINES, 3)
+    for path in parts(lake):
+        table = parquet.read_table(path, partitioning=None).drop_columns(["confidence", "reasons", "also"])
+        at = table.schema.get_field_index("tls")
+        old = [field for field in table.schema.field(at).type if field.name not in {"ja4s", "ja4x"}]
+        facts = table.column(at).combine_chunks()
+        inner = [facts.field(field.name) for field in old]
+        cut = pa.StructArray.from_arrays(inner, fields=old, mask=facts.is_null())
+        parquet.write_table(table.set_column(at, pa.field("tls", pa.struct(old)), cut), path)
+    before = held(lake)
+    compact(lake)
+    assert len(parts(lake)) == 2  # of two days
+    assert held(lake) == before
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [("delta:x", b"own tools"), ("iceberg:x/y.z", b"own tools"), ("gone", b"is no folder"), ("table", b"Delta table")],

@@ -8,7 +8,7 @@ from engine.insight.learn.clusters import clusters, merged
 from engine.insight.learn.judging import Judge, Known, held_out
 from engine.insight.learn.naming import file_name
 from engine.insight.learn.proposing import database_of, propose
-from engine.insight.learn.shapes import Answer, Shape, Shapes
+from engine.insight.learn.shapes import Answer, Shape, Shapes, _room_of
 from engine.insight.learn.sketches import MOST, Distinct, Sample
 from matcher import ProbeDatabase, parse_database
 
@@ -107,6 +107,18 @@ def test_memory_is_bounded_and_what_is_let_go_is_counted() -> None:
     assert shapes.dropped > 0
     assert sum(shape.rows for shape in found) + shapes.dropped_rows == len(answers)
     assert len(gathered(*answers, room=100_000).all()) < 100
+
+
+def test_room_is_kept_where_every_shape_has_many_responses() -> None:
+    """Whatever begins otherwise than all others goes nowhere, and yet has no right to stay; fingerprints count, too."""
+    room = 200_000
+    shapes = Shapes(1000, room)
+    for at in range(10):
+        for letter in "abcdefghijklmnopqrstuvwxyz":
+            data = f"{letter * 12} says {at} ".encode() + b"x y " * 100
+            shapes.add(Answer(0, data, "", f"10.0.0.{at}", 80, text="SF" * 500))
+            assert sum(map(_room_of, shapes._shapes.values())) <= room * 1.1
+    assert sum(one.rows for one in shapes.all()) + shapes.dropped_rows == 260
 
 
 def test_rare_shapes_go_together_by_how_they_begin() -> None:

@@ -314,6 +314,21 @@ def test_only_a_whole_page_is_hashed(answer: bytes, hashed: bytes | None) -> Non
     assert run(test()).post == {"http": {"status": 404} | ({} if hashed is None else body(hashed))}
 
 
+def test_a_status_line_that_comes_in_pieces() -> None:
+    async def talk(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in (b"HT", b"TP/1.0 ", b"404 No\r\nContent-Length: 4\r\n", b"\r\npage"):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async def test() -> ServiceResult:
+        async with tcp_peer(talk) as port:
+            return await enriched("web", row("http", port))
+
+    assert run(test()).post == {"http": {"status": 404} | body(b"page")}
+
+
 def test_ssh_algorithms() -> None:
     lists = [b"kex1,kex2", b"ssh-ed25519", b"aes1", b"aes1,aes2", b"mac", b"mac", b"none", b"none", b"", b""]
     payload = b"\x14" + bytes(16) + b"".join(struct.pack(">I", len(one)) + one for one in lists) + bytes(5)
@@ -533,6 +548,19 @@ def test_starttls_fetches_the_certificate(service: str) -> None:
     assert result.tls is not None
     assert (result.tls.subject, result.tls.names) == ("CN=scripted.test", ("scripted.test",))
     assert result.tunnel is Tunnel.NONE
+
+
+def test_a_certificate_for_another_host_than_was_asked_for() -> None:
+    """Noted as of a service in TLS."""
+
+    async def test(host: str) -> ServiceResult:
+        async with tcp_peer(UPGRADING["smtp"]) as port:
+            return await enriched("starttls", row("smtp", port, host=host))
+
+    for host, mismatch in (("other.test", True), ("scripted.test", False)):
+        tls = run(test(host)).tls
+        assert tls is not None
+        assert ("name-mismatch" in tls.notes) == mismatch
 
 
 @pytest.mark.parametrize("service", REFUSING)

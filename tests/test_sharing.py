@@ -175,12 +175,13 @@ def test_a_port_without_tls() -> None:
     assert peer_without_tls("http", Verdict.NOMATCH).post == {"sharing": {"tls": False}}
 
 
-def test_a_port_that_refuses_our_hello() -> None:
+@pytest.mark.parametrize(("alert", "word"), [(40, "ALERT"), (112, "UNRECOGNIZED_NAME")])
+def test_a_port_that_refuses_our_hello(alert: int, word: str) -> None:
     """With an alert: it speaks TLS."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4096)
-        writer.write(b"\x15\x03\x03\0\x02\x02\x28")
+        writer.write(b"\x15\x03\x03\0\x02\x02" + bytes((alert,)))
 
     async def test() -> ServiceResult:
         async with tcp_peer(talk) as port:
@@ -190,7 +191,7 @@ def test_a_port_that_refuses_our_hello() -> None:
     assert result.post is not None
     facts = result.post["sharing"]
     assert (facts["tls"], facts["plain"]) == (True, "http")
-    assert "ALERT" in facts["error"]
+    assert word in facts["error"]
     assert result.tls is None
 
 

@@ -34,6 +34,7 @@ from engine.post.base import (
 from engine.transports.dial import DialError, Dialler, Stream
 
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
+STATUS_LINE = 64  # bytes, in which an answer has to say that it is HTTP
 PAGE = 262_144  # bytes of a page; hashing it takes 18 ms
 ICON = 131_072  # bytes of an icon; hashing a longer one would hold up the others
 
@@ -179,7 +180,11 @@ async def _answer(stream: Stream, limit: int) -> Answer:
             break
         data += more
         answer = parse(data)
-        if answer is None or answer.complete:
+        if answer is None:
+            if more and len(data) < STATUS_LINE and b"\n" not in data:
+                continue  # some write it in pieces
+            break
+        if answer.complete:
             break
         if not more:
             unmarked = not answer.headers.keys() & {b"content-length", b"transfer-encoding"}

@@ -28,7 +28,7 @@ LARGEST = 8192  # bytes of a TSRequest
 TOKEN = base64.b64encode(NEGOTIATE)
 SCHEMES = ("NTLM", "Negotiate")
 
-_LAST = re.compile(rb"\+|-|a |\d{3} ")  # begins the last line of a reply: IMAP's and POP3's; SMTP's and NNTP's
+_LAST = re.compile(rb"\+|-|a |\d{3}(?!-)")  # begins the last line of a reply: IMAP's and POP3's; SMTP's and NNTP's
 _OFFER = re.compile(rb"^250[- ]AUTH\b[^\n]*\bNTLM\b", re.IGNORECASE | re.MULTILINE)
 _CHALLENGED = re.compile(
     rb"^www-authenticate[ \t]*:[ \t]*(?:ntlm|negotiate)\b[ \t]*([\w+/=]*)", re.IGNORECASE | re.MULTILINE
@@ -150,5 +150,5 @@ class Ntlm:
             with await dial.open("tcp", result.tunnel) as stream:
                 facts = challenge_facts(await DIALOGUES[result.name](stream))
                 if stream.session is not None and result.tls is None:
-                    result = replace(result, tls=tls_facts(stream.session))
+                    result = replace(result, tls=tls_facts(stream.session, result.host))
         return noted(result, self.name, {"offered": False} if facts is None else {"offered": True} | facts)

@@ -26,6 +26,7 @@ _HTTP = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
 _ERRORS = frozenset((b"400", b"403", b"426", b"497"))  # with which a request in the clear is refused
 _OF_TLS = re.compile(rb"https|\bssl\b|\btls\b|ssl-enabled", re.IGNORECASE)
 _TO_TLS = re.compile(rb"\nlocation[ \t]*:[ \t]*https://", re.IGNORECASE)
+_ALERTED = re.compile("ALERT|TLSV1_")  # OpenSSL's names of alerts, some of which do not say that they are one
 _ALERT = re.compile(rb"\x15\x03[\0-\x04]\0\x02[\x01\x02](.)", re.DOTALL)
 
 
@@ -58,7 +59,7 @@ async def _in_tls(dial: Dialler, result: ServiceResult) -> tuple[dict[str, Json]
         try:
             await stream.start_tls()
         except DialError as error:
-            if "ALERT" in str(error):  # which nothing says that does not speak TLS
+            if _ALERTED.search(str(error)):  # which nothing says that does not speak TLS
                 return {"tls": True, "error": text(str(error).encode())}, None
             return {"tls": False}, None
         assert stream.session is not None

@@ -89,10 +89,7 @@ def merge_parquet(place: Place, names: Sequence[str], path: Path) -> None:
             whole = f"{place.name}/{name}"
             try:
                 with place.open(name) as file, pa.parquet.ParquetFile(file) as opened:
-                    if any(
-                        field.name not in SCHEMA.names or SCHEMA.field(field.name).type != field.type
-                        for field in opened.schema_arrow
-                    ):
+                    if not _known(opened.schema_arrow, SCHEMA):
                         raise InputError(whole, 0, "has columns that this version does not know; left as it is")
                     before = made.rows
                     for batch in opened.iter_batches(BATCH_ROWS):
@@ -105,6 +102,22 @@ def merge_parquet(place: Place, names: Sequence[str], path: Path) -> None:
     except BaseException:
         made.discard()
         raise
+
+
+def _known(theirs: Any, ours: Any) -> bool:
+    """Whether all columns of a schema, or fields of an object, are ours; earlier versions have fewer, in objects, too.
+
+    theirs, ours: pa.Schema or pa.StructType.
+    """
+    types = {field.name: field.type for field in ours}
+    for field in theirs:
+        own = types.get(field.name)
+        if own is not None and pa.types.is_struct(own) and pa.types.is_struct(field.type):
+            if not _known(field.type, own):
+                return False
+        elif own != field.type:
+            return False
+    return True
 
 
 def delta_parts(url: str) -> tuple[int, list[DeltaPart]]:

@@ -154,7 +154,9 @@ class Shapes:
             shape.samples.add(digest, data)
             self._taken += len(data) + _COST
         if 0 < len(answer.text) <= MOST_TEXT:
+            self._taken -= len(shape.text)
             shape.take_text(answer.text, digest_of(answer.text.encode("utf-8", "replace")))
+            self._taken += len(shape.text)
 
     def _drop(self) -> None:
         """Make room: the rarest shapes go together by how they begin, and those that stay alone go altogether."""
@@ -169,13 +171,23 @@ class Shapes:
                 known.merge(shape)
             else:
                 rough[place] = shape
-        for place, shape in rough.items():
-            if shape.rows > 1 and len(self._shapes) < self._most * 9 // 10:
+        grown = sorted(self._shapes.items(), key=lambda item: item[1].size, reverse=True)  # by what went to them
+        self._shapes = {}
+        self._taken = 0
+        for place, shape in (*grown, *((place, shape) for place, shape in rough.items() if shape.rows > 1)):
+            room = _room_of(shape)
+            if len(self._shapes) < self._most * 9 // 10 and self._taken + room <= self._room * 9 // 10:
                 self._shapes[place] = shape
+                self._taken += room
             else:
-                self.dropped += 1
-                self.dropped_rows += shape.rows
-        self._taken = sum(map(_room_of, self._shapes.values()))
+                self._let_go(shape)
+        for shape in rough.values():
+            if shape.rows == 1:
+                self._let_go(shape)
+
+    def _let_go(self, shape: Shape) -> None:
+        self.dropped += 1
+        self.dropped_rows += shape.rows
 
     def _that_fit(self, kept: Sequence[Shape]) -> int:
         """How many of the largest take three quarters of the room."""
