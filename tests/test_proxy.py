@@ -247,6 +247,7 @@ def test_a_proxys_text_tells_no_login_and_its_url_is_read_again() -> None:
     [
         ("socks5://joe:a@b@p:1", "socks5://***@p:1"),
         ("--proxy=http://joe:pa/ss@p:1", "--proxy=http://***@p:1"),
+        ("SOCKS5://joe:pass@p:1", "SOCKS5://***@p:1"),
         ("socks5://p:1", "socks5://p:1"),
         ("user@host", "user@host"),
     ],
