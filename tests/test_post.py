@@ -524,6 +524,17 @@ def test_starttls_fetches_the_certificate(service: str) -> None:
     assert result.tunnel is Tunnel.NONE
 
 
+def test_a_certificate_of_starttls_that_is_for_another_host() -> None:
+    async def test(host: str) -> ServiceResult:
+        async with tcp_peer(UPGRADING["smtp"]) as port:
+            return await enriched("starttls", row("smtp", port, host=host))
+
+    for host, notes in (("scripted.test", ()), ("other.test", ("name-mismatch",)), ("", ())):
+        result = run(test(host))
+        assert result.tls is not None
+        assert result.tls.notes == notes
+
+
 @pytest.mark.parametrize("service", REFUSING)
 def test_starttls_refused(service: str) -> None:
     result = run(_starttls(service, REFUSING[service]))

@@ -154,7 +154,7 @@ class Http2:
             assert stream.session is not None
             chosen = text((stream.session.selected_alpn_protocol() or "").encode())
             result = noted(result, "alpn", facts | ({"chosen": chosen} if chosen else {}))
-            tls = replace(result.tls or tls_facts(stream.session), alpn=chosen)
+            tls = replace(result.tls or tls_facts(stream.session, result.host), alpn=chosen)
             result = replace(result, tls=tls, tunnel=Tunnel.SSL)
             if chosen != "h2":
                 return result

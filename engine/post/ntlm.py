@@ -151,5 +151,5 @@ class Ntlm:
             with await dial.open("tcp", result.tunnel) as stream:
                 facts = challenge_facts(await DIALOGUES[result.name](stream))
                 if stream.session is not None and result.tls is None:
-                    result = replace(result, tls=tls_facts(stream.session))
+                    result = replace(result, tls=tls_facts(stream.session, result.host))
         return noted(result, self.name, {"offered": False} if facts is None else {"offered": True} | facts)

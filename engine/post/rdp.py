@@ -43,7 +43,7 @@ class Rdp:
                         except DialError:
                             continue
                         assert stream.session is not None
-                        result = replace(result, tls=tls_facts(stream.session))
+                        result = replace(result, tls=tls_facts(stream.session, result.host))
         if not accepted and not refused:
             raise DialError("not RDP")
         facts: dict[str, Json] = {"accepted": accepted}

@@ -192,4 +192,4 @@ class StartTls:
             except DialError as error:
                 return noted(result, self.name, {"offered": True, "error": text(str(error).encode())})
             assert stream.session is not None
-            return replace(noted(result, self.name, {"offered": True}), tls=tls_facts(stream.session))
+            return replace(noted(result, self.name, {"offered": True}), tls=tls_facts(stream.session, result.host))
