@@ -169,9 +169,10 @@ def test_no_protocol_in_common() -> None:
 
 
 def test_only_version_2() -> None:
-    result = asked("h3", versions=(VERSION_2,))
+    result = asked("h3", versions=(VERSION_2,), modules=("quic", "web"))
     assert result.post is not None
     assert (result.post["quic"]["versions"], result.post["quic"]["version"]) == (["2"], "2")
+    assert result.product == "Own/3"
 
 
 def test_the_page_over_http3() -> None:

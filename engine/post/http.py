@@ -20,6 +20,7 @@ from engine.conversation.fingerprint import responses
 from engine.model import Json, ServiceResult
 from engine.post.base import AGENT, HEAD, ONLY_HTTP2, authority, identified, noted, text, title
 from engine.transports.dial import DialError, Dialler, Stream
+from engine.transports.quic_packets import version_name
 
 SERVICES = frozenset(("http", "https", "http-proxy", "http-alt", "https-alt", "ipp", "soap", "upnp", "webdav"))
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
@@ -139,8 +140,10 @@ async def over_quic(result: ServiceResult, dial: Dialler) -> ServiceResult:
         from engine.transports.quic import HTTP3, SUPPORTED, Conversation
     except ImportError:  # without the extra there is no QUIC, and who asks for `web` means TCP
         return result
+    agreed = (result.post or {}).get("quic", {}).get("version")  # where it was asked before
+    versions = [version for version in SUPPORTED if version_name(version) == agreed] or SUPPORTED[:1]
     with await dial.open("udp") as stream:
-        talk = Conversation(stream, dial, SUPPORTED[:1], (HTTP3,), result.host)
+        talk = Conversation(stream, dial, versions, (HTTP3,), result.host)
         try:
             if (await talk.shake()).alpn != HTTP3:
                 raise DialError("no HTTP/3")
