@@ -215,6 +215,7 @@ def test_whatever_a_proxy_says(url: str, host: str, answers: list[bytes]) -> Non
         ([f"http://joe:{SECRET}@p:1/path"], "write http://"),
         ([f"http://joe:{SECRET}@p q:1"], "neither an address nor a name"),
         ([f"socks4://joe:{SECRET}@p:1"], "no password"),
+        ([f"http://:{SECRET}@p:1"], "a password needs a user"),
         ([f"socks5://joe:{SECRET * 50}@p:1"], "255 bytes"),
         (["socks5://p:1", "socks5://two:2"], "proxy 2, socks5://two:2: socks5:// before it takes no names"),
     ],
