@@ -27,7 +27,7 @@ from engine.targets.plain import PlainReader
 from engine.targets.selection import select
 from engine.targets.source import TargetSource
 from engine.threads import in_thread
-from engine.transports.local_addresses import Sources, check_door, check_sources, own
+from engine.transports.local_addresses import Sources, check_door, check_sources
 from matcher import Match, Proto
 
 
@@ -48,9 +48,7 @@ def make_runner(config: ScanConfig, context: MakeContext = scan_context) -> Runn
     Raises ConfigError for a source address that is not this machine's or a post-processing module that is not there,
     MatcherError for a folder of fingerprints that cannot be used. A database that cannot be is found out when it runs.
     """
-    check_sources(config.sources)
-    if config.source_port or config.interface:
-        check_door(config.source_port, config.interface)
+    check_local(config)
     check_config(config)
     if config.workers:
         return ProcessRunner(config)
@@ -68,14 +66,24 @@ def reached(config: ScanConfig) -> ScanConfig:
     from engine.transports.base_proxy import parse_proxies
     from engine.transports.proxy_check import reach, resolved
 
+    check_local(config)
     proxies = parse_proxies(config.proxy)
     proxies = (resolved(proxies[0]), *proxies[1:])
-    local = Sources(own(config.sources), config.source_port, config.interface).towards(proxies[0].host)
+    local = Sources(config.sources, config.source_port, config.interface).towards(proxies[0].host)
     try:
         reach(proxies, local, config.connect_timeout_s)
     except HopError as error:
         raise EngineError(error.strerror) from error
     return replace(config, proxy=tuple(proxy.url for proxy in proxies))
+
+
+def check_local(config: ScanConfig) -> None:
+    """Whether connections can begin where they are to begin on this machine. Raises ConfigError."""
+    if config.source_port and config.proxy:
+        raise ConfigError("source_port: not with a proxy, where all connections have the same other end")
+    check_sources(config.sources)
+    if config.source_port or config.interface:
+        check_door(config.source_port, config.interface)
 
 
 def check_config(config: ScanConfig) -> None:
@@ -89,8 +97,6 @@ def check_config(config: ScanConfig) -> None:
         from engine.transports.base_proxy import parse_proxies
 
         parse_proxies(config.proxy)
-    if config.source_port and config.proxy:
-        raise ConfigError("source_port: not with a proxy, where all connections have the same other end")
     if config.second_opinion == RECOG and not config.recog:
         raise ConfigError("second_opinion: recog needs the folder of its fingerprints; name it with --recog DIR")
     if config.second_opinion not in {"", RECOG}:

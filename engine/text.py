@@ -28,7 +28,7 @@ def one_line(text: str, limit: int) -> str:
     return "".join(char if char.isprintable() else "." for char in folded)
 
 
-_LOGIN = re.compile(r"(\b(?:socks[45][ah]?|https?)://).*@", re.DOTALL)
+_LOGIN = re.compile(r"(\b(?:socks[45][ah]?|https?)://).*@", re.DOTALL | re.IGNORECASE)
 
 
 def without_logins(text: str) -> str:

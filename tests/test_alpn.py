@@ -150,3 +150,10 @@ def test_where_h2_was_chosen_the_row_is_named_by_how_the_server_begins(database:
 def test_names_that_no_handshake_can_carry(name: str) -> None:
     with pytest.raises(ConfigError, match="alpn"):
         check_config(ScanConfig(alpn=(name,)))
+
+
+def test_more_than_a_hello_can_hold_is_refused() -> None:
+    """OpenSSL takes the list, and then no handshake succeeds."""
+    check_config(ScanConfig(alpn=("x" * 250,) * 32))
+    with pytest.raises(ConfigError, match="alpn: more than 8192 bytes of names"):
+        check_config(ScanConfig(alpn=("x" * 250,) * 33))

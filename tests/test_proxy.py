@@ -215,6 +215,7 @@ def test_whatever_a_proxy_says(url: str, host: str, answers: list[bytes]) -> Non
         ([f"http://joe:{SECRET}@p:1/path"], "write http://"),
         ([f"http://joe:{SECRET}@p q:1"], "neither an address nor a name"),
         ([f"socks4://joe:{SECRET}@p:1"], "no password"),
+        ([f"http://:{SECRET}@p:1"], "a password needs a user"),
         ([f"socks5://joe:{SECRET * 50}@p:1"], "255 bytes"),
         (["socks5://p:1", "socks5://two:2"], "proxy 2, socks5://two:2: socks5:// before it takes no names"),
     ],
@@ -247,6 +248,7 @@ def test_a_proxys_text_tells_no_login_and_its_url_is_read_again() -> None:
     [
         ("socks5://joe:a@b@p:1", "socks5://***@p:1"),
         ("--proxy=http://joe:pa/ss@p:1", "--proxy=http://***@p:1"),
+        ("SOCKS5://joe:pass@p:1", "SOCKS5://***@p:1"),
         ("socks5://p:1", "socks5://p:1"),
         ("user@host", "user@host"),
     ],

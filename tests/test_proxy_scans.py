@@ -409,6 +409,22 @@ def test_a_proxy_that_is_not_there_at_the_start(url: str, tmp_path: Path) -> Non
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--interface", "nosuch0", "interface nosuch0: there is no such network interface; `ip link` lists them"),
+        ("--source", "192.0.2.77", "source address 192.0.2.77: Cannot assign requested address"),
+        ("--source-port", "20000", "source_port: not with a proxy, where all connections have the same other end"),
+    ],
+)
+def test_what_is_wrong_on_this_machine_is_said_before_the_proxy_is_contacted(option: str, value: str, why: str) -> None:
+    with Farm(silent) as farm:
+        (target,) = farm.targets("127.3.0.1")
+        done = command("scan", target, "--proxy", f"socks5://{target}", option, value)
+        assert not farm.visits
+    assert (done.returncode, done.stderr, done.stdout) == (2, f"probemill: {why}\n", "")
+
+
 def command(*args: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     program = [sys.executable, "-c", "from engine.cli.start import main; main()"]
     return subprocess.run(

@@ -2,7 +2,7 @@
 
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from certificates import certificate
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from h2_daemons import daemon
+from msgspec.structs import replace
 from peers import HOST, dialler, enriched, row, run, udp_peer
 from scripted import pem
 from test_fuzz_post import check_row
@@ -64,8 +65,13 @@ def _certified() -> tuple[Any, Any]:
     return x509.load_pem_x509_certificate(pem()), load_pem_private_key(pem(), None)
 
 
-def configuration(*alpn: str, versions: Iterable[int] = (VERSION_1, VERSION_2), names: int = 0) -> QuicConfiguration:
-    """names: how many stand in the certificate; each takes 40 bytes."""
+def configuration(
+    *alpn: str,
+    versions: Iterable[int] = (VERSION_1, VERSION_2),
+    names: int = 0,
+    chain: Sequence[x509.Certificate] = (),
+) -> QuicConfiguration:
+    """names: how many stand in the certificate; each takes 40 bytes. chain: what is shown behind it."""
     shown, key = _certified()
     if names:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -75,6 +81,7 @@ def configuration(*alpn: str, versions: Iterable[int] = (VERSION_1, VERSION_2), 
         is_client=False,
         alpn_protocols=list(alpn),
         certificate=shown,
+        certificate_chain=list(chain),
         private_key=key,
         supported_versions=list(versions),
     )
@@ -91,15 +98,15 @@ async def server(*alpn: str, retry: bool = False, **options: Any) -> AsyncIterat
 
 def unanswered(port: int) -> ServiceResult:
     known = row("unknown", port, "udp", verdict=Verdict.NOMATCH)
-    from msgspec.structs import replace
-
     return replace(known, state="open|filtered")
 
 
-def asked(*alpn: str, modules: tuple[str, ...] = ("quic",), name: str = "", **options: Any) -> ServiceResult:
+def asked(
+    *alpn: str, modules: tuple[str, ...] = ("quic",), name: str = "", host: str = "", **options: Any
+) -> ServiceResult:
     async def test() -> ServiceResult:
         async with server(*alpn, **options) as port:
-            known = row(name, port, "udp") if name else unanswered(port)
+            known = replace(row(name, port, "udp") if name else unanswered(port), host=host)
             chosen = PostProcessing(modules)
             assert chosen.wants(known)
             return await chosen.enrich(known, b"", dialler(port))
@@ -120,6 +127,19 @@ def test_http3() -> None:
     assert not {"error", "retry"} & set(facts)
     assert result.connections == 0
     check_row(result)
+
+
+def test_the_certificates_are_noted_upon_as_those_of_tls_are() -> None:
+    """Those behind the server's own, too, and the name that the target was given with."""
+    old = x509.load_der_x509_certificate(certificate(ec.generate_private_key(ec.SECP256R1()), name="root.test"))
+    result = asked("h3", host="other.test", chain=[old])
+    assert result.tls is not None
+    assert [line.partition(" ")[2].startswith("CN=root.test") for line in result.tls.chain] == [True]
+    assert result.tls.notes[0] == "name-mismatch"
+    assert "chain-unrelated" in result.tls.notes
+    result = asked("h3", host="scripted.test")
+    assert result.tls is not None
+    assert (result.tls.chain, result.tls.notes) == ((), ())
 
 
 def test_dns_over_quic() -> None:
@@ -149,9 +169,10 @@ def test_no_protocol_in_common() -> None:
 
 
 def test_only_version_2() -> None:
-    result = asked("h3", versions=(VERSION_2,))
+    result = asked("h3", versions=(VERSION_2,), modules=("quic", "web"))
     assert result.post is not None
     assert (result.post["quic"]["versions"], result.post["quic"]["version"]) == (["2"], "2")
+    assert result.product == "Own/3"
 
 
 def test_the_page_over_http3() -> None:

@@ -1,5 +1,6 @@
 """The local port and interface that were asked for, as servers see them; what cannot be had is said at the start."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -13,11 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from loopback import config, database_file, scan
+from loopback import Farm, Visit, config, database_file, scan
+from peers import HOST, dialler, run
 from proxies import free_port
 
 from engine.api import make_runner
 from engine.errors import ConfigError
+from engine.transports.base_local import Local
 
 UDP = rb"""Probe TCP NULL q||
 totalwaitms 100
@@ -129,6 +132,28 @@ def test_the_same_target_twice(database: str) -> None:
     with server(socket.SOCK_STREAM) as (port, _):
         rows, _ = scan([f"127.3.0.1:{port}"] * 3, config(database, source_port=ours))
     assert [row.name for row in rows] == ["more"] * 3
+
+
+def test_what_is_asked_further_waits_for_the_port_too() -> None:
+    """The scan of a target that is named twice may have it while the first one is being asked."""
+
+    async def test(ours: Local) -> float:
+        loop = asyncio.get_running_loop()
+        with Farm(echo) as farm, socket.socket() as other:
+            ours.settle(other)
+            other.connect((HOST, farm.port))
+            loop.call_later(0.3, other.close)
+            began = loop.time()
+            with await dialler(farm.port, local=ours).open("tcp") as stream:
+                assert stream._socket.getsockname()[1] == ours.port
+                assert await stream.exchange(b"MORE") == b"MORE"
+            return loop.time() - began
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: Visit) -> None:
+        while said := await reader.read(64):
+            writer.write(said)
+
+    assert 0.25 < run(test(Local("", free_port()))) < 1.5
 
 
 def test_both_versions_of_ip_have_the_port(database: str) -> None:

@@ -32,6 +32,7 @@ from engine.post.base import (
     text,
 )
 from engine.transports.dial import DialError, Dialler, Stream
+from engine.transports.quic_packets import version_name
 
 PORTS = frozenset((80, 443, 631, 5800, 7080, 8000, 8008, 8080, 8088, 8180, 8443))  # where a web server is expected
 STATUS_LINE = 64  # bytes, in which an answer has to say that it is HTTP
@@ -144,8 +145,10 @@ async def over_quic(result: ServiceResult, dial: Dialler) -> ServiceResult:
         from engine.transports.quic import HTTP3, SUPPORTED, Conversation
     except ImportError:  # without the extra there is no QUIC, and who asks for `web` means TCP
         return result
+    agreed = (result.post or {}).get("quic", {}).get("version")  # where it was asked before
+    versions = [version for version in SUPPORTED if version_name(version) == agreed] or SUPPORTED[:1]
     with await dial.open("udp") as stream:
-        talk = Conversation(stream, dial, SUPPORTED[:1], (HTTP3,), result.host)
+        talk = Conversation(stream, dial, versions, (HTTP3,), result.host)
         try:
             if (await talk.shake()).alpn != HTTP3:
                 raise DialError("no HTTP/3")

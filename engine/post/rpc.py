@@ -267,7 +267,7 @@ class Rpc:
             grind = Grind(program_names())
             await grind.ask_next(caller)
             if not grind.exhausted:
-                helpers = (_help(grind, result, dial) for _ in range(CONNECTIONS - 1))
+                helpers = (_help(grind, result, dial) for _ in range(0 if dial.is_single else CONNECTIONS - 1))
                 await asyncio.gather(grind.work(caller), *helpers)
             if grind.found is None:
                 return result

@@ -110,6 +110,8 @@ def _parse(url: str) -> Proxy:
         raise ConfigError(f"proxy {told}: its host is neither an address nor a name")
     if max(len(user.encode()), len(password.encode())) > 255 or "\0" in user:
         raise ConfigError(f"proxy {told}: user and password have 255 bytes each at most")
+    if password and not user:
+        raise ConfigError(f"proxy {told}: a password needs a user; write SCHEME://USER:PASSWORD@HOST:PORT")
     if parts.scheme.startswith("socks4") and password:
         raise ConfigError(f"proxy {told}: SOCKS 4 knows no password, only a user")
     return Proxy(cast("Literal['socks5']", parts.scheme), host, port, user, password)

@@ -17,7 +17,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
-from errno import EALREADY, EINPROGRESS, EISCONN
+from errno import EADDRNOTAVAIL, EALREADY, EINPROGRESS, EISCONN
 from functools import partial
 from os import strerror
 from types import TracebackType
@@ -33,6 +33,7 @@ PROXY_S = 5.0  # for a proxy's answer, which may wait for a connection that it m
 SILENCE_S = 2.0  # how long to wait for the next bytes, where the caller does not say
 MAX_BYTES = 1 << 20  # received per Dialler
 LOOK_S = 0.25  # between two looks at the clock
+AGAIN_S = 0.1  # until the next try for a pair of ports that somebody has
 GRACE_S = 0.5  # for a conversation to notice by itself that its time is up
 
 if TYPE_CHECKING:  # loaded where there are proxies
@@ -53,8 +54,9 @@ class Dialler:
     """Opens streams to one port. Counts the TCP connections, and all bytes received.
 
     deadline: loop time, without the pauses to come, at which everything here is over. name: for SNI, or "". local:
-    where it begins on this machine. proxies: that lead there, the nearest first; they carry no UDP. pace: called before
-    each connection; how many seconds it has to wait for its turn.
+    where it begins on this machine; of one port there is one TCP stream at a time, and others wait for its end.
+    proxies: that lead there, the nearest first; they carry no UDP. pace: called before each connection; how many
+    seconds it has to wait for its turn.
     """
 
     def __init__(
@@ -115,6 +117,11 @@ class Dialler:
             stream.close()
             raise
         return stream
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there can be only one stream at a time."""
+        return self._local.port > 0
 
     async def within(self, conversation: Coroutine[Any, Any, _T]) -> _T:
         """What a conversation comes to; it is ended where it has not noticed that the time is up. Raises DialError."""
@@ -231,7 +238,17 @@ class Stream:
                 local.settle(self._socket)
             except OSError as error:
                 raise DialError(error.strerror) from error
-        await self._attempt(attempt, self._dialler.until(SILENCE_S), write=True)
+        until = self._dialler.until(SILENCE_S)
+        while True:
+            try:
+                await self._attempt(attempt, until, write=True)
+            except DialError as error:
+                why = error.__cause__
+                if not (local.port and isinstance(why, OSError) and why.errno == EADDRNOTAVAIL):
+                    raise
+                await self._dialler.wait(self._dialler.until(AGAIN_S))  # a conversation of ours has the pair of ports
+            else:
+                return
 
     async def pass_through(self, proxies: "Sequence[Proxy]", host: str, port: int) -> None:
         """Let proxies lead to a destination; from then on it is the other end. Raises DialError."""

@@ -25,7 +25,7 @@ from pylsqpack import Decoder
 from engine.model import Json, TlsFacts
 from engine.text import first_line, one_line
 from engine.transports.base_http import Answer
-from engine.transports.certificates import certificate_facts, der_of
+from engine.transports.certificates import certificate_facts, der_of, with_chain
 from engine.transports.dial import DialError, Dialler, DialTimeoutError, Stream
 from engine.transports.quic_packets import VERSION_1, VERSION_2, parameters
 
@@ -69,6 +69,7 @@ class Conversation:
         """versions: of SUPPORTED, the best first. name: for SNI, or ""."""
         self._stream = stream
         self._dial = dial
+        self._name = name
         self._events: list[QuicEvent] = []
         self._received = 0
         self._left = HANDSHAKE
@@ -154,7 +155,8 @@ class Conversation:
             return None
         cipher = f"TLS_{tls.key_schedule.cipher_suite.name}" if tls.key_schedule else ""
         facts = TlsFacts(protocol="TLSv1.3", cipher=cipher, alpn=one_line(tls.alpn_negotiated or "", LONGEST_ALPN))
-        return certificate_facts(der_of(certificate), facts)
+        ders = [der_of(shown) for shown in (certificate, *tls._peer_certificate_chain)]
+        return with_chain(certificate_facts(ders[0], facts), ders, self._name)
 
     async def _turn(self, until: float) -> None:
         """Send what is due, then take in the next datagram, or what follows from there being none. Raises DialError."""

@@ -17,6 +17,7 @@ RECORD = 16384  # bytes; TLS's largest record
 FIRST = 2048  # bytes, about: of what a server says first, kept for who asks how it greets
 OP_LEGACY_SERVER_CONNECT = 0x4
 LONGEST_ALPN = 255  # bytes of one name
+ALL_ALPN = 8192  # bytes of all, with one more for each: a hello that is longer than a record is understood by few
 
 
 def client_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
@@ -36,10 +37,12 @@ def client_context(alpn: Sequence[str] = ()) -> ssl.SSLContext:
 
 
 def check_alpn(names: Sequence[str]) -> None:
-    """Raises ConfigError for what is no name of an application protocol (RFC 7301)."""
+    """Raises ConfigError for what is no name of an application protocol (RFC 7301), and for too many of them."""
     for name in names:
         if not name.isascii() or not name.isprintable() or not 1 <= len(name) <= LONGEST_ALPN:
             raise ConfigError(f"alpn: {shown(name) or repr(name)}: no name of an application protocol")
+    if sum(map(len, names)) + len(names) > ALL_ALPN:
+        raise ConfigError(f"alpn: more than {ALL_ALPN} bytes of names")
 
 
 class Steps:
