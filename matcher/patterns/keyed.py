@@ -16,7 +16,7 @@ from matcher.regex.tree import ALL
 
 HEAD_BYTES = 8000  # of all heads in one expression, which Python compiles slowly
 FEW = 12  # rooted lines are tested one by one: cheaper than another automaton
-WIDE = 16  # first bytes; a line that has keys and takes more may as well begin anywhere
+WIDE = 4, 16  # first bytes; a line that has one key, or several, and takes more may as well begin anywhere
 
 
 class _Group:
@@ -34,12 +34,19 @@ class _Group:
         self.headed = [(re.compile(line.head, re.DOTALL).match, _entry(line)) for line in headed]
         self.begins = re.compile(b"|".join([line.head for line in headed]), re.DOTALL).match if headed else None
         chosen = {line.position for line in headed}
-        self.direct = tuple(_entry(line) for line in lines if line.position not in chosen)
+        self.direct = tuple(_unfound(line) for line in lines if line.position not in chosen)
         self.finders = [find for find in finders if find is not None]
 
 
 def _entry(line: Line) -> Entry:
     return line.position, line.prefix, line.checks
+
+
+def _unfound(line: Line) -> Entry:
+    """Of a line whose key nobody looks for: the key is one more thing to test, where it is one text."""
+    if len(line.keys) != 1 or line.keys[0].caseless:
+        return _entry(line)
+    return line.position, line.prefix, (line.keys[0].text, *line.checks)
 
 
 class KeyedSet:
@@ -61,7 +68,7 @@ class KeyedSet:
 
     def _place(self, line: Line) -> None:
         mask = ALL if line.first is None else int.from_bytes(line.first, "little")
-        if mask == ALL or (line.keys and mask.bit_count() > WIDE):
+        if mask == ALL or (line.keys and mask.bit_count() > WIDE[len(line.keys) > 1]):
             self._anywhere.append(line)
         else:
             for code in range(256):
