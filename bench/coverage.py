@@ -1,4 +1,6 @@
-"""How much of what servers say our own database can name: `python -m bench.coverage [--missed KEY] [FOLDER]`.
+"""How much of what servers say our own database can name.
+
+`python -m bench.coverage [--general] [--missed KEY] [FOLDER]`
 
 Recog's examples (../shared/data/recog, or FOLDER) are short texts of real servers together with what they tell. Each
 is put where its protocol has it (a greeting, a header of a whole HTTP response, an SNMP answer with that sysDescr) and
@@ -9,7 +11,8 @@ given to the lines of the probe that would get it. Per kind of text, of those wh
 * wrong: it names a product where Recog names another one;
 * version: of those with a version, how many rows have it.
 
-`--missed KEY` lists what is not right; KEY may be `all` or `wrong`. Exit code 1 below the floors.
+`--general` leaves only the lines whose product is a text out of the response: what is named of servers that nobody has
+written a line for. `--missed KEY` lists what is not right; KEY may be `all` or `wrong`. Exit code 1 below the floors.
 """
 
 import base64
@@ -23,11 +26,13 @@ from xml.etree import ElementTree
 
 from msgspec import Struct
 
-from matcher import Match, Matcher, Proto, load_database
+from matcher import Match, Matcher, ProbeDatabase, Proto, load_database, parse_database
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "recog"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT.parent / "shared" / "data" / "recog"
 RIGHT, WRONG, VERSION = 0.65, 0.002, 0.70  # the floors
 
+GENERAL = re.compile(rb" p/\$\d(?: (?:SNMP|SMB|\w*d))?/")
 THINGS = ("service", "os", "hw", "service.component")
 # Words that name no product by themselves.
 COMMON = frozenset(
@@ -252,6 +257,8 @@ def has_version(match: Match, wanted: set[str]) -> bool:
 
 
 def main(arguments: list[str]) -> int:
+    database = general() if "--general" in arguments else load_database("builtin")
+    arguments = [argument for argument in arguments if argument != "--general"]
     wanted = ""
     if "--missed" in arguments:
         at = arguments.index("--missed")
@@ -261,7 +268,6 @@ def main(arguments: list[str]) -> int:
     if not folder.is_dir():
         print(f"{folder} is not there")
         return 0
-    database = load_database("builtin")
     matcher = Matcher(database)
     probes = {(probe.proto, probe.name): probe for probe in database.probes}
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -292,6 +298,13 @@ def main(arguments: list[str]) -> int:
             mark = "wrong" if wrong else "missed" if not right else "version"
             print(f"{mark:8} {example.key} {example.text[:150]!r} -> {line}; Recog: {joined(theirs)} {known or ''}")
     return table(counts)
+
+
+def general() -> ProbeDatabase:
+    """Our own database without the lines that know a product by its name."""
+    lines = (ROOT / "data" / "service-probes").read_bytes().split(b"\n")
+    kept = [line for line in lines if not line.startswith(b"match ") or GENERAL.search(line)]
+    return parse_database(b"\n".join(kept), "general")
 
 
 def table(counts: dict[str, Counter[str]]) -> int:
