@@ -104,7 +104,7 @@ def check_config(config: ScanConfig) -> None:
         if second.sha256 == open_database(config.probes).sha256:
             raise ConfigError(f"second_opinion: {second.name} is the database that speaks first; name another one")
     if config.recog:
-        from engine.post.second_opinion import open_opinion
+        from engine.post.recog_opinion import open_opinion
 
         open_opinion(config.recog)
     raise_descriptor_limit()

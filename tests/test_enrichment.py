@@ -38,7 +38,7 @@ class Asker:
 
 
 class Opinion:
-    """In place of SecondOpinion: shows in the product when it was asked."""
+    """In place of RecogOpinion: shows in the product when it was asked."""
 
     def on(self, result: ServiceResult, response: bytes = b"") -> ServiceResult:
         return replace(result, product=result.product + f" opinion({response.decode()})")

@@ -22,7 +22,7 @@ from engine.cli.main import main
 from engine.conversation.fingerprint import Fingerprint
 from engine.model import Evidence, ScanConfig, ServiceResult, TlsFacts, Tunnel, Verdict
 from engine.post.base_texts import KEYS, readings
-from engine.post.second_opinion import SecondOpinion, open_opinion
+from engine.post.recog_opinion import RecogOpinion, open_opinion
 from matcher import DatabaseError, MatcherError, Recog, UnsupportedPattern, load_recog
 from matcher.patterns import pcre
 from matcher.regex.ruby import pcre_pattern
@@ -428,8 +428,8 @@ LINE = Evidence("NULL", 12, soft=True)
 
 
 @pytest.fixture
-def opinion(ours: Path) -> SecondOpinion:
-    return SecondOpinion(load_recog(ours, KEYS))
+def opinion(ours: Path) -> RecogOpinion:
+    return RecogOpinion(load_recog(ours, KEYS))
 
 
 def service(name: str, **fields: Any) -> ServiceResult:
@@ -437,7 +437,7 @@ def service(name: str, **fields: Any) -> ServiceResult:
     return row(name, 22, **{"evidence": LINE} | fields)
 
 
-def test_a_softmatch_gets_its_product(opinion: SecondOpinion) -> None:
+def test_a_softmatch_gets_its_product(opinion: RecogOpinion) -> None:
     """It is then recognised as by a line, and the evidence names both."""
     result = opinion.on(service("ssh", verdict=Verdict.SOFTMATCHED), SSH)
     assert (result.name, result.product, result.version) == ("ssh", "Acme Shell Server", "2.1")
@@ -446,21 +446,21 @@ def test_a_softmatch_gets_its_product(opinion: SecondOpinion) -> None:
     assert result.evidence == replace(LINE, recog="ssh.xml: Acme SSH")
 
 
-def test_what_nothing_recognised_is_named_by_the_text(opinion: SecondOpinion) -> None:
+def test_what_nothing_recognised_is_named_by_the_text(opinion: RecogOpinion) -> None:
     unknown = service("unknown", verdict=Verdict.NOMATCH, evidence=None)
     result = opinion.on(unknown, SSH)
     assert (result.name, result.method, result.conf, result.verdict) == ("ssh", "probed", 10, Verdict.HARDMATCHED)
     assert result.evidence == Evidence("", 0, recog="ssh.xml: Acme SSH")
 
 
-def test_a_copy_in_the_fingerprint_serves_as_well(opinion: SecondOpinion) -> None:
+def test_a_copy_in_the_fingerprint_serves_as_well(opinion: RecogOpinion) -> None:
     collected = Fingerprint(22, "tcp", version="0", intensity=7, platform="x")
     collected.add("NULL", SSH, 0.0)
     unknown = service("unknown", verdict=Verdict.NOMATCH, evidence=None, fingerprint=collected.text)
     assert opinion.on(unknown, b"").product == "Acme Shell Server"
 
 
-def test_what_a_line_said_stays(opinion: SecondOpinion) -> None:
+def test_what_a_line_said_stays(opinion: RecogOpinion) -> None:
     """Only empty fields are filled, and one CPE for each part."""
     known = service("ssh", product="ACME Shell", version="9", cpe=(), ostype="")
     result = opinion.on(known, SSH)
@@ -482,19 +482,19 @@ def test_what_a_line_said_stays(opinion: SecondOpinion) -> None:
     ],
     ids=str,
 )
-def test_rows_that_are_left_alone(opinion: SecondOpinion, fields: dict[str, Any]) -> None:
+def test_rows_that_are_left_alone(opinion: RecogOpinion, fields: dict[str, Any]) -> None:
     """Complete ones, opinions on another product, and conversations that were not held."""
     result = service("ssh", **fields)
     assert opinion.on(result, SSH) is result
 
 
-def test_a_product_with_a_common_name_is_known_by_its_vendor(opinion: SecondOpinion) -> None:
+def test_a_product_with_a_common_name_is_known_by_its_vendor(opinion: RecogOpinion) -> None:
     assert opinion.on(service("http", product="Wing httpd"), WING).cpe == ("cpe:/a:wing:wing_httpd:2.0",)
     other = service("http", product="nginx httpd")
     assert opinion.on(other, WING) is other
 
 
-def test_the_first_text_that_names_a_product_wins(opinion: SecondOpinion) -> None:
+def test_the_first_text_that_names_a_product_wins(opinion: RecogOpinion) -> None:
     """A header that tells only the operating system waits for the title."""
     assert opinion.on(service("http"), WING).product == "Wing HTTPD"
     device = opinion.on(service("http"), WING.replace(b"Wing/2.0", b"Other"))
@@ -511,16 +511,16 @@ def test_the_first_text_that_names_a_product_wins(opinion: SecondOpinion) -> Non
     assert system.evidence == replace(LINE, recog="http.xml: Other")
 
 
-def test_a_version_that_is_not_told_leaves_the_cpe_open(opinion: SecondOpinion) -> None:
+def test_a_version_that_is_not_told_leaves_the_cpe_open(opinion: RecogOpinion) -> None:
     assert opinion.on(service("http"), b"HTTP/1.0 200 OK\r\nServer: Wing\r\n\r\n").cpe == ("cpe:/a:wing:wing_httpd",)
 
 
-def test_a_fingerprint_that_asserts_nothing_fills_nothing(opinion: SecondOpinion) -> None:
+def test_a_fingerprint_that_asserts_nothing_fills_nothing(opinion: RecogOpinion) -> None:
     result = service("ssh")
     assert opinion.on(result, b"SSH-2.0-nothing\r\n") is result
 
 
-def test_a_certificate_tells_the_device_but_not_the_service(opinion: SecondOpinion) -> None:
+def test_a_certificate_tells_the_device_but_not_the_service(opinion: RecogOpinion) -> None:
     tls = TlsFacts(subject="CN=Boxen,O=Boxen")
     unknown = service("unknown", verdict=Verdict.NOMATCH, evidence=None, tls=tls, tunnel=Tunnel.SSL)
     result = opinion.on(unknown)
@@ -528,7 +528,7 @@ def test_a_certificate_tells_the_device_but_not_the_service(opinion: SecondOpini
     assert (result.name, result.method, result.verdict) == ("unknown", "table", Verdict.NOMATCH)
 
 
-def test_post_processing_gives_texts(opinion: SecondOpinion) -> None:
+def test_post_processing_gives_texts(opinion: RecogOpinion) -> None:
     assert opinion.on(service("http", post={"http": {"title": "Boxen 9"}})).product == "Boxen 9"
 
 

@@ -21,7 +21,7 @@ from test_recog_examples import dhcp, mdns
 from bench.coverage import ber, http, smb, smb_message, snmp, x11
 from engine.model import Evidence, ServiceResult, TlsFacts, Verdict
 from engine.post.base_texts import KEYS, SERVICES, distinguished_name, readings, surroundings
-from engine.post.second_opinion import SecondOpinion
+from engine.post.recog_opinion import RecogOpinion
 from matcher import Recog, load_recog
 
 NET_SNMP = b"\x2b\x06\x01\x04\x01\xbf\x08\x03\x02\x0a"  # 1.3.6.1.4.1.8072.3.2.10
@@ -128,9 +128,9 @@ def test_a_name_is_read_both_ways() -> None:
 # -- what is taken
 
 
-def opinion(folder: Path, key: str, *fingerprints: str) -> SecondOpinion:
+def opinion(folder: Path, key: str, *fingerprints: str) -> RecogOpinion:
     write(folder, f"{key}.xml", f'matches="{key}"', *fingerprints)
-    return SecondOpinion(load_recog(folder, KEYS))
+    return RecogOpinion(load_recog(folder, KEYS))
 
 
 BOX = fingerprint(
@@ -261,7 +261,7 @@ def test_no_bytes_harm_a_row(credulous: Recog, answer: tuple[str, bytes], proto:
     texts = list(readings(service, proto, response))
     assert len(texts) <= 400 and {key for key, _ in texts} <= KEYS
     known: ServiceResult = row(service, 80, proto, verdict=Verdict.SOFTMATCHED, tls=TlsFacts(subject=name))
-    check_row(replace(SecondOpinion(credulous).on(known, response), tls=None))
+    check_row(replace(RecogOpinion(credulous).on(known, response), tls=None))
 
 
 def test_records_that_promise_much_hold_little() -> None:

@@ -18,7 +18,7 @@ from engine.conversation.fingerprint import Fingerprint
 from engine.conversation.opinion import DatabaseOpinion
 from engine.errors import ConfigError
 from engine.model import Also, Evidence, ScanConfig, ServiceResult, Verdict
-from engine.post.second_opinion import Beside, open_opinion
+from engine.post.recog_opinion import Beside, open_opinion
 from matcher import (
     Matcher,
     MatcherError,

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from engine.model import DatabaseRef, Evidence, Json, ServiceResult, Verdict
 from engine.offline.answers import MatchRow
-from engine.post.second_opinion import open_opinion
+from engine.post.recog_opinion import open_opinion
 from matcher import Proto
 
 FIELDS = ("name", "product", "version", "extrainfo", "hostname", "ostype", "devicetype", "cpe")

@@ -5,7 +5,7 @@ from typing import Protocol
 from engine.conversation.context import RECOG
 from engine.conversation.scan import ScanContext
 from engine.model import ScanConfig, ServiceResult
-from engine.post.second_opinion import Beside, open_opinion
+from engine.post.recog_opinion import Beside, open_opinion
 
 
 class Opinion(Protocol):

@@ -1,6 +1,6 @@
 """A second opinion from Recog's fingerprints, on what the probe database left open.
 
-Contract: `SecondOpinion.on(result, response)` gives the result with product, version, host name, operating system,
+Contract: `RecogOpinion.on(result, response)` gives the result with product, version, host name, operating system,
 kind of device and CPE filled in where they were empty, the fingerprint's name in the evidence, and all that it said
 under `post`; or the result as it was. Nothing that a line of the database said is changed. Of an opinion on another
 product than the line's nothing is taken, or what it says of the system where its text is about it; nobody is contacted.
@@ -40,7 +40,7 @@ _COMMON = frozenset(
 _WORD = re.compile(r"[a-z0-9]{2,}")
 
 
-class SecondOpinion:
+class RecogOpinion:
     """Fingerprints at hand; holds nothing of the results it is asked about."""
 
     def __init__(self, recog: Recog) -> None:
@@ -101,7 +101,7 @@ def _readings(result: ServiceResult, response: bytes) -> Iterator[Reading]:
 class Beside:
     """What the fingerprints say of a result, beside it instead of in it."""
 
-    def __init__(self, opinion: SecondOpinion) -> None:
+    def __init__(self, opinion: RecogOpinion) -> None:
         self._opinion = opinion
 
     def on(self, result: ServiceResult, response: bytes = b"") -> ServiceResult:
@@ -118,7 +118,7 @@ class Beside:
 
 
 @lru_cache(maxsize=2)
-def open_opinion(folder: str) -> SecondOpinion:
+def open_opinion(folder: str) -> RecogOpinion:
     """The fingerprints of a folder, ready. Raises MatcherError. What had to be left out is said in one line."""
     recog = load_recog(Path(folder).expanduser(), KEYS)
     if recog.skipped:
@@ -132,7 +132,7 @@ def open_opinion(folder: str) -> SecondOpinion:
             named,
             more,
         )
-    return SecondOpinion(recog)
+    return RecogOpinion(recog)
 
 
 def _filled(result: ServiceResult, key: str, match: RecogMatch) -> ServiceResult:
