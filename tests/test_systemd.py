@@ -46,8 +46,10 @@ def units(tmp_path: Path) -> list[str]:
 
 
 def test_systemd_finds_nothing_to_say(units: list[str]) -> None:
+    """Of ours; it also reads the units that are installed here, and may have something to say of those."""
     done = analyze("verify", "--man=no", *(unit.replace("@", "@edge") for unit in units))
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("/lib/", "/usr/lib/"))]
+    assert (done.returncode, said) == (0, [])
 
 
 def test_systemd_finds_it_little_exposed(units: list[str]) -> None:

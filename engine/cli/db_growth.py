@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
+from engine.cli.help import Command
 from engine.cli.kinds import files
 from engine.cli.sets import PROBES_HELP, progress_bar, ready_matcher, sample_folders
 from engine.databases import choices, open_matcher
@@ -17,7 +18,7 @@ from matcher.database.samples import FIELDS, Expected, answer, read_samples
 from matcher.tools.propose import Proposal, propose
 
 
-@click.command("capture")
+@click.command("capture", cls=Command)
 @click.argument("service", metavar="HOST:PORT[/udp]")
 @click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
 @click.option("--source", default="real: unknown", show_default=True, help="Where the samples come from.")
@@ -49,7 +50,7 @@ def capture_command(service: str, probes: tuple[str, ...], source: str, tls: boo
     click.echo(f"{service}: {count} different answers to {total} probes", err=True)
 
 
-@click.command("new")
+@click.command("new", cls=Command)
 @click.argument("samples", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--service", default="", metavar="NAME", help="The service's name where a sample expects none.")
 @click.option("--probes", multiple=True, metavar="FILE", shell_complete=files, help=PROBES_HELP)
@@ -79,7 +80,7 @@ def new_command(samples: tuple[Path, ...], service: str, probes: tuple[str, ...]
     sys.exit(1 if faults else 0)
 
 
-@click.command("propose")
+@click.command("propose", cls=Command)
 @click.argument("paths", nargs=-1, required=True, metavar="FOLDER...", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "-o", "--output", "out", required=True, metavar="DIR", type=click.Path(path_type=Path), help="For review."
