@@ -84,7 +84,8 @@ def place(row: ServiceResult) -> str:
 
 def unresolved(row: ServiceResult) -> str:
     """What is said of a host name that has no address, in Nmap's words; empty for a host that has one."""
-    return "" if place(row) and row.reason is not Reason.UNRESOLVED else f'Failed to resolve "{row.host}".'
+    proxied = row.host and row.reason is not Reason.UNRESOLVED
+    return "" if row.ip or proxied else f'Failed to resolve "{row.host}".'
 
 
 def reached(rows: list[ServiceResult]) -> list[ServiceResult]:
