@@ -34,14 +34,14 @@ else
 endif
 
 test: .venv/dev  ## run the tests; needs neither root nor an installed Nmap
-	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
+	@$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not real" $(TESTS)
 
 .venv/all: .venv/dev
 	@echo "installing what lakes, clusters, reports and data engines need into .venv"
 	@$(PIP) install -c constraints.txt -e '.[lake,ray,report,top,deepdev,lakedev,pagedev,installdev,site]'
 	@touch $@
 
-test-all: .venv/all  ## run all tests, those too that need the extras (some 2 GB of packages)
+test-all: .venv/all  ## run all tests, those too with real servers, or with the extras (some 2 GB of packages)
 	@$(BIN)/python -m pytest -n 4 --dist loadgroup $(TESTS)
 
 image-test: .venv/dev  ## build the image of docs/install/ for real (root, buildah, debootstrap) and scan with it

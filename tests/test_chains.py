@@ -32,6 +32,8 @@ from engine.transports.certificates import (
 from engine.transports.tls import client_context
 from probemill import scan_sync
 
+pytestmark = pytest.mark.real
+
 IN_JANUARY = datetime(2026, 1, 15, tzinfo=UTC).timestamp()
 DAY_S = 86400
 SHA256_RSA, SHA1_RSA = (bytes.fromhex("2a864886f70d0101" + last) for last in ("0b", "05"))  # object identifiers

@@ -20,7 +20,7 @@ from engine.databases import open_matcher
 from engine.model import Reason, ScanConfig, ServiceResult, Target, Tunnel, Verdict
 from probemill import scan_sync
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dtls")]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.xdist_group("dtls")]
 NEWER = Path(__file__).parents[2] / "shared" / "data" / "nmap-service-probes-2026-08"
 PATIENCE_S = 60.0  # coturn takes its time
 COTURN, COAP, OPENSSL = "127.77.0.1", "127.77.0.2", "127.77.0.3"

@@ -16,6 +16,8 @@ from peers import HOST, enriched, row, run
 
 from engine.model import Tunnel, Verdict
 
+pytestmark = pytest.mark.real
+
 # -- real servers
 
 EXPECTED = {

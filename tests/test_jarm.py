@@ -21,6 +21,8 @@ from engine.model import ServiceResult, Tunnel
 from engine.post import PostProcessing
 from engine.post.jarm import SHAPES, Answer, client_hello, fingerprint, server_hello
 
+pytestmark = pytest.mark.real
+
 # SHA-256 of the ten hellos to 127.0.0.1, as the authors' program (jarm.py 1.0) makes them with zeros for everything
 # random and 0a0a for GREASE.
 HELLOS = (

@@ -19,6 +19,8 @@ from test_ntlm import ENCODED, FACTS, nmap_script
 from engine.api import scan
 from engine.model import ScanConfig, ServiceResult
 
+pytestmark = pytest.mark.real
+
 OPENSSLS = {"xmpp-client": "xmpp"}  # what `openssl s_client -starttls` calls it, where it is not our name
 
 

@@ -39,6 +39,8 @@ from engine.transports.quic_packets import (
     VERSION_2,
 )
 
+pytestmark = pytest.mark.real
+
 # -- servers of aioquic's
 
 

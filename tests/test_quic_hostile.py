@@ -26,6 +26,8 @@ from engine.transports.quic_packets import (
     VERSION_1,
 )
 
+pytestmark = pytest.mark.real
+
 # -- peers that do not behave
 
 

@@ -10,7 +10,10 @@ from test_recog_examples import RECOG
 from engine.api import scan
 from engine.model import ScanConfig, ServiceResult
 
-pytestmark = pytest.mark.skipif(not RECOG.is_dir(), reason="Recog's files are not there")
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not RECOG.is_dir(), reason="Recog's files are not there"),
+]
 
 MODULES = Path("/usr/lib/apache2/modules")
 

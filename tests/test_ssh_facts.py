@@ -20,6 +20,8 @@ from engine.post.base_ssh_exchange import EXCHANGES, GROUPS, IN_GROUP, group_pri
 from engine.post.ssh import offer
 from engine.post.ssh_keys import KINDS, key_facts
 
+pytestmark = pytest.mark.real
+
 SERVERS = {"OpenSSH": daemons.sshd, "Dropbear": daemons.dropbear}
 
 
