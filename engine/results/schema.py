@@ -40,8 +40,8 @@ ABOUT: dict[type[msgspec.Struct], dict[str, str]] = {
         "evidence": "What recognised the service: the line of the database, and a fingerprint where one helped.",
         "confidence": "How sure the line is that spoke, from 0 to 1; absent where no line matched. docs/confidence.md"
         " has the formula.",
-        "reasons": "Why, in short words: `specific`, `plain`, `vague`, `anywhere`, `soft`, `fits-others`, `untested`,"
-        " `agreed`, `disputed`.",
+        "reasons": "Why, in short words: `specific`, `plain`, `vague`, `anywhere`, `soft`, `quoted`, `fits-others`,"
+        " `untested`, `agreed`, `disputed`.",
         "also": "What the second opinion says, where it says something else.",
         "fingerprint": "What every probe got back, in Nmap's SF form with its line breaks, where the service was not"
         " recognised or only half.",
