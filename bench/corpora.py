@@ -4,17 +4,16 @@
 `samples` are this project's own (data/samples) and run against its own database.
 """
 
-import base64
 import io
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import zstandard
 from msgspec import Struct
 
-from matcher import Probe, ProbeDatabase, load_database, nmap_database
+from matcher import Probe, ProbeDatabase, Proto, load_database, nmap_database
 from matcher.database.samples import Expected, read_samples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,14 +59,27 @@ def golden() -> Corpus | str:
     database = load_database(path)
     if not database.sha256.startswith(NMAP_793):
         return f"{path} is not the database of Nmap 7.93"
-    cases, expected = [], []
+    rows = list(golden_rows())
+    cases = [(_probe(database, row.proto, row.probe), row.data) for row in rows]
+    return Corpus("golden", database, cases, [row.expect for row in rows])
+
+
+class GoldenRow(Struct, frozen=True):
+    """kind: real, derived or mutated. data: the response. expect: Nmap's answer; None where it has none."""
+
+    kind: str
+    proto: Proto
+    probe: str
+    data: bytes
+    expect: Expected | None
+
+
+def golden_rows() -> Iterator[GoldenRow]:
+    """All of the golden corpus, which has to be there."""
+    decode = msgspec.json.Decoder(GoldenRow).decode
     with GOLDEN.open("rb") as file:
         for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file)):
-            row = json.loads(line)
-            cases.append((_probe(database, row["proto"], row["probe"]), base64.b64decode(row["data"])))
-            fields = row["expect"]
-            expected.append(fields and Expected(**{**fields, "cpe": tuple(fields.get("cpe", ()))}))
-    return Corpus("golden", database, cases, expected)
+            yield decode(line)
 
 
 def own() -> Corpus:

@@ -27,12 +27,13 @@ from xml.etree import ElementTree
 from msgspec import Struct
 
 from matcher import Match, Matcher, ProbeDatabase, Proto, load_database, parse_database
+from matcher.confidence import ROLE
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT.parent / "shared" / "data" / "recog"
 RIGHT, WRONG, VERSION = 0.65, 0.002, 0.70  # the floors
 
-GENERAL = re.compile(rb" p/\$\d(?: (?:SNMP|SMB|\w*d))?/")
+GENERAL = re.compile(rb" p/\$\d(?:%b)?/" % ROLE.encode())
 THINGS = ("service", "os", "hw", "service.component")
 # Words that name no product by themselves.
 COMMON = frozenset(
@@ -58,10 +59,7 @@ COMMON = frozenset(
     | {"device", "devices", "router", "switch", "printer", "gateway", "firewall", "general", "linux", "unix", "access"}
     | {"point", "series"}
 )
-SAME = {  # Recog's words, ours: checked by hand
-    "httpd": "apache",
-    "x": "mac",
-}
+SAME = {"httpd": "apache", "x": "mac"}  # Recog's words, ours: checked by hand
 
 
 class Example(Struct, frozen=True):

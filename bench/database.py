@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.corpora import damaged
 from bench.figures import Figure, tell
 from matcher import Matcher, ProbeDatabase, builtin_database, load_database
 from matcher.database.samples import Sample, read_samples
@@ -48,19 +49,10 @@ def loads(path: Path, engine: str) -> tuple[float, float]:
     return min(cold), min(warm)
 
 
-def changed(sample: Sample, rng: random.Random) -> bytes:
-    """The response with a few bytes of another's."""
-    data = bytearray(sample.response)
-    for _ in range(1 + len(data) // 200):
-        at = rng.randrange(len(data) or 1)
-        data[at : at + rng.randrange(3)] = rng.randbytes(rng.randrange(4))
-    return bytes(data) or b"\n"
-
-
 def matching(databases: Sequence[ProbeDatabase], samples: Sequence[Sample], engine: str) -> list[float]:
     """Microseconds a response, of each database."""
     rng = random.Random(1)
-    responses = [(one.probe, one.proto, changed(one, rng)) for one in samples]
+    responses = [(one.probe, one.proto, damaged(one.response, rng)) for one in samples]
     asked = []
     for database in databases:
         matcher, reference = Matcher(database, engine), Matcher(database, "reference")

@@ -8,19 +8,16 @@ and the response still spells a distinctive word of the product. Everything else
 Prints the table of docs/fidelity.md. Exit code 1 when a product is wrong.
 """
 
-import base64
-import io
-import json
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-import zstandard
 from msgspec import Struct
 
-from bench.corpora import GOLDEN, SAMPLES
+from bench.corpora import GOLDEN, SAMPLES, golden_rows
 from matcher import Match, Matcher, Proto, load_database
+from matcher.confidence import ROLE
 from matcher.database.samples import read_samples
 
 CHECKED = {  # (service found, a word of the product expected or "" for none, product found): why both are true
@@ -50,7 +47,7 @@ CHECKED = {  # (service found, a word of the product expected or "" for none, pr
 }
 COMMON = {"http", "httpd", "https", "proxy", "server", "service", "console", "daemon", "admin", "config", "interface"}
 _WORD = re.compile(r"[a-z0-9]{3,}")
-_ROLE = re.compile(r" (?:SNMP|SMB|\w*d)$")  # our own word at a product's end: ftpd, httpd
+_ROLE = re.compile(ROLE + "$")
 
 
 class Response(Struct, frozen=True):
@@ -89,13 +86,10 @@ def of_samples() -> list[Response]:
 
 
 def of_golden() -> Iterator[Response]:
-    with GOLDEN.open("rb") as file:
-        for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file)):
-            row = json.loads(line)
-            if row["kind"] == "mutated":
-                expect = row["expect"] or {}
-                data = base64.b64decode(row["data"])
-                yield Response("mutated", row["proto"], data, expect.get("name", ""), expect.get("product", ""))
+    for row in golden_rows():
+        if row.kind == "mutated":
+            named = (row.expect.name, row.expect.product) if row.expect else ("", "")
+            yield Response("mutated", row.proto, row.data, *named)
 
 
 def judged(response: Response, match: Match) -> str:

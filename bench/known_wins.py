@@ -6,19 +6,14 @@ checkout (../shared/data). Without `--write` it compares, and exits 1 where the 
 hashes and counts, no part of anybody's database.
 """
 
-import base64
-import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import zstandard
-
-from bench.corpora import GOLDEN, NMAP_793, ROOT, SAMPLES
+from bench.corpora import GOLDEN, NMAP_793, ROOT, SAMPLES, golden_rows
 from matcher import ProbeDatabase, load_database, nmap_database
 from matcher.database.known import known_file, line_key
-from matcher.database.samples import Expected, Sample, read_samples
+from matcher.database.samples import Sample, read_samples
 from matcher.tools.broad import known_wins
 
 KNOWN = ROOT / "data" / "known"
@@ -36,13 +31,9 @@ def golden_samples() -> Iterator[Sample]:
     """Real and derived responses with Nmap's answers; what was mutated is nobody's any more."""
     if not GOLDEN.exists():
         return
-    with GOLDEN.open("rb") as file:
-        for number, line in enumerate(io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file)), 1):
-            row = json.loads(line)
-            if row["kind"] != "mutated" and row["expect"]:
-                expect = Expected(**{**row["expect"], "cpe": tuple(row["expect"].get("cpe", ()))})
-                data = base64.b64decode(row["data"])
-                yield Sample(GOLDEN.name, number, row["probe"], row["proto"], data, expect, row["kind"])
+    for number, row in enumerate(golden_rows(), 1):
+        if row.kind != "mutated" and row.expect:
+            yield Sample(GOLDEN.name, number, row.probe, row.proto, row.data, row.expect, row.kind)
 
 
 def databases() -> list[ProbeDatabase]:

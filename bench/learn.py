@@ -14,7 +14,6 @@ Prints a table, for both halves of the products. Needs the corpus and Nmap 7.93'
 """
 
 import base64
-import io
 import json
 import sys
 import tempfile
@@ -22,10 +21,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import zstandard
 from msgspec import Struct
 
-from bench.corpora import GOLDEN
+from bench.corpora import GOLDEN, golden_rows
 from engine.errors import InputError
 from engine.insight.learn.making import Wish, learn
 from engine.insight.learn.proposing import Proposal
@@ -77,22 +75,16 @@ class _Deaf:
 
 
 def responses() -> Iterator[Response]:
-    with GOLDEN.open("rb") as packed:
-        for line in io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(packed)):
-            row = json.loads(line)
-            if row["kind"] != "mutated":
-                expect = row["expect"] or {}
-                product = expect.get("name", ""), expect.get("product", "")
-                yield Response(row["proto"], row["probe"], base64.b64decode(row["data"]), product)
+    for row in golden_rows():
+        if row.kind != "mutated":
+            product = (row.expect.name, row.expect.product) if row.expect else ("", "")
+            yield Response(row.proto, row.probe, row.data, product)
 
 
 def measure(corpus: Sequence[Response], forgotten: set[Product], database: bytes) -> Half:
     whole = parse_database(database, "whole")
-    gone = {
-        line.line
-        for line in whole.signatures()
-        if line.templates.product.decode("latin-1") in dict(map(reversed, forgotten))
-    }
+    names = {product for _, product in forgotten}
+    gone = {line.line for line in whole.signatures() if line.templates.product.decode("latin-1") in names}
     left = [b"#" if at in gone else text for at, text in enumerate(database.split(b"\n"), 1)]
     matcher = Matcher(parse_database(b"\n".join(left), "forgetful"), cache=False)
     with tempfile.NamedTemporaryFile(suffix=".ndjson") as file:

@@ -85,6 +85,10 @@ class Tunnel(Enum):
     SSL = "ssl"
 
 
+BARE = Tunnel.NONE
+"""By a global name: Python 3.11 looks a member up in its class five times as slowly, and conversations often do."""
+
+
 class Evidence(Struct, frozen=True, omit_defaults=True):
     """Which line said so. probe: the probe in whose list the line stands; sent: the probe that was sent, if another.
 

@@ -37,7 +37,8 @@ SPECIFIC_LINE, PLAIN_LINE, VAGUE_LINE = "specific", "plain", "vague"
 FITS_ANYWHERE, SOFT_LINE, FITS_OTHERS, UNTESTED = "anywhere", "soft", "fits-others", "untested"
 QUOTED_PRODUCT = "quoted"
 
-_GROUP_ALONE = re.compile(rb"\$\d(?: (?:SNMP|SMB|\w*d))?")  # and a word of ours for what it does: ftpd, sshd
+ROLE = r" (?:SNMP|SMB|\w*d)"  # at the end of a product, our own word for what it does: ftpd, sshd
+_GROUP_ALONE = re.compile(rb"\$\d(?:%b)?" % ROLE.encode())
 
 
 class Confidence(Struct, frozen=True):

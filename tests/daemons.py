@@ -28,10 +28,29 @@ def tool(name: str) -> str:
     return shutil.which(name, path=PATH) or pytest.skip(f"{name} is not installed")
 
 
+def free_port() -> int:
+    return free_ports(1)[0]
+
+
 def free_ports(count: int) -> list[int]:
+    """Different ones, on which nobody listens now."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
         return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """At the end of the block: asked to, and where it does not hear, made to."""
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -48,17 +67,10 @@ def running(command: Sequence[str | Path], ports: Sequence[int], folder: Path) -
     """A daemon in the foreground, from when it listens on all its ports to the end of the block."""
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder)
-    try:
+    with ended(process):
         for port in ports:
             _await_listener(port, process, folder)
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _await_listener(port: int, process: "subprocess.Popen[bytes]", folder: Path) -> None:

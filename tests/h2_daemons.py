@@ -5,7 +5,6 @@ with daemon("nghttpd", folder) as ports: ...    ports: by kind, "tls" and "clear
 
 import importlib.util
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from daemons import HOST, PATH, ended, free_ports, tool
 from scripted import pem
 
 from engine.transports.tls import client_context
 
-HOST = "127.0.0.1"
 START_S = 15
 
 NGINX = """daemon off; pid nginx.pid; error_log nginx.err; events {{}}
@@ -101,38 +100,20 @@ def daemon(name: str, folder: Path) -> Iterator[dict[str, int]]:
     if name in MODULES:
         if importlib.util.find_spec(MODULES[name]) is None:
             pytest.skip(f"{name} is not installed")
-    elif shutil.which(command[0], path=_path()) is None:
-        pytest.skip(f"{name} is not installed")
-    ports = {"tls": _free_port(), "clear": _free_port()}
+    else:
+        tool(command[0])
+    ports = dict(zip(("tls", "clear"), free_ports(2), strict=True))
     (folder / "both.pem").write_bytes(pem())
     (folder / "app.py").write_text(APPLICATION)
     if file:
         (folder / file).write_text(text.format(**ports))
     line = [part.format(folder=folder, **ports) for part in command]
     with (folder / "log").open("wb") as log:
-        environment = {**os.environ, "PATH": _path(), "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+        environment = {**os.environ, "PATH": PATH, "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
         process = subprocess.Popen(line, cwd=folder, stdout=log, stderr=log, env=environment)
-        try:
+        with ended(process):
             _wait_for(ports["tls"], process, folder / "log")
             yield {**ports, "quic": ports["tls"]}
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _path() -> str:
-    return f"{os.environ.get('PATH', '')}:/usr/sbin"
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:

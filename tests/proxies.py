@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from daemons import HOST, ended, free_port, tool
 
-HOST = "127.0.0.1"
 START_S = 15.0
 
 
@@ -31,25 +31,12 @@ class Running(NamedTuple):
     process: "subprocess.Popen[bytes]"
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
-
-
-def tool(name: str) -> str:
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
 @contextmanager
 def running(command: Sequence[str], port: int, url: str, from_address: str = "") -> Iterator[Running]:
     """Until it listens; ended at the end."""
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
-        try:
+        with ended(process):
             until = time.monotonic() + START_S
             while True:
                 try:
@@ -61,13 +48,6 @@ def running(command: Sequence[str], port: int, url: str, from_address: str = "")
                         pytest.skip(f"{command[0]} does not start: {said.read()[-300:]!r}")
                     time.sleep(0.05)
             yield Running(url, from_address, process)
-        finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 @contextmanager

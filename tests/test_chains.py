@@ -13,10 +13,11 @@ from certificates import Key, certificate, context_with
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
+from daemons import HOST, tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fuzz_post import EDITS, edited, texts
-from tls_daemons import HOST, files_of, installed, nginx
+from tls_daemons import files_of, nginx
 
 from engine.model import ScanConfig, TlsFacts
 from engine.transports.certificates import (
@@ -25,7 +26,7 @@ from engine.transports.certificates import (
     DIGEST,
     SUBJECT,
     certificate_facts,
-    shown,
+    sent_chain,
     tls_facts,
     with_chain,
 )
@@ -88,7 +89,7 @@ def test_everything_that_was_sent_is_shown_in_its_order(version: ssl.TLSVersion)
     server = context_with(key(), SERVER, UPPER, MIDDLE)
     server.maximum_version = version
     session = handshaken(server)
-    assert shown(session) == (SERVER, UPPER, MIDDLE)
+    assert sent_chain(session) == (SERVER, UPPER, MIDDLE)
     facts = tls_facts(session)
     assert [each.split(" ", 1)[1] for each in facts.chain] == [
         "CN=upper,O=Ünïcode\\, Inc.",
@@ -108,10 +109,10 @@ class Wrapped:
 def test_a_session_of_another_python() -> None:
     """From 3.13 on it has the method itself; and what has none shows the server's certificate at least."""
     newer = Wrapped(get_unverified_chain=lambda: [SERVER, MIDDLE])
-    assert shown(newer) == (SERVER, MIDDLE)  # type: ignore[arg-type]
+    assert sent_chain(newer) == (SERVER, MIDDLE)  # type: ignore[arg-type]
     for der, found in ((SERVER, (SERVER,)), (None, ())):
         other = Wrapped(getpeercert=lambda der=der, **_: der)
-        assert shown(other) == found  # type: ignore[arg-type]
+        assert sent_chain(other) == found  # type: ignore[arg-type]
 
 
 def test_a_server_without_a_certificate() -> None:
@@ -120,7 +121,7 @@ def test_a_server_without_a_certificate() -> None:
     server.set_ciphers("aNULL:@SECLEVEL=0")
     server.maximum_version = ssl.TLSVersion.TLSv1_2
     session = handshaken(server)
-    assert shown(session) == ()
+    assert sent_chain(session) == ()
     assert tls_facts(session).notes == ()
 
 
@@ -153,7 +154,7 @@ def test_a_chain_as_openssl_shows_it(tmp_path: Path) -> None:
     """`openssl s_client -showcerts`, of a web server that sends its file as it is; in the row of a scan."""
     files = files_of(tmp_path, key(), SERVER, UPPER, MIDDLE)
     with nginx(files, tmp_path) as port:
-        command = (installed("openssl"), "s_client", "-connect", f"{HOST}:{port}", "-showcerts")
+        command = (tool("openssl"), "s_client", "-connect", f"{HOST}:{port}", "-showcerts")
         told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False).stdout
         [row] = scan_sync([f"{HOST}:{port}"], ScanConfig(probes=("builtin",), post=("sharing",)))
     theirs = [each.fingerprint(SHA256()).hex() for each in x509.load_pem_x509_certificates(told)]

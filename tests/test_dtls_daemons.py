@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shutil
 import ssl
 import subprocess
 import time
@@ -14,6 +13,7 @@ import pytest
 from certificates import certificate
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from daemons import tool
 from loopback import database_file
 
 from engine.databases import open_matcher
@@ -79,11 +79,10 @@ def credentials(tmp_path: Path) -> Credentials:
 @contextmanager
 def daemon(program: str, *arguments: object, said: bytes = b"") -> Iterator[None]:
     """It runs, and is ended by its number. said: what it reads."""
-    path = shutil.which(program)
-    if path is None:
-        pytest.skip(f"{program} is not installed")
     quiet = subprocess.DEVNULL
-    with subprocess.Popen([path, *map(str, arguments)], stdin=subprocess.PIPE, stdout=quiet, stderr=quiet) as process:
+    with subprocess.Popen(
+        [tool(program), *map(str, arguments)], stdin=subprocess.PIPE, stdout=quiet, stderr=quiet
+    ) as process:
         try:
             assert process.stdin is not None
             process.stdin.write(said)
@@ -95,11 +94,10 @@ def daemon(program: str, *arguments: object, said: bytes = b"") -> Iterator[None
 
 def seen(host: str, port: int) -> str:
     """The hash of the certificate that openssl is shown; it asks until somebody answers."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+    openssl = tool("openssl")
     patience = time.monotonic() + PATIENCE_S
     while time.monotonic() < patience:
-        command = ["openssl", "s_client", "-dtls", "-connect", f"{host}:{port}"]
+        command = [openssl, "s_client", "-dtls", "-connect", f"{host}:{port}"]
         try:
             shown = subprocess.run(command, input="", capture_output=True, text=True, timeout=5, check=False).stdout
         except subprocess.TimeoutExpired:

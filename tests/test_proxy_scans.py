@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from daemons import free_port
 from loopback import Farm, Talk, Visit, config, database_file, greeting_after, reset, scan, silent
 from peers import speak_tls
-from proxies import PROXIES, free_port, microsocks, ssh_dynamic, tinyproxy
+from proxies import PROXIES, microsocks, ssh_dynamic, tinyproxy
 
 from engine.cli.main import cli
 from engine.errors import EngineError

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from daemons import free_port
 from loopback import Farm, Visit, config, database_file, scan
 from peers import HOST, dialler, run
-from proxies import free_port
 
 from engine.api import make_runner
 from engine.errors import ConfigError

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
+from daemons import free_port
 from loopback import Farm, database_file, greeting_after
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, generate_latest
 from test_metrics import COUNTS, collector, run
-from watched import Told, endpoint, free_port, text
+from watched import Told, endpoint, text
 
 from engine.cli.main import cli
 from engine.cli.metrics import RunMetrics

@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from daemons import free_port
 from loopback import Farm, Visit, database_file
 from msgspec.structs import replace
 from test_top import metrics
-from watched import Told, endpoint, free_port, text, texts_of
+from watched import Told, endpoint, text, texts_of
 
 pytest.importorskip("textual", reason="needs the extra `top`")
 

@@ -8,7 +8,6 @@
 """
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,12 +18,11 @@ from getpass import getuser
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from certificates import Key
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from daemons import HOST, free_port, tool
 
-HOST = "127.0.0.1"
 START_S = 10.0
 
 
@@ -43,20 +41,6 @@ def files_of(folder: Path, key: Key, *ders: bytes) -> Files:
     pems = [x509.load_der_x509_certificate(der).public_bytes(serialization.Encoding.PEM) for der in ders]
     files.certificates.write_bytes(b"".join(pems))
     return files
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind((HOST, 0))
-        port: int = taken.getsockname()[1]
-    return port
-
-
-def installed(command: str) -> str:
-    path = shutil.which(command, path="/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/bin:/usr/local/sbin")
-    if path is None:
-        pytest.skip(f"{command} is not installed")
-    return path
 
 
 @contextmanager
@@ -89,7 +73,7 @@ def _listens(port: int) -> bool:
 def s_server(files: Files, *options: str) -> Iterator[int]:
     """`openssl s_server`, as a web server that tells of the handshake."""
     port = free_port()
-    command = (installed("openssl"), "s_server", "-accept", f"{HOST}:{port}", "-quiet", "-www", "-key", files.key)
+    command = (tool("openssl"), "s_server", "-accept", f"{HOST}:{port}", "-quiet", "-www", "-key", files.key)
     chain = ("-cert", files.certificates, "-cert_chain", files.certificates)
     with running((*command, *chain, *options), port):
         yield port
@@ -101,7 +85,7 @@ def nginx(files: Files, folder: Path, *settings: str) -> Iterator[int]:
 
     `{port}` in them is the port.
     """
-    path, port = installed("nginx"), free_port()
+    path, port = tool("nginx"), free_port()
     listen = () if any(each.startswith("listen") for each in settings) else (f"listen {HOST}:{port} ssl",)
     own = ";\n".join(
         (
@@ -123,7 +107,7 @@ def nginx(files: Files, folder: Path, *settings: str) -> Iterator[int]:
 @contextmanager
 def sslh(**behind: int) -> Iterator[int]:
     """A multiplexer before the ports of these protocols; who says nothing for a second gets `ssh`."""
-    path, port = installed("sslh"), free_port()
+    path, port = tool("sslh"), free_port()
     options = [part for name, to in behind.items() for part in (f"--{name}", f"{HOST}:{to}")]
     with running((path, "-f", "-n", "-t", "1", "-u", getuser(), "-p", f"{HOST}:{port}", *options), port):
         yield port

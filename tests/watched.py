@@ -3,7 +3,6 @@
 import contextlib
 import html
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,12 +49,6 @@ def endpoint(answers: dict[str, Answer]) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join(10)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Told:

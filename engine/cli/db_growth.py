@@ -13,6 +13,7 @@ from engine.cli.kinds import files
 from engine.cli.sets import PROBES_HELP, progress_bar, ready_matcher, sample_folders
 from engine.databases import choices, open_matcher
 from engine.errors import ConfigError, EngineError
+from engine.text import counted
 from matcher import builtin_database, find_database, shown
 from matcher.database.samples import FIELDS, Expected, answer, read_samples
 from matcher.tools.propose import Proposal, propose
@@ -115,8 +116,7 @@ def propose_command(paths: tuple[Path, ...], out: Path, force: bool, probes: tup
     clean = 0
     for one in kinds.drafts:
         clean += not one.faults
-        count = f"{len(one.samples):,} response{'s'[: len(one.samples) != 1]}"
-        click.echo(f"# {shown(one.samples[0][0].place)}: {count}; {where_to(one)}")
+        click.echo(f"# {shown(one.samples[0][0].place)}: {counted(len(one.samples), 'response')}; {where_to(one)}")
         for text in one.faults:
             click.echo(f"# against it: {shown(text)}")
         click.echo(f"{one.line}\n")

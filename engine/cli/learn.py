@@ -10,10 +10,10 @@ from engine.cli.files import check_place
 from engine.cli.help import Command
 from engine.cli.kinds import files
 from engine.cli.reading import COLUMNS, FaultLines, RowsBar
-from engine.cli.sets import matcher_option, progress_bar, ready_matcher
+from engine.cli.sets import matcher_option, progress_bar, ready_matcher, sample_folders
 from engine.errors import ConfigError
 from engine.insight.learn.making import LEAST, LIMIT, Wish, learn
-from engine.insight.learn.writing import check_folder, counted, write
+from engine.insight.learn.writing import check_folder, summary, write
 from engine.offline.stream import STDIN
 from matcher import builtin_database
 
@@ -76,8 +76,7 @@ def learn_command(
     began = time.monotonic()
     console = Console(stderr=True)
     faults = FaultLines()
-    samples = builtin_database().parent / "samples"
-    wish = Wish(least, limit, known, samples if samples.is_dir() else None)
+    wish = Wish(least, limit, known, sample_folders(builtin_database(), False))
     matcher = ready_matcher(probes, engine, console, quiet)
     with progress_bar(console, console.is_terminal and not quiet, *COLUMNS) as bar:
         learned = learn(paths, matcher, wish, RowsBar(bar, faults))
@@ -86,7 +85,7 @@ def learn_command(
         sys.exit(2)
     write(out, learned, wish)
     if not quiet:
-        for text in counted(learned, wish):
+        for text in summary(learned, wish):
             click.echo(f"probemill: {text}", err=True)
         clean = sum(one.clean for one in learned.proposals)
         lines = f"{len(learned.proposals):,} lines proposed in {out}, {clean:,} of them clean{faults.skipped()}"

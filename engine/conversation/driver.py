@@ -29,12 +29,11 @@ from math import inf
 from typing import Protocol
 
 from engine.conversation.scan import Action, Connect, Listen, Send, ServiceScan, Stage
-from engine.model import Reason, ServiceResult, Tunnel
+from engine.model import BARE, Reason, ServiceResult, Tunnel
 from engine.transports.base import HopError, Transport
 from engine.transports.crashes import report
 from engine.transports.reactor import Reactor, Timed
 
-_BARE = Tunnel.NONE  # scan.py says why
 RETRY_S = 0.1  # how long to wait before asking again for a socket that the machine could not give
 
 _REASONS = {
@@ -126,7 +125,7 @@ class Driver:
         self.paid = False  # the coming connection has been charged to the limits
         self._host = host
         self._transport: Transport | None = None
-        self._tunnel = _BARE
+        self._tunnel = BARE
         self._asked = ""  # the probe whose window is open
         self._asked_at = 0.0
         self._connect_s = 0.0
@@ -165,7 +164,7 @@ class Driver:
         self._wait_until(now + self._connect_s)
 
     def connected(self, now: float) -> None:
-        if self._tunnel is not _BARE:
+        if self._tunnel is not BARE:
             self._host.shaken(self, self._transport)
         self._do(self.scan.connected(now), now)
 
@@ -276,7 +275,7 @@ class Driver:
         self.connects += 1
         self.paid = False
         self.scan.dialled(now)
-        if self.scan.target.proto == "udp" and self._tunnel is _BARE:
+        if self.scan.target.proto == "udp" and self._tunnel is BARE:
             self.connected(now)
         else:
             self._wait_until(now + self._connect_s + self.detour_s)

@@ -51,7 +51,7 @@ from engine.conversation.opinion import DatabaseOpinion
 from engine.conversation.plan import Plan, Planner
 from engine.conversation.timing import NmapTiming, Pace, Timing
 from engine.errors import ScanStateError
-from engine.model import DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
+from engine.model import BARE, DatabaseRef, Evidence, Reason, ServiceResult, Target, TlsFacts, Tunnel, Verdict
 from matcher import Confidence, Confidences, Match, Probe, ProbeDatabase, Proto, VersionInfo
 
 ENOUGH_UNMATCHED = 4096  # bytes; a buffer this long that no line fits is not waited upon any further
@@ -101,7 +101,6 @@ class Stage(Enum):
 
 # Python 3.11 looks a member up in its class five times as slowly as a global, and a conversation does it thirty times.
 _NEW, _CONNECTING, _LISTENING, _FINISHED = Stage
-_BARE = Tunnel.NONE
 _HARDMATCHED, _SOFTMATCHED, _TCPWRAPPED, _INCOMPLETE = (
     Verdict.HARDMATCHED,
     Verdict.SOFTMATCHED,
@@ -225,7 +224,7 @@ class ServiceScan:
         self._name: str | None = None
         self._soft = False
         self._info = _NO_INFO
-        self._tunnel = _BARE
+        self._tunnel = BARE
         self._wrap_ok = True
         self._fingerprint: Fingerprint | None = None
         self._evidence: Evidence | None = None
@@ -275,9 +274,9 @@ class ServiceScan:
         self._expect(_CONNECTING, "connected")
         self.stage = _LISTENING
         tcp = self.target.proto == "tcp"
-        if tcp or self._tunnel is not _BARE:
+        if tcp or self._tunnel is not BARE:
             self._pace.connected(now - self._t0, self._tunnel)
-        if tcp and self._tunnel is _BARE:
+        if tcp and self._tunnel is BARE:
             self._state = "open"
             self._connections += 1
         probe = self._probe
@@ -422,7 +421,7 @@ class ServiceScan:
             cursor += 1
             if not context.planner.allows(probe, listed, soft):
                 continue
-            if listed or soft or self._tunnel is _BARE or context.timing.useful(probe, self._pace):
+            if listed or soft or self._tunnel is BARE or context.timing.useful(probe, self._pace):
                 self._cursor = cursor
                 return probe
         self._cursor = cursor
@@ -444,7 +443,7 @@ class ServiceScan:
         self._contacted = True
         self._t0 = now
         context = self._context
-        limit = context.connect_s if self._tunnel is _BARE else context.tls_connect_s
+        limit = context.connect_s if self._tunnel is BARE else context.tls_connect_s
         return Connect(self._tunnel, now + limit)
 
     def _advance(self, now: float, *, restart: bool) -> Action:
@@ -534,7 +533,7 @@ class ServiceScan:
             return False
         older = self._name == "ssl" and self.target.proto == "tcp"
         newer = self._name in ("ssl", "dtls") and self._context.dtls
-        if self._tunnel is not _BARE or not (older or newer):
+        if self._tunnel is not BARE or not (older or newer):
             return False
         self._tunnel = Tunnel.SSL
         self._name = None
@@ -586,7 +585,7 @@ class ServiceScan:
                 name = context.service_name(target.port, target.proto)
         fingerprint = self._given_fingerprint(verdict)
         if not name and self._name is None:
-            if fingerprint or self._tunnel is not _BARE:
+            if fingerprint or self._tunnel is not BARE:
                 name = "unknown"
             else:
                 method, conf = "", 0

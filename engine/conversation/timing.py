@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from engine.model import Tunnel
+from engine.model import BARE, Tunnel
 from matcher import Probe
 
 NULL_FLOOR_S = 0.5  # rule `banner`: whoever speaks first has spoken by then, or is heard while the next probe runs
@@ -30,7 +30,6 @@ TYPICAL = 0.9  # of all answers to all probes: `quiet` is no shorter than SLOWNE
 TACITURN = 20  # rule `greeting`: so many services of a door in a row that answered and did not greet
 DOORS = 1 << 16  # port numbers, bare or in TLS, that are remembered
 IN_VAIN = 4  # rule `tunnel`: probes in a row that a service in TLS left unanswered, or answered alike
-_BARE = Tunnel.NONE  # conversation/scan.py says why
 
 
 class Pace(Struct, gc=False):
@@ -50,7 +49,7 @@ class Pace(Struct, gc=False):
     repeated: int = 0
 
     def connected(self, after_s: float, tunnel: Tunnel) -> None:
-        rtt_s = after_s if tunnel is _BARE else after_s / 2  # a handshake takes at least one more
+        rtt_s = after_s if tunnel is BARE else after_s / 2  # a handshake takes at least one more
         self.rtt_s = min(self.rtt_s or rtt_s, rtt_s)
 
     def answered(self, after_s: float) -> None:
@@ -152,7 +151,7 @@ class AdaptiveTiming:
         return max(NULL_FLOOR_S, after_s * SLOWNESS)
 
     def hurries(self, port: int, tunnel: Tunnel) -> bool:
-        return self._silent.get(port if tunnel is _BARE else -port, 0) >= TACITURN
+        return self._silent.get(port if tunnel is BARE else -port, 0) >= TACITURN
 
     def useful(self, probe: Probe, pace: Pace) -> bool:
         if pace.repeated >= IN_VAIN:
@@ -166,7 +165,7 @@ class AdaptiveTiming:
             pace.answered(after_s)
 
     def greeted(self, port: int, tunnel: Tunnel, greeted: bool) -> None:
-        at = port if tunnel is _BARE else -port
+        at = port if tunnel is BARE else -port
         count = self._silent.get(at)
         if greeted:
             if count:

@@ -18,7 +18,7 @@ from engine.model import Target
 from engine.targets import Item, TargetSpec
 from engine.targets.plain import PlainReader
 from matcher import Matcher, Probe
-from matcher.database.samples import answer
+from matcher.database.samples import answer, sample_row
 
 CONNECT_S = 5.0
 QUIET_S = 1.5  # after data; a service that says nothing more for so long has said it all
@@ -107,17 +107,6 @@ def capture(
                 told()
                 if said and (every or said not in seen):
                     seen.add(said)
-                    yield _row(matcher, probe, said, source)
+                    yield msgspec.to_builtins(sample_row(probe, said, source, answer(matcher.match(probe, said))))
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _row(matcher: Matcher, probe: Probe, said: bytes, source: str) -> dict[str, object]:
-    """A line for data/samples."""
-    return {
-        "probe": probe.name,
-        "proto": probe.proto,
-        "banner": said.decode("latin-1"),
-        "source": source,
-        "expect": msgspec.to_builtins(answer(matcher.match(probe, said))),
-    }

@@ -205,10 +205,8 @@ class NmapRows:
             address = address_bytes(self._ip)
         except (OSError, UnicodeError):
             address = None
-        known = address is not None
-        if not known and (
-            not self._ip or self._ip != self._host
-        ):  # a host whose address only a proxy knows has its name
+        named = self._ip != "" and self._ip == self._host  # of a host whose address only a proxy knows
+        if address is None and not named:
             raise _NoRow(f"no address: {shown(self._ip[:50])!r}")
         service = port.service
         tunnel = Tunnel.SSL if service.get("tunnel") == "ssl" else Tunnel.NONE
@@ -216,7 +214,7 @@ class NmapRows:
         verdict, reason, product = _verdict(port)
         version, extrainfo = _rpc(service)
         return ServiceResult(
-            ip=self._ip if known else "",
+            ip="" if address is None else self._ip,
             port=_number(port.given.get("portid", ""), 65535),
             proto=cast(Proto, proto),
             host=self._host,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from engine.model import ServiceResult, Target, Tunnel
+from engine.model import BARE, ServiceResult, Target, Tunnel
 from engine.transports.base import HopError, Receiver, Transport
 from engine.transports.dial import Dialler
 from engine.transports.local_addresses import Sources
@@ -19,8 +19,6 @@ from engine.transports.udp import UdpHub
 
 if TYPE_CHECKING:  # loaded where there are proxies
     from engine.transports.proxy import Detour
-
-_BARE = Tunnel.NONE  # conversation/scan.py says why
 
 
 class Connections:
@@ -52,7 +50,7 @@ class Connections:
         """A connection to the target, begun; what becomes of it is told to the receiver. Raises OSError."""
         if target.proto == "udp":
             return self._datagrams(receiver, target, tunnel)
-        if tunnel is _BARE:
+        if tunnel is BARE:
             return self._tcp(receiver, target)
         return TlsTransport(self._tunnel_tls, receiver, lambda tls: self._tcp(tls, target), self._steps, target.name)
 
@@ -84,7 +82,7 @@ class Connections:
         if self._detour is not None:  # nothing goes past it; the inputs leave such targets out
             raise HopError(1, str(self._detour.first), "it carries TCP alone", gone=False)
         local = self._sources.towards(target.host)
-        if tunnel is Tunnel.NONE:
+        if tunnel is BARE:
             return self._udp.open(receiver, target.host, target.port, local)
         from engine.transports.dtls import DtlsTransport  # brings pyOpenSSL, which few scans need
 

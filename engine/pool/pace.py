@@ -22,9 +22,7 @@ ROOM = 0.1  # the least share of idle time that is worth growing for; so much ma
 MOST_GROWTH = 2.0
 SHRINK = 0.8
 CAREFUL_GROWTH = 1.01  # beyond what was once too much
-CALM = (
-    40  # looks that grew and found no trouble; 1.01 ** 40 > 1 / SHRINK, so the limit is a fifth above what was too much
-)
+CALM = 40  # looks that grew without trouble: as 1.01 ** 40 > 1 / SHRINK, the limit is then above what was too much
 LATE_S = 0.5  # of a deadline
 SLOWER, SLOWER_S = 2.0, 0.1  # connections: so many times the usual time, and so much more
 CONNECTS = 8  # the fewest in a look whose mean says something

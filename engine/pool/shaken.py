@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from engine.conversation.driver import Driver
 from engine.model import ServiceResult, TlsFacts
 from engine.transports.base import Session
-from engine.transports.certificates import CHAIN, certificate_facts, handshake, shown, with_chain
+from engine.transports.certificates import CHAIN, certificate_facts, handshake, sent_chain, with_chain
 from engine.transports.crashes import report
 
 
@@ -42,7 +42,7 @@ class Shaken:
         """A handshake succeeded just now; a driver's first is the one that counts. first: what its server said."""
         if driver.scan.tls is None and driver not in self._unread:
             try:
-                self._unread[driver] = _Taken(*handshake(session), shown(session), first)
+                self._unread[driver] = _Taken(*handshake(session), sent_chain(session), first)
             except Exception as error:
                 _tell(driver, error)
 

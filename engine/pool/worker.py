@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from engine.conversation.driver import Driver
 from engine.conversation.scan import UNLIMITED, ScanContext, ServiceScan
 from engine.conversation.trace import Trace, TracedScan
-from engine.model import Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel
+from engine.model import BARE, Batch, Reason, ScanConfig, ServiceResult, Target, Tunnel
 from engine.pool.alarm import Alarm
 from engine.pool.budgets import Budgets
 from engine.pool.connections import Connections
@@ -53,7 +53,6 @@ TLS_HANDSHAKES = 200  # at once in one worker; a handshake costs ten times a pla
 BEGINS_PER_TURN = 256  # then sockets are served, as many as were served before
 SHORT_PROBES = 1  # sent at most to a port of a pseudo service
 CONGESTION_S = 0.02  # how soon to look again whether results still pile up
-_BARE = Tunnel.NONE  # conversation/scan.py says why
 
 
 def have_process() -> None:
@@ -198,7 +197,7 @@ class Worker:
             if at > now:
                 asyncio.get_running_loop().call_later(at - now, self._reopen, driver)
                 return None
-        if tunnel is not _BARE and not self._handshakes.take(driver):
+        if tunnel is not BARE and not self._handshakes.take(driver):
             return None
         return self._connections.open(driver, target, tunnel)
 

@@ -96,7 +96,7 @@ class _Table(dict[str, tuple[_Module, ...]]):
         self.modules = tuple(modules)
         self.undetermined = tuple(module for module in modules if module.undetermined)
         self.unanswered = tuple(module for module in modules if module.name in UNANSWERED)
-        self.of_any = tuple(module for module in modules if module.services == EVERY)
+        self.of_any = tuple(module for module in modules if module.services is EVERY)
         for service in {service for module in modules for service in module.services}:
             self[service] = tuple(
                 module for module in modules if module.services is EVERY or service in module.services

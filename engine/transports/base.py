@@ -7,6 +7,7 @@ from msgspec import Struct
 
 MAX_READ = 600_000  # bytes handed over at once, as much as Nmap takes in one read event
 MAX_OVERHEAD = 1 << 18  # bytes received that are no data: handshakes, records' frames. OpenSSL takes chains of 100 kB
+LONGEST_ALPN = 255  # bytes of the name of an application protocol, RFC 7301
 
 
 class TlsError(OSError):

@@ -54,7 +54,7 @@ def tls_facts(session: Session, name: str = "") -> TlsFacts:
     name: the host name that was asked for, or "".
     """
     facts, der = handshake(session)
-    return with_chain(certificate_facts(der, facts), shown(session), name)
+    return with_chain(certificate_facts(der, facts), sent_chain(session), name)
 
 
 def handshake(session: Session) -> tuple[TlsFacts, bytes | None]:
@@ -71,7 +71,7 @@ def handshake(session: Session) -> tuple[TlsFacts, bytes | None]:
     return facts, session.getpeercert(binary_form=True) or None
 
 
-def shown(session: Session) -> tuple[bytes, ...]:
+def sent_chain(session: Session) -> tuple[bytes, ...]:
     """DER of all certificates that were sent, the server's own first; to be asked for as `handshake` is.
 
     Python has this from 3.13 on. Before it the same function gives objects, and stands on what `session` wraps; where
@@ -97,7 +97,7 @@ def certificate_facts(der: bytes | None, facts: TlsFacts) -> TlsFacts:
 def with_chain(facts: TlsFacts, ders: Sequence[bytes], name: str = "", now: float | None = None) -> TlsFacts:
     """`facts` of the first of these certificates with those behind it, and with notes on all of them.
 
-    ders: as `shown` gives them. name: as for `tls_facts`. now: seconds since 1970; without it, those of the clock.
+    ders: as `sent_chain` gives them. name: as for `tls_facts`. now: seconds since 1970; without it, those of the clock.
     """
     if not ders:
         return facts

@@ -24,6 +24,7 @@ from pylsqpack import Decoder
 
 from engine.model import Json, TlsFacts
 from engine.text import first_line, one_line
+from engine.transports.base import LONGEST_ALPN
 from engine.transports.base_http import Answer
 from engine.transports.certificates import certificate_facts, der_of, with_chain
 from engine.transports.dial import DialError, Dialler, DialTimeoutError, Stream
@@ -39,7 +40,6 @@ RTT_S = 0.3  # taken for granted at first; what is lost is sent again after thre
 PATIENCE_S = 2.5  # for a handshake, and again for an answer
 PARAMETERS_EXTENSION = 0x39
 HTTP3 = "h3"
-LONGEST_ALPN = 255  # characters
 
 PEER = ("", 0)  # the only address there is
 _unheard = logging.getLogger("probemill.quic")  # what aioquic has to say of strangers' packets is nothing for people

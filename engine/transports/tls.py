@@ -9,14 +9,13 @@ import ssl
 from collections.abc import Callable, Sequence
 
 from engine.errors import ConfigError
-from engine.transports.base import MAX_OVERHEAD, Receiver, TlsError, Transport
+from engine.transports.base import LONGEST_ALPN, MAX_OVERHEAD, Receiver, TlsError, Transport
 from engine.transports.reactor import Reactor
 from matcher import shown
 
 RECORD = 16384  # bytes; TLS's largest record
 FIRST = 2048  # bytes, about: of what a server says first, kept for who asks how it greets
 OP_LEGACY_SERVER_CONNECT = 0x4
-LONGEST_ALPN = 255  # bytes of one name
 ALL_ALPN = 8192  # bytes of all, with one more for each: a hello that is longer than a record is understood by few
 
 

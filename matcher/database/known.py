@@ -16,6 +16,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from matcher.database.load import builtin_database
 from matcher.model import Signature
 from matcher.outside import MIB, read_file
 
@@ -54,10 +55,8 @@ def parse_known(text: str) -> KnownWins:
 
 
 def known_file() -> Path:
-    """The table inside the wheel, or in `data/` of a checkout."""
-    here = Path(__file__).resolve().parents[1]
-    packaged = here / "data" / FILE_NAME
-    return packaged if packaged.exists() else here.parent / "data" / FILE_NAME
+    """The table beside the database that comes with the package."""
+    return builtin_database().with_name(FILE_NAME)
 
 
 @lru_cache(1)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from matcher.errors import MatcherError
-from matcher.model import Match, Proto
+from matcher.model import Match, Probe, Proto
 from matcher.outside import MIB, read_file, shown
 
 MAX_SIZE = 64 * MIB  # of one file of samples
@@ -122,6 +122,17 @@ def _sample(path: str, number: int, line: bytes) -> Sample:
         if shown(text) != text:
             raise ValueError(f"control character in {text!r}; only a response may hold one")
     return Sample(path, number, row.probe, row.proto, response, row.expect, row.source)
+
+
+def sample_row(probe: Probe, response: bytes, source: str, expect: Expected | None) -> dict[str, object]:
+    """A sample as a file of them has it, for whoever writes JSON."""
+    return {
+        "probe": probe.name,
+        "proto": probe.proto,
+        "banner": response.decode("latin-1"),
+        "source": source,
+        "expect": expect,
+    }
 
 
 def answer(match: Match | None) -> Expected | None:

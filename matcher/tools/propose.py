@@ -16,7 +16,7 @@ from matcher.database.load import parse_database
 from matcher.database.samples import Expected, Sample, answer
 from matcher.model import Probe
 from matcher.patterns import pcre
-from matcher.tools.explain import Fit, try_line
+from matcher.tools.explain import try_line
 
 FIRST_LINE_MOST = 160  # bytes of a text line that go into a pattern
 BINARY_MOST = 48  # bytes of a response that is no text
@@ -50,13 +50,14 @@ def propose(sample: Sample, service: str = "") -> Proposal:
     fields = {name: getattr(expect, name).encode("latin-1", "replace") for name in _FLAGS}
     pattern, templates = _generalised(text, fields)
     line = written(expect, head + pattern, flags, templates)
-    fit = _try(line, sample.response)
-    return Proposal(line.decode("latin-1"), None if fit is None else answer(fit.match))
+    return Proposal(line.decode("latin-1"), given(line, sample.response))
 
 
-def _try(line: bytes, response: bytes) -> Fit | None:
+def given(line: bytes, response: bytes) -> Expected | None:
+    """What a line gives a response; None where it does not fit. Raises DatabaseError for what is no line."""
     probe = _probe(line)
-    return try_line(probe.signatures[0], probe, response)
+    fit = try_line(probe.signatures[0], probe, response)
+    return None if fit is None else answer(fit.match)
 
 
 def fitter(line: bytes) -> Callable[[bytes], bool]:
@@ -150,8 +151,8 @@ def escaped(text: bytes) -> bytes:
 
 
 def written(expect: Expected, pattern: bytes, flags: bytes, templates: dict[str, bytes]) -> bytes:
-    delimiter = _delimiter(pattern, b"|=%@~!")
     """The line of a database that says so of what a pattern fits. templates: of the fields, groups in them."""
+    delimiter = _delimiter(pattern, b"|=%@~!")
     line = b"softmatch " if expect.soft else b"match "
     line += expect.name.encode("latin-1", "replace") + b" m" + delimiter + pattern + delimiter + flags
     for name, letter in _FLAGS.items():

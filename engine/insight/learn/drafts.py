@@ -11,11 +11,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from engine.errors import OutputError
+from engine.insight.learn.judging import label
 from engine.insight.learn.kinds import Draft
-from engine.insight.learn.proposing import database_of
+from engine.insight.learn.proposing import database_of, sample_line
 from matcher import parse_database, shown
 
 DATABASE = "proposed.probes"
@@ -62,20 +61,13 @@ def where_to(one: Draft, name: str = "") -> str:
         return place
     line = one.today.signature
     by = "" if one.today.probe is one.probe else f" of {one.today.probe.name}"
-    known = " ".join(filter(None, (line.service, one.today.info.product)))
+    known = label(line.service, one.today.info.product)
     return f"{place}, before line {line.line}{by}, which says `{known}` today"
 
 
 def _sample(one: Draft, number: int) -> bytes:
     stored, expect = one.samples[number]
-    row = {
-        "probe": stored.probe.name,
-        "proto": stored.probe.proto,
-        "banner": stored.data.decode("latin-1"),
-        "source": stored.source or SOURCE,
-        "expect": expect,
-    }
-    return msgspec.json.encode(row) + b"\n"
+    return sample_line(stored.probe, stored.data, stored.source or SOURCE, expect)
 
 
 def _inert(text: str) -> str:

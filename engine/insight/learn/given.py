@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw, Struct, UnsetType
 
 from engine.errors import InputError
+from engine.insight.learn.judging import label
 from engine.offline.faults import Faults, Texts
 from engine.offline.forms.base import Row
 from engine.offline.reading import Reading, Watch
@@ -142,7 +143,7 @@ class Inputs:
             self.records,
             told.fingerprint,
             pseudo,
-            " ".join(filter(None, (expect.name, expect.product))) if expect else "",
+            label(expect.name, expect.product) if expect else "",
         )
 
     def _tell(self, name: str, faults: Faults) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from matcher import ProbeDatabase
+from matcher.database.samples import Sample
 from matcher.tools.aligned import Aligned, aligned
 from matcher.tools.propose import fitter
 from matcher.tools.tokens import Telling, telling
@@ -26,6 +27,19 @@ class Known(Struct, frozen=True):
     probe: int
     data: bytes
     label: str
+
+
+def label(name: str, product: str) -> str:
+    """A service with its product, as a Known has it."""
+    return " ".join(filter(None, (name, product)))
+
+
+def label_of(sample: Sample) -> str | None:
+    """Of a response; None where a sample says too little to judge by: a soft match, or a service without a product."""
+    expect = sample.expect
+    if expect is None:
+        return ""
+    return None if expect.soft or not expect.product else label(expect.name, expect.product)
 
 
 class Judged(Struct, frozen=True):

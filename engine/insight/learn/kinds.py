@@ -16,15 +16,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.insight.learn.clusters import clusters
-from engine.insight.learn.judging import Judge, Known, parts_of
+from engine.insight.learn.judging import Judge, Known, label, label_of, parts_of
 from engine.insight.learn.making import Learned, Wish, propose_all
 from engine.insight.learn.shapes import KEPT, Answer, Shapes
 from engine.insight.learn.stored import Stored
-from matcher import DatabaseError, Match, Matcher, Probe, parse_database
+from matcher import DatabaseError, Match, Matcher, Probe
 from matcher.database.samples import Expected, Sample, answer
 from matcher.tools.aligned import aligned
-from matcher.tools.explain import try_line
-from matcher.tools.propose import fitter, propose, written
+from matcher.tools.propose import fitter, given, propose, written
 from matcher.tools.tokens import tellings
 
 TRIED = 4  # responses of a kind from which a line is made alone
@@ -85,16 +84,13 @@ def propose_kinds(responses: Sequence[Stored], matcher: Matcher, samples: Iterab
 
 
 def _known(matcher: Matcher, sample: Sample) -> Known | None:
-    probe = matcher.database.probe(sample.probe, sample.proto)
-    expect = sample.expect
-    if probe is None or (expect is not None and (expect.soft or not expect.product)):
-        return None
-    return Known(probe.index, sample.response, _label(expect))
+    probe, told = matcher.database.probe(sample.probe, sample.proto), label_of(sample)
+    return None if probe is None or told is None else Known(probe.index, sample.response, told)
 
 
 def _label(said: Expected | None) -> str:
-    """As a judge has it: empty where no line may match."""
-    return " ".join(filter(None, (said.name, said.product))) if said else ""
+    """As a judge has it."""
+    return label(said.name, said.product) if said else ""
 
 
 # -- what says what it is
@@ -121,7 +117,7 @@ def _served(one: Stored, drafts: list[Draft]) -> bool:
     for number, draft in enumerate(drafts):
         if draft.faults or draft.probe.index not in one.probe.lists or one.expect is None:
             continue
-        if _answer(draft.line.encode("latin-1"), one.data) == one.expect:
+        if given(draft.line.encode("latin-1"), one.data) == one.expect:
             drafts[number] = replace(draft, samples=(*draft.samples, (one, one.expect)))
             return True
     return False
@@ -134,7 +130,7 @@ def _best(group: Sequence[Stored], family: Sequence[Stored], matcher: Matcher, j
     best: tuple[tuple[bool, bool, int], bytes, list[Stored], tuple[str, ...]] | None = None
     for line in _lines_of(group, expects):
         fits = fitter(line)
-        said = [(one, _answer(line, one.data)) for one in family if fits(one.data)]
+        said = [(one, given(line, one.data)) for one in family if fits(one.data)]
         wrong = sum(got != one.expect for one, got in said)
         mine = set(map(id, group))
         served = [one for one, got in said if got == one.expect and id(one) in mine]
@@ -173,12 +169,6 @@ def _lines_of(group: Sequence[Stored], expects: Sequence[Expected]) -> Iterable[
         if made.version:
             templates["version"] = b"$%d" % made.version
         yield written(expects[0], made.pattern, made.flags, templates)
-
-
-def _answer(line: bytes, data: bytes) -> Expected | None:
-    probe = parse_database(b"Probe TCP NULL q||\n" + line + b"\n", "proposal").probes[0]
-    fit = try_line(probe.signatures[0], probe, data)
-    return None if fit is None else answer(fit.match)
 
 
 def _faults(thefts: dict[str, int], false: int) -> tuple[str, ...]:

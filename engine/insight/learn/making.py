@@ -1,8 +1,8 @@
 """The whole of `probemill learn`: responses in, proposals out, in memory that does not grow with the inputs.
 
-Contract: `learn(...)` asks the database about each response, and puts together those
-that it does not name, or names by a softmatch. The same inputs give the same proposals. What is read and how it is
-told, given.py says; how much is kept, shapes.py. No files are written here.
+Contract: `learn(...)` asks the database about each response, and puts together those that it does not name, or names by
+a softmatch. The same inputs give the same proposals. What is read and how it is told, given.py says; how much is kept,
+shapes.py. No files are written here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from engine.conversation.questions import SAME
 from engine.insight.learn.clusters import clusters, merged
 from engine.insight.learn.given import Given, Inputs
-from engine.insight.learn.judging import Judge, Known
+from engine.insight.learn.judging import Judge, Known, label, label_of
 from engine.insight.learn.proposing import Proposal, propose, says_enough
 from engine.insight.learn.shapes import KEPT, Answer, Shape, Shapes, digest_of
 from engine.insight.learn.sketches import Sample
@@ -34,13 +34,13 @@ LEAST, LIMIT = 2, 100
 class Wish(Struct, frozen=True):
     """least: hosts of a cluster that gets a line; limit: how many lines at most.
 
-    known: files of further responses with names; samples: a folder of samples, None for none.
+    known: files of further responses with names; samples: folders of samples.
     """
 
     least: int = LEAST
     limit: int = LIMIT
     known: tuple[str, ...] = ()
-    samples: Path | None = None
+    samples: tuple[Path, ...] = ()
 
 
 class Learned(Struct):
@@ -131,7 +131,7 @@ def _gathered(inputs: Inputs, asked: _Asked, learned: Learned) -> tuple[Shapes, 
             learned.named += 1
             digest = digest_of(b"%d" % probe.index, given.data[:KEPT])
             if named.wants(digest):
-                named.add(digest, Known(probe.index, given.data[:KEPT], _label(row)))
+                named.add(digest, Known(probe.index, given.data[:KEPT], label(row.name, row.product)))
             continue
         if given.record != record:
             record, said = given.record, set()
@@ -154,19 +154,15 @@ def _known(named: Sample[Known], further: Iterable[Given], asked: _Asked, learne
         if found is not None:
             probe, row = found
             learned.known += 1
-            yield Known(probe.index, given.data[:KEPT], _label(row) if row.name and not row.soft else given.expected)
+            named_here = label(row.name, row.product) if row.name and not row.soft else given.expected
+            yield Known(probe.index, given.data[:KEPT], named_here)
 
 
-def _sampled(folder: Path | None) -> Iterator[Given]:
-    for one in read_samples([folder])[0] if folder else ():
-        hard = one.expect if one.expect and not one.expect.soft and one.expect.product else None
-        label = f"{hard.name} {hard.product}" if hard else ""
-        if one.expect is None or hard:
-            yield Given(one.proto, (one.probe,), True, one.response, "", 0, 0, "", False, label)
-
-
-def _label(row: MatchRow) -> str:
-    return " ".join(filter(None, (row.name, row.product)))
+def _sampled(folders: Sequence[Path]) -> Iterator[Given]:
+    for one in read_samples(folders)[0]:
+        expected = label_of(one)
+        if expected is not None:
+            yield Given(one.proto, (one.probe,), True, one.response, "", 0, 0, "", False, expected)
 
 
 def propose_all(groups: list[list[Shape]], judge: Judge, matcher: Matcher, wish: Wish, learned: Learned) -> None:

@@ -6,13 +6,14 @@ against the line that is made of them; else the best stays.
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
 from engine.insight.learn.judging import Judge, Judged, is_vague, parts_of
 from engine.insight.learn.naming import file_name, service_name
 from engine.insight.learn.shapes import Shape
 from matcher import Matcher, Probe, parse_database
-from matcher.database.samples import Expected, answer
+from matcher.database.samples import Expected, answer, sample_row
 from matcher.regex.tree import parse
 from matcher.tools.aligned import Aligned, aligned
 from matcher.tools.cost import worst_case
@@ -95,6 +96,11 @@ def database_of(probe: Probe, lines: Sequence[str]) -> bytes:
     if probe.is_null:
         text += b"tcpwrappedms %d\n" % round(probe.tcpwrapped_s * 1000)
     return text + b"".join(line.encode("latin-1") + b"\n" for line in lines)
+
+
+def sample_line(probe: Probe, response: bytes, source: str, expect: Expected) -> bytes:
+    """A line of the file that lies beside such a database."""
+    return msgspec.json.encode(sample_row(probe, response, source, expect)) + b"\n"
 
 
 def _payload(data: bytes) -> bytes:

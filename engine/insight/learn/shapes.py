@@ -140,9 +140,8 @@ class Shapes:
     def _count(self, shape: Shape, answer: Answer, data: bytes) -> None:
         shape.rows += 1
         shape.pseudo += answer.pseudo
-        host = answer.ip.encode("utf-8", "replace") or b"\xff%d" % digest_of(
-            data
-        )  # of stored responses each different one is a host
+        # Of stored responses without an address each different one is a host.
+        host = answer.ip.encode("utf-8", "replace") or b"\xff%d" % digest_of(data)
         shape.hosts.add(digest_of(host))
         shape.services.add(digest_of(host, b"" if answer.pseudo else b"%d" % answer.port))
         if answer.port in shape.ports or len(shape.ports) < _MOST_PORTS:

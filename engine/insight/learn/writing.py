@@ -23,7 +23,7 @@ from msgspec import Struct
 from engine.conversation.fingerprint import escape, unwrap, wrap
 from engine.errors import ConfigError, OutputError
 from engine.insight.learn.making import Learned, Wish
-from engine.insight.learn.proposing import Proposal, database_of
+from engine.insight.learn.proposing import Proposal, database_of, sample_line
 from engine.offline.forms import fingerprints
 from engine.results.staged import FOLDER, own_folder
 from engine.targets import Unreadable
@@ -149,14 +149,7 @@ def _ports(one: Proposal) -> list[int]:
 
 
 def _sample(one: Proposal, data: bytes, expected: Expected) -> bytes:
-    row = {
-        "probe": one.probe.name,
-        "proto": one.probe.proto,
-        "banner": data.decode("latin-1"),
-        "source": SOURCE,
-        "expect": expected,
-    }
-    return msgspec.json.encode(row) + b"\n"
+    return sample_line(one.probe, data, SOURCE, expected)
 
 
 def _comment(one: Proposal) -> bytes:
@@ -205,7 +198,7 @@ def _page(learned: Learned, wish: Wish) -> list[str]:
         "Where a line is right, name service and product as people do, and put line and samples into your database.",
         "What Nmap should know, too, goes to https://nmap.org/submit/ with the text of 001-NAME.sf.txt.",
         "",
-        *(f"* {text}" for text in counted(learned, wish)),
+        *(f"* {text}" for text in summary(learned, wish)),
         f"* {len(proposals):,} lines are proposed; nothing speaks against {clean:,}, which are in `all.probes`",
         "",
     ]
@@ -223,7 +216,7 @@ def _page(learned: Learned, wish: Wish) -> list[str]:
     return lines
 
 
-def counted(learned: Learned, wish: Wish) -> list[str]:
+def summary(learned: Learned, wish: Wish) -> list[str]:
     """What was read and what became of it, a line each."""
     told: list[tuple[int, Callable[[str], str]]] = [
         (learned.responses, lambda n: f"{n} responses were read, and asked of {learned.database}"),
