@@ -50,8 +50,9 @@ class Line(pcre.Pattern):
         if self.fixed is not None:
             return self.fixed
         expand = self.expand or self._prepare()
-        spans = [pcre.span(found, response, number) for number in range(self.last)]
-        spans += _UNSET[self.last :]
+        spans = [*_UNSET]
+        for number in range(1, self.last):  # no template can name group 0
+            spans[number] = pcre.span(found, response, number)
         return Match(self.signature, self.probe, expand(response, spans))
 
     def _prepare(self) -> Expander:

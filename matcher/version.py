@@ -9,6 +9,8 @@ Source: template behaviour and capacities as observed on Nmap 7.93 and the 2026 
 import re
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import astuple
+
 from matcher.database.parser import unescape
 from matcher.database.ports import number
 from matcher.model import Templates, VersionInfo
@@ -35,6 +37,7 @@ _PRINTABLE = bytes(range(0x20, 0x7F))
 _UNPRINTABLE = bytes(code for code in range(256) if code not in _PRINTABLE)
 _TO_DOTS = bytes(code if code in _PRINTABLE else 0x2E for code in range(256))
 _TRAILING = b" \t\n\v\f\r,"
+_PLACE = {name: place for place, name in enumerate(VersionInfo.__struct_fields__)}
 _CPE_PARTS = {0x61: "cpe_a", 0x68: "cpe_h", 0x6F: "cpe_o"}
 
 
@@ -263,14 +266,17 @@ def template_fields(templates: Templates) -> list[tuple[str, bytes]]:
 def compile_templates(templates: Templates) -> Expander:
     """A function of (subject, spans) -> VersionInfo. Lines without placeholders always give the same object."""
     fields = [_Field(name, text) for name, text in template_fields(templates)]
-    fixed = {field.name: field.expand(b"", ()) for field in fields if field.constant}
-    varying = [(field.name, field.expander()) for field in fields if not field.constant]
-    constant = VersionInfo(**fixed)
+    constant = VersionInfo(**{field.name: field.expand(b"", ()) for field in fields if field.constant})
+    varying = [(_PLACE[field.name], field.expander()) for field in fields if not field.constant]
     if not varying:
         return lambda subject, spans: constant
+    fixed = astuple(constant)
 
     def expand(subject: bytes, spans: Spans) -> VersionInfo:
-        return VersionInfo(**fixed, **{name: make(subject, spans) for name, make in varying})
+        texts = [*fixed]
+        for place, make in varying:
+            texts[place] = make(subject, spans)
+        return VersionInfo(*texts)
 
     return expand
 

@@ -203,6 +203,21 @@ def test_re2_with_any_memory_misses_nothing() -> None:
     assert outcomes == {"refused", "right"}
 
 
+def test_a_key_is_what_few_responses_have() -> None:
+    """Not what stands in any page, although few lines need that; and not what one line in eight needs."""
+    page, server = rb"^HTTP/1\.1 200 OK\r\n.*<!DOCTYPE html>.*kettle", rb"^HTTP/1\.1 \d\d\d .*\r\nServer: "
+    made = plan.plan(lines(page, server, *(server + b"product%03d" % number for number in range(100))))
+    assert [key.text for key in made[0].keys] == [b"kettle"]
+    assert made[1].keys == () and b"\r\nServer: " in made[1].checks
+    assert all(len(line.keys) == 1 and line.keys[0].text.endswith(b"%03d" % at) for at, line in enumerate(made[2:]))
+
+
+def test_a_line_with_a_key_that_is_found_by_chance_is_found_by_its_beginning() -> None:
+    date, long = plan.plan(lines(rb"^[A-Z][a-z]{2} \d+ 20\d\d", rb"^[A-Z][a-z]{2} \d+ long"))
+    assert not date.keys and date.head and date.checks == (b" 20",)
+    assert [key.text for key in long.keys] == [b" long"] and not long.head
+
+
 @pytest.mark.parametrize("damage", [b"", b"\xff", b"\x92\xc4\x02ab\x90"])
 def test_a_damaged_plan_is_refused(damage: bytes) -> None:
     with pytest.raises(ValueError):

@@ -26,15 +26,30 @@ MIN_CHECK_BYTES = 2
 MAX_CHECKS = 3  # further literals tested per line
 COMMON = 100  # lines; a short text that so many need is in nearly all responses
 USUAL, LEAST_USUAL = 24, 8  # what every 24th line of a probe begins with, and at least 8 do, responses begin with
+USUAL_WITHIN = 8  # what every 8th line needs, wherever, responses have
 MOST_USUAL = 32  # lines that are tested one by one because of that
 GRAM = 4  # bytes by which it is told how common a literal is
+FURNITURE_LINES = 1000  # a piece of what stands in any page is as common as if so many more lines needed it
+FURNITURE = b"""\
+HTTP/1.1 200 OK\r\nHTTP/1.0 200 OK\r\n 400 Bad Request\r\n 404 Not Found\r\n 401 Unauthorized\r\n 403 Forbidden\r\
+\n 302 Found\r\n 301 Moved Permanently\r\n\r\nServer: \r\nDate: , 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\
+\n\r\n\r\nContent-Type: text/html; charset=utf-8\r\nContent-Type: application/json; charset=UTF-8\r\nContent-Lengt\
+h: 0\r\n\r\n\r\nCache-Control: no-cache, no-store, must-revalidate, max-age=0\r\nPragma: no-cache\r\nExpires: 0\r\
+\nETag: "\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\nConnection: Close\r\nVary: Accept-Encoding\r\
+\nSet-Cookie: ; path=/; HttpOnly\r\nX-Frame-Options: SAMEORIGIN\r\nX-Content-Type-Options: nosniff\r\nX-Powered-By\
+: PHP/\r\n\r\nX-XSS-Protection: 1; mode=block\r\nAccept-Ranges: bytes\r\nLast-Modified: \r\nLocation: /\r\nLocatio\
+n: https://\r\nWWW-Authenticate: Basic realm="\r\nAccess-Control-Allow-Origin: *\r\n\r\n<!DOCTYPE html>\n<html lan\
+g="en">\n<head>\n<meta charset="utf-8"><html><head><title></title></head><body>\n<h1></body></html>\r\n<script src\
+="/text/javascript<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"><link rel="stylesheet" t\
+ype="text/css" href="/<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="shortcut icon\
+" type="image/x-icon" href="/"""
 
 
 class Line(Struct, array_like=True, frozen=True):
     """What one line needs. keys: any of them must be in the response; checks: all of them.
 
-    first: mask of the bytes that the response can begin with, None = any. head: of a line without keys, a pattern for
-    Python's `re` that fits the response's beginning; b"" = any.
+    first: mask of the bytes that the response can begin with, None = any. head: of a line without good keys, a pattern
+    for Python's `re` that fits the response's beginning; b"" = any.
     """
 
     position: int
@@ -73,7 +88,9 @@ def plan(lines: Sequence[Signature]) -> tuple[Line, ...]:
     planned = [rarity.line(position, needs) for position, needs in enumerate(needed)]
     usual = [line for line in planned if rarity.is_usual(line)]
     for line in usual if len(usual) <= MOST_USUAL else ():
-        planned[line.position] = msgspec.structs.replace(line, keys=())
+        text = line.keys[0].text
+        checks = line.checks if text in line.prefix else (text, *line.checks)
+        planned[line.position] = msgspec.structs.replace(line, keys=(), checks=checks)
     return tuple(planned)
 
 
@@ -101,7 +118,7 @@ def needs_of(tree: Node) -> Needs:
     """What every response has that the tree matches."""
     options = [option for option in requirements(tree) if _shortest(option) >= MIN_CHECK_BYTES]
     start = required_prefix(tree)
-    return Needs(options, start, None if start else _first(tree), b"" if any(map(_is_key, options)) else head(tree))
+    return Needs(options, start, None if start else _first(tree), b"" if any(map(_is_good, options)) else head(tree))
 
 
 def _shortest(option: Requirement) -> int:
@@ -112,6 +129,11 @@ def _is_key(option: Requirement) -> bool:
     return _shortest(option) >= MIN_KEY_BYTES
 
 
+def _is_good(option: Requirement) -> bool:
+    """Whether it is not found by chance, in texts and in zeros."""
+    return _shortest(option) >= GRAM
+
+
 def _first(tree: Node) -> bytes | None:
     if not anchored(tree):
         return None
@@ -119,22 +141,29 @@ def _first(tree: Node) -> bytes | None:
     return None if empty else mask.to_bytes(32, "little")
 
 
+def _grams(text: bytes) -> list[bytes]:
+    """Its pieces of GRAM bytes, in order; a shorter text is one."""
+    return [text[at : at + GRAM] for at in range(max(0, len(text) - GRAM) + 1)]
+
+
+_FURNITURE = dict.fromkeys(_grams(FURNITURE) + _grams(FURNITURE.lower()), FURNITURE_LINES)
+
+
 class _Rarity:
     """How many lines share a piece of text, and the choice of keys that follows from it."""
 
     def __init__(self, needed: Sequence[Needs]) -> None:
         self._lines = len(needed)
-        self._spread: Counter[bytes] = Counter()  # piece -> lines that need it
+        self._spread: Counter[bytes] = Counter()  # gram -> lines that need it
         self._windows: dict[Literal, tuple[int, Literal]] = {}
-        grams: dict[bytes, frozenset[bytes]] = {}
+        grams: dict[bytes, frozenset[bytes]] = {}  # by text; most lines of a probe share theirs
         for needs in needed:
             of_line: set[bytes] = set()
             for option in needs.options:
                 for literal in option:
                     text = literal.text
                     if text not in grams:
-                        last = max(0, len(text) - GRAM)
-                        grams[text] = frozenset([text[at : at + GRAM] for at in range(last + 1)])
+                        grams[text] = frozenset(_grams(text))
                     of_line |= grams[text]
             self._spread.update(of_line)
 
@@ -149,6 +178,8 @@ class _Rarity:
                     best, cheapest = option, cost
             if len(option) == 1 and not option[0].caseless and option[0].text not in needs.prefix:
                 plain.append(option[0].text)
+        if needs.head and not needs.prefix:  # how it begins is rarer than a text so short
+            best = ()
         keys = tuple(dict.fromkeys([self._window(literal)[1] for literal in best]))
         told = b"" if len(keys) != 1 or keys[0].caseless else keys[0].text
         plain = [
@@ -161,10 +192,12 @@ class _Rarity:
         return Line(position, keys, needs.prefix, tuple(plain[:MAX_CHECKS]), needs.first, needs.head)
 
     def is_usual(self, line: Line) -> bool:
-        """Whether its key only says how most of what is like it begins, which is tested sooner than found."""
-        if len(line.keys) != 1 or line.keys[0].caseless or line.keys[0].text not in line.prefix:
+        """Whether its key is in most of what is like it, and so is tested sooner than found."""
+        if len(line.keys) != 1 or line.keys[0].caseless:
             return False
-        return self._window(line.keys[0])[0] >= max(LEAST_USUAL, self._lines // USUAL)
+        few = USUAL if line.keys[0].text in line.prefix else USUAL_WITHIN
+        lines = min([self._spread[gram] for gram in _grams(line.keys[0].text)])
+        return lines >= max(LEAST_USUAL, self._lines // few)
 
     def _cost(self, option: Requirement) -> tuple[int, int]:
         shortest = _shortest(option)
@@ -178,7 +211,7 @@ class _Rarity:
         known = self._windows.get(literal)
         if known is None:
             text, spread = literal.text, self._spread
-            common = [spread[text[at : at + GRAM]] for at in range(max(0, len(text) - GRAM) + 1)]
+            common = [spread[gram] + _FURNITURE.get(gram, 0) for gram in _grams(text)]
             rarest = min(common)
             start = max(0, min(common.index(rarest) - (KEY_BYTES - GRAM) // 2, len(text) - KEY_BYTES))
             known = rarest, Literal(text[start : start + KEY_BYTES], literal.caseless)

@@ -50,15 +50,19 @@ class Finder:
     def resolve(self, text: bytes) -> _Hit:
         """What finding `text` means: the lines of all keys that may be here, and how far the next search may skip.
 
-        These are the keys inside it, and the longer ones that begin with it: the other table may hold some.
+        These are the keys inside it, and the longer ones that begin with it and come later in the expression: exact
+        ones where the text is a key in either case, and any where RE2, but not PCRE2, knows one of its letters in two
+        cases.
         """
         size = len(text)
         entries: list[Entry] = []
         skip = size
+        is_plain = text.isascii() and text.lower() not in self.tables[1]
         for table, ordered, seen in zip(self.tables, self.ordered, (text, text.lower()), strict=True):
-            inside = {seen[start:end] for start in range(size) for end in range(start + 1, size + 1)}
-            longer = ordered[bisect_right(ordered, seen) : bisect_left(ordered, seen + b"\xff" * 256)]
-            entries += [entry for key in (inside & table.keys()) | set(longer) for entry in table[key]]
+            found = table.keys() & {seen[start:end] for start in range(size) for end in range(start + 1, size + 1)}
+            if not is_plain:
+                found.update(ordered[bisect_right(ordered, seen) : bisect_left(ordered, seen + b"\xff" * 256)])
+            entries += [entry for key in found for entry in table[key]]
             skip = next((start for start in range(1, skip) if _begins(ordered, seen[start:])), skip)
         if len(self.known) >= MAX_KNOWN:
             self.known.clear()
