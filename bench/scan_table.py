@@ -7,10 +7,9 @@ their end; grabber and scan take turns, and the median counts. CPU is that of th
 where others use the machine, too, it says more than the clock. The kernel's work on what comes over loopback is in
 neither.
 
-The grabber is measured a second time connecting and ending as the scan does: with as many connections a service, which
-are two where the first question is not yet the one for a page, and with FIN. That is the most that anything can reach
-that asks what the scan asks. Where Nmap is installed, it is given the first addresses of the same farms. `--quick` does
-a tenth.
+The grabber is measured a second time ending its connections as the scan does, with FIN. Where Nmap is installed, it is
+given the first addresses of the same farms. `--quick` does a tenth, which is over before adaptive timing has learned
+which probe tells the services of a port.
 """
 
 import argparse
@@ -54,10 +53,7 @@ class Row(Struct):
 
 
 class Kind(Struct):
-    """A farm and what is to be found there. options: of the scan. goal: of the grabber's rate.
-
-    connections: that a scan needs for a service.
-    """
+    """A farm and what is to be found there. options: of the scan. goal: of the grabber's rate."""
 
     name: str
     mode: str
@@ -65,7 +61,6 @@ class Kind(Struct):
     options: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()  # one of these, for the choice of probes; none: any
     goal: float = 0.0
-    connections: int = 1
 
 
 SSH = ("ssh", "OpenSSH", "9.2p1")
@@ -75,7 +70,7 @@ WEB_PORTS = (8080, 8081, 8082, 8083, 8000, 8001)  # named by a probe that asks f
 OTHER_PORTS = (3011, 3017, 12300, 23456, 30303)  # named by none
 BANNER = Kind("banner", "banner", SSH, goal=0.75)
 HTTP = Kind("http.named", "http", NGINX, ADAPTIVE, WEB_PORTS, goal=0.55)
-KINDS = (BANNER, HTTP, Kind("http.unnamed", "http", NGINX, ADAPTIVE, OTHER_PORTS, 0.45, 2))
+KINDS = (BANNER, HTTP, Kind("http.unnamed", "http", NGINX, ADAPTIVE, OTHER_PORTS, 0.45))
 
 
 class Bench:
@@ -108,8 +103,8 @@ class Bench:
         return grab(self.grabber, kind.mode, port, hosts=HOSTS, total=self.total)
 
     def grab_alike(self, kind: Kind, port: int) -> Spent:
-        """As the scan connects and ends."""
-        return grab(self.grabber, kind.mode, port, hosts=HOSTS, total=self.total * kind.connections, ending="fin")
+        """Ending as the scan does."""
+        return grab(self.grabber, kind.mode, port, hosts=HOSTS, total=self.total, ending="fin")
 
     @staticmethod
     def command(kind: Kind) -> str:
@@ -169,7 +164,7 @@ def main() -> int:
                     grabs.append(bench.grab(kind, port))
                     alike.append(bench.grab_alike(kind, port))
                 limit, like, taken = _typical(grabs), _typical(alike), _typical(scans)
-                how = "connecting and ending as the scan does"
+                how = "ending as the scan does"
                 for what, each in (("grab.c", limit), (f"  {how}", like), (bench.command(kind), taken)):
                     cpu = each.cpu / bench.total * 1e6
                     of_grab = f"{limit.wall / each.wall:.0%}"

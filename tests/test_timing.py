@@ -11,8 +11,9 @@ from cases import Case, Do, Expected, Step
 from replay import replay
 
 from engine.conversation.driver import Driver
-from engine.conversation.scan import Connect, Finish, ScanContext, Send, ServiceScan
+from engine.conversation.scan import Connect, Finish, Listen, ScanContext, Send, ServiceScan
 from engine.conversation.timing import (
+    ALIKE,
     DOORS,
     IN_VAIN,
     QUIET_FLOOR_S,
@@ -202,10 +203,13 @@ def test_other_doors_are_not() -> None:
     assert not timing.hurries(81, Tunnel.NONE)
 
 
-def test_only_probes_that_name_the_port_follow_at_once() -> None:
-    """On a port that no probe names a stranger is let speak first."""
-    row, _ = talk([answer({"FIRST": "first"})], taciturn(7), port=7)
-    assert row.elapsed_ms == 500
+def test_where_no_probe_names_the_port_a_stranger_speaks_first() -> None:
+    """Nobody greets there, but they are of several kinds."""
+    timing = AdaptiveTiming()
+    for at in range(2 * TACITURN):
+        talk([answer({"FIRST": "first"} if at % 2 else {"Q8": "q8"})], timing, port=7)
+    row, _ = talk([answer({"FIRST": "first"})], timing, port=7)
+    assert timing.hurries(7, Tunnel.NONE) and row.elapsed_ms == 500
 
 
 def test_greeter_among_them_is_still_known_by_its_greeting() -> None:
@@ -247,7 +251,81 @@ def test_doors_are_bounded() -> None:
     for port in range(DOORS):
         for tunnel in Tunnel:
             timing.greeted(port, tunnel, False)
-    assert len(timing._silent) == DOORS
+            timing.told(port, tunnel, FIRST)
+    assert len(timing._silent) == len(timing._tellers) == DOORS
+
+
+# -- telling
+
+
+def alike(kind: list[Step], port: int = 7) -> AdaptiveTiming:
+    """A policy that has seen enough services of one kind behind a port that no probe names."""
+    timing = AdaptiveTiming()
+    for _ in range(ALIKE):
+        talk([kind], timing, port=port)
+    return timing
+
+
+MUTTERS = answer({"FIRST": "pardon?", "Q8": "q8"})  # and the others are not answered
+
+
+def test_the_probe_that_tells_the_services_of_a_door_is_sent_before_all_others() -> None:
+    row, sent = talk([MUTTERS], alike(MUTTERS), port=7)
+    assert (row.name, row.elapsed_ms, row.connections, sent) == ("late8", 0, 1, [b"Q8"])
+    first, _ = talk([MUTTERS], port=7)
+    assert first.evidence == row.evidence and first.connections == 10
+
+
+def test_a_service_of_another_kind_hears_the_others_in_their_order() -> None:
+    row, sent = talk([answer({"Q8": "what?", "Q3": "q3"})], alike(MUTTERS), port=7)
+    assert (row.name, sent) == ("late3", [b"Q8", b"FIRST", b"Q0", b"Q1", b"Q2", b"Q3"])
+    _, sent = talk([["hold"]], alike(MUTTERS), port=7)
+    assert sorted(sent) == sorted([b"FIRST", *(b"Q%d" % n for n in range(OTHERS)), b"INTLS"])
+
+
+def test_one_of_another_kind_ends_it() -> None:
+    timing = alike(MUTTERS)
+    talk([answer({"Q3": "q3"})], timing, port=7)
+    assert timing.teller(7, Tunnel.NONE) is None
+    assert timing.hurries(7, Tunnel.NONE)
+
+
+def test_a_greeter_among_them_is_known_by_its_greeting() -> None:
+    row, _ = talk([[Do(wait=0.2), Do(send="HELLO"), "hold"]], alike(MUTTERS), port=7)
+    assert (row.name, row.evidence and row.evidence.probe) == ("greeter", "NULL")
+
+
+def test_ports_that_a_probe_names_keep_the_order() -> None:
+    kind = answer({"Q8": "q8"})
+    _, sent = talk([MUTTERS], alike(kind, port=80))
+    assert sent[0] == b"FIRST"
+
+
+def test_what_tells_that_a_service_speaks_tls_is_sent_first_too() -> None:
+    """Inside, the conversation begins anew, with what is known of services in TLS there."""
+    server = [answer({"FIRST": "TLS"}), ["tls", *answer({"Q1": "q1"})]]
+    timing = AdaptiveTiming()
+    for _ in range(ALIKE):
+        talk(server, timing, port=7)
+    row, sent = talk(server, timing, port=7)
+    assert (row.name, row.tunnel, sent) == ("late1", Tunnel.SSL, [b"FIRST", b"Q1"])
+
+
+def test_the_number_of_probes_is_kept() -> None:
+    scan = ServiceScan(Target(0, "127.0.0.1", 7), ScanContext(PARSED, MATCH, timing=alike(MUTTERS)), max_probes=1)
+    scan.start(0.0)
+    assert scan.connected(0.0) == Send(b"Q8", ANY)
+    assert isinstance(scan.timed_out(9.0), Finish)
+    silent = ServiceScan(Target(0, "127.0.0.1", 7), ScanContext(PARSED, MATCH, timing=alike(MUTTERS)), max_probes=0)
+    silent.start(0.0)
+    assert isinstance(silent.connected(0.0), Listen)
+
+
+def test_price_of_asking_what_tells_first() -> None:
+    """Who knows an answer to both that probe and an earlier one is named by that probe."""
+    both = answer({"FIRST": "first", "Q8": "q8"})
+    assert talk([both], port=7)[0].name == "answerer"
+    assert talk([both], alike(MUTTERS), port=7)[0].name == "late8"
 
 
 # -- second look

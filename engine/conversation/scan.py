@@ -18,8 +18,8 @@ The rules, each in exactly one method:
 
   Which connection (`_advance`). The NULL probe and the probe after it share a connection and the buffer: the banner
   stays in front of the answer. Every further probe gets a connection of its own and an empty buffer. Where the timing
-  hurries, the NULL probe is not waited for (`_said_at_once`); who then hangs up unheard may be looked at again
-  (`_looks_again`).
+  hurries, or knows which probe tells the services there, the NULL probe is not waited for (`_said_at_once`); who then
+  hangs up unheard may be looked at again (`_looks_again`).
 
   How long (`_deadline`). A window begins with the connect, or with sending on a shared connection. Under Nmap's timing
   data does not lengthen it; 4096 unmatched bytes end it.
@@ -173,6 +173,7 @@ class ServiceScan:
     __slots__ = (
         "_again_s",
         "_answer",
+        "_asked",
         "_buffer",
         "_bytes",
         "_connections",
@@ -211,6 +212,7 @@ class ServiceScan:
         self._probes_left = max_probes
         self._plan: Plan | None = None
         self._cursor = -1  # -1: the NULL probe comes next
+        self._asked: Probe | None = None  # the one that came before its turn
         self._probe: Probe | None = None
         self._buffer = b""
         self._answer = b""  # the last buffer that was not empty, of the probes before
@@ -284,9 +286,9 @@ class ServiceScan:
         greeting_s = 0.0
         if probe.is_null:
             self._shared_since = now
-            timing = self._context.timing
-            if timing.hurries(self.target.port, self._tunnel) and (said := self._said_at_once()):
-                greeting_s = timing.silence_s(probe, self._pace)  # who says nothing is heard as long as elsewhere
+            if (said := self._said_at_once()) is not None:
+                # Who says nothing is heard as long as elsewhere.
+                greeting_s = self._context.timing.silence_s(probe, self._pace)
                 self._probe = probe = said
         deadline = self._open_window(probe, now)
         if probe.payload:
@@ -313,6 +315,7 @@ class ServiceScan:
         buffer = self._buffer = self._buffer + data if self._buffer else data
         match = self._context.match(probe, buffer)
         if match is not None and self._take(match, probe):
+            self._context.timing.told(self.target.port, self._tunnel, probe)
             if self._starts_tunnel():
                 return self._connect_next(now)
             return self._finish(_HARDMATCHED, now)
@@ -419,7 +422,7 @@ class ServiceScan:
         while cursor < len(queue):
             probe, listed = queue[cursor]
             cursor += 1
-            if not context.planner.allows(probe, listed, soft):
+            if probe is self._asked or not context.planner.allows(probe, listed, soft):
                 continue
             if listed or soft or self._tunnel is BARE or context.timing.useful(probe, self._pace):
                 self._cursor = cursor
@@ -467,11 +470,20 @@ class ServiceScan:
         return min(self._window, now + timing.silence_s(probe, self._pace))
 
     def _said_at_once(self) -> Probe | None:
-        """Where nobody greets: the probe that would follow the NULL probe, if it names the port."""
+        """Where nobody greets: the probe that would follow the NULL probe, if it names the port, or the one that tells.
+
+        The others keep their order.
+        """
         if self._again_s:
             return None
-        queue = self._context.planner.plan(self.target.proto, self._tunnel, self.target.port).queue
-        return self._next_probe() if queue and queue[0][1] else None
+        timing, port, tunnel = self._context.timing, self.target.port, self._tunnel
+        queue = self._context.planner.plan(self.target.proto, tunnel, port).queue
+        if queue and queue[0][1]:
+            return self._next_probe() if timing.hurries(port, tunnel) else None
+        if self._probes_left > 0:
+            self._asked = timing.teller(port, tunnel)
+            self._probes_left -= self._asked is not None
+        return self._asked
 
     def _exhausted(self, now: float) -> Finish:
         return self._finish(_SOFTMATCHED if self._soft else Verdict.NOMATCH, now)
@@ -544,6 +556,7 @@ class ServiceScan:
         self._fingerprint = None
         self._plan = None
         self._cursor = -1
+        self._asked = None
         self._again_s = 0.0
         self._pace = Pace()
         return True

@@ -28,6 +28,7 @@ QUIET_UDP_S = 0.6  # where no connection has measured a round trip
 QUIET_ROUND_TRIPS = 2
 TYPICAL = 0.9  # of all answers to all probes: `quiet` is no shorter than SLOWNESS times what these take
 TACITURN = 20  # rule `greeting`: so many services of a door in a row that answered and did not greet
+ALIKE = 20  # rule `telling`: so many services of a door in a row that the same probe told
 DOORS = 1 << 16  # port numbers, bare or in TLS, that are remembered
 IN_VAIN = 4  # rule `tunnel`: probes in a row that a service in TLS left unanswered, or answered alike
 
@@ -86,6 +87,12 @@ class Timing(Protocol):
         """Whether a probe that names the port follows the connect at once: services there do not greet."""
         ...
 
+    def teller(self, port: int, tunnel: Tunnel) -> Probe | None:
+        """The probe that follows the connect at once where none names the port: it tells services there, which do not
+        greet.
+        """
+        ...
+
     def useful(self, probe: Probe, pace: Pace) -> bool:
         """Whether a probe is worth sending inside a tunnel."""
         ...
@@ -96,6 +103,10 @@ class Timing(Protocol):
 
     def greeted(self, port: int, tunnel: Tunnel, greeted: bool) -> None:
         """A service has spoken on its first connection: unasked, or when asked."""
+        ...
+
+    def told(self, port: int, tunnel: Tunnel, probe: Probe) -> None:
+        """A service was recognised by its answer to this probe."""
         ...
 
 
@@ -114,6 +125,9 @@ class NmapTiming:
     def hurries(self, port: int, tunnel: Tunnel) -> bool:
         return False
 
+    def teller(self, port: int, tunnel: Tunnel) -> Probe | None:
+        return None
+
     def useful(self, probe: Probe, pace: Pace) -> bool:
         return True
 
@@ -123,6 +137,9 @@ class NmapTiming:
     def greeted(self, port: int, tunnel: Tunnel, greeted: bool) -> None:
         pass
 
+    def told(self, port: int, tunnel: Tunnel, probe: Probe) -> None:
+        pass
+
 
 class AdaptiveTiming:
     """Windows from the measured round trip and from what the run has seen; at most what the database says."""
@@ -130,8 +147,9 @@ class AdaptiveTiming:
     def __init__(self) -> None:
         self._learned: dict[int, float] = {}  # probe index -> the LEARNED quantile of its answers' times, tracked
         self._typical_s = 0.0  # the TYPICAL quantile over all probes
-        # port number, negative in TLS -> services in a row that answered without having greeted
-        self._silent: dict[int, int] = {}
+        # of a door: a port number, negative in TLS
+        self._silent: dict[int, int] = {}  # services in a row that answered without having greeted
+        self._tellers: dict[int, tuple[Probe, int]] = {}  # what told the last service, and how many in a row
 
     def silence_s(self, probe: Probe, pace: Pace) -> float:
         learned_s = self._learned.get(probe.index, 0.0) * SLOWNESS
@@ -151,7 +169,11 @@ class AdaptiveTiming:
         return max(NULL_FLOOR_S, after_s * SLOWNESS)
 
     def hurries(self, port: int, tunnel: Tunnel) -> bool:
-        return self._silent.get(port if tunnel is BARE else -port, 0) >= TACITURN
+        return self._silent.get(_door(port, tunnel), 0) >= TACITURN
+
+    def teller(self, port: int, tunnel: Tunnel) -> Probe | None:
+        probe, count = self._tellers.get(_door(port, tunnel), (None, 0))
+        return probe if count >= ALIKE else None
 
     def useful(self, probe: Probe, pace: Pace) -> bool:
         if pace.repeated >= IN_VAIN:
@@ -165,15 +187,30 @@ class AdaptiveTiming:
             pace.answered(after_s)
 
     def greeted(self, port: int, tunnel: Tunnel, greeted: bool) -> None:
-        at = port if tunnel is BARE else -port
+        at = _door(port, tunnel)
         count = self._silent.get(at)
         if greeted:
             if count:
                 self._silent[at] = 0
+            if at in self._tellers:
+                self._tellers[at] = self._tellers[at][0], 0
         elif count is not None:
             self._silent[at] = min(count + 1, TACITURN)
         elif len(self._silent) < DOORS:
             self._silent[at] = 1
+
+    def told(self, port: int, tunnel: Tunnel, probe: Probe) -> None:
+        at = _door(port, tunnel)
+        last, count = self._tellers.get(at, (None, 0))
+        if last is probe:
+            if count < ALIKE:
+                self._tellers[at] = probe, count + 1
+        elif last is not None or len(self._tellers) < DOORS:
+            self._tellers[at] = probe, 1
+
+
+def _door(port: int, tunnel: Tunnel) -> int:
+    return port if tunnel is BARE else -port
 
 
 def _quiet_s(probe: Probe, pace: Pace) -> float:
