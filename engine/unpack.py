@@ -66,6 +66,11 @@ class _Form(Protocol):
     def close(self) -> Iterable[bytes]: ...
 
 
+def is_packed(opening: bytes) -> bool:
+    """Whether what begins so is undone. opening: MAGIC_SIZE bytes, or all there is."""
+    return not isinstance(_form(opening), _Plain)
+
+
 def _form(opening: bytes) -> _Form:
     if opening.startswith(ZSTD_MAGIC) or (opening[1:4] == ZSTD_SKIPPABLE and opening[0] >> 4 == 5):
         return _Zstd()

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from engine.databases import open_matcher
-from engine.errors import EngineError
+from engine.errors import EngineError, ReadError
 from engine.offline import identify as offline
+from engine.offline import stream as stream_module
 from engine.offline import workers
 from engine.offline.identify import identify
-from engine.offline.stream import Chunk
+from engine.offline.stream import Chunk, Source
 from engine.offline.workers import AREA_BYTES, CHUNKS_PER_WORKER, _Area
 
 DATABASE = b"Probe TCP NULL q||\nmatch ssh m|^SSH-([\\d.]+)-(\\w+)| p/$2/ v/$1/\n"
@@ -231,3 +232,148 @@ def test_while_workers_start_the_caller_answers(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(DATABASE)
     answers = list(identify(stream(40), open_matcher([str(path)], "reference"), [str(path)], 2))
     assert [one.position for one in answers] == [*range(40)]
+
+
+# -- files that workers read themselves
+
+RECORDS = [b'{"n":%d,"pad":"%b","banner":"SSH-%d.0-x"}\n' % (at, b"x" * (at * 31 % 90), at) for at in range(600)]
+FINGERPRINT = b"""\
+SF-Port7-TCP:V=7.93%I=7%D=1/1%Time=650E2D2B%P=x86_64%r(NULL,9,"SSH-5\\.0-x")
+SF:%r(GenericLines,9,"SSH-6\\.0-y");
+"""
+FILES = {
+    "records": b"".join(RECORDS),
+    "faults": b"".join(b"bad\n\n" + record if at % 9 == 4 else record for at, record in enumerate(RECORDS)),
+    "report": b"Nmap scan report for x\n" + FINGERPRINT * 9 + b"".join(RECORDS) + FINGERPRINT * 100,
+    "no end": b"".join(RECORDS)[:-1],
+    "a long line": b"".join([*RECORDS[:300], b'{"banner":"%b"}\n' % (b"y" * 30_000), b"bad\n", *RECORDS[300:], b"bad"]),
+    "blank lines": b"".join([*RECORDS[:200], b"\n" * 20_000, *RECORDS[200:]]),
+    "not ASCII": b"".join(record.replace(b'"pad":"', '"pad":"é'.encode()) for record in RECORDS),
+}
+Said = tuple[bytes, list[tuple[int, str]], int, str]
+
+
+def answered(file: Path, database: Path, count: int) -> Said:
+    """What comes out, the faults, how many there are, and what ended it."""
+    out, faults, number, damage = b"", [], 0, ""
+    with Source(str(file)) as source:
+        matcher = open_matcher([str(database)], "reference")
+        try:
+            for answer in identify(source.chunks(), matcher, [str(database)], count, file=source):
+                out += answer.out
+                faults += answer.faults.first
+                number += answer.faults.count
+        except ReadError as error:
+            damage = str(error)
+    return out, faults, number, damage
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "READ_SIZE", 4096)
+    monkeypatch.setattr(stream_module, "TAIL", 512)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "db"
+    path.write_bytes(DATABASE)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers", "small_pieces")
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_answered_alike_whoever_reads_it(name: str, tmp_path: Path, database: Path) -> None:
+    """Also where the parent has to read the rest, because no record ends where one is looked for."""
+    file = tmp_path / "rows"
+    file.write_bytes(FILES[name])
+    alone = answered(file, database, 1)
+    assert answered(file, database, 2) == alone
+    assert alone[0].count(b'"match":{') >= 600
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("name", FILES)
+def test_places_are_all_of_the_rest(name: str, tmp_path: Path) -> None:
+    """Each byte once, in order; a place ends in a record."""
+    file = tmp_path / "rows"
+    file.write_bytes(FILES[name])
+    with Source(str(file)) as source:
+        assert source.is_plain()
+        first = next(source.chunks())
+        found = [first, *source.places(len(first.data), first.data.count(b"\n"))]
+    text = FILES[name]
+    read = [text[at : at + size] for at, size in (chunk.place for chunk in found if chunk.place)]
+    assert len(read) > 1
+    assert all(piece.endswith(b"}\n") for piece in read)
+    assert b"".join(read[found.index(chunk) - 1] if chunk.place else chunk.data for chunk in found) == text
+    assert [chunk.position for chunk in found] == sorted(chunk.position for chunk in found)
+    assert found[-1].position == len(text)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers", "small_pieces")
+def test_a_file_that_shrinks_ends_where_it_ends(
+    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows"
+    file.write_bytes(FILES["records"])
+    places = Source.places
+
+    def cut(source: Source, taken: int, line: int) -> Iterator[Chunk]:
+        for number, chunk in enumerate(places(source, taken, line)):
+            if number == 1:
+                os.truncate(file, 10_000)
+            yield chunk
+
+    monkeypatch.setattr(Source, "places", cut)
+    out, faults, _, damage = answered(file, database, 2)
+    assert FILES["records"][:10_000].count(b"\n") == out.count(b"\n")
+    assert not damage and len(faults) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers", "small_pieces")
+def test_what_a_worker_cannot_read_is_said(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor it has is of something that cannot be read; what came before has been answered."""
+    file = tmp_path / "rows"
+    file.write_bytes(FILES["records"])
+    folder = os.open(tmp_path, os.O_RDONLY)
+    begin = offline.Crew.__init__
+
+    def begun(crew: offline.Crew, function: str, setup: bytes, count: int, shared: list[int]) -> None:
+        before = os.dup(shared[0])
+        os.dup2(folder, shared[0])
+        begin(crew, function, setup, count, shared)
+        os.dup2(before, shared[0])
+        os.close(before)
+
+    monkeypatch.setattr(offline.Crew, "__init__", begun)
+    monkeypatch.setattr(Source, "places", lambda source, taken, line: iter([Chunk(b"", line, taken, (taken, 100))]))
+    out, _, _, damage = answered(file, database, 2)
+    os.close(folder)
+    assert out.count(b"\n") == FILES["records"][:4096].count(b"\n")
+    assert "cannot be read: Is a directory" in damage
+
+
+@pytest.mark.parametrize("opening", [b"\xff\xfe", b"\x1f\x8b\x08\x00", b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"])
+def test_what_has_to_be_undone_is_not_plain(opening: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "rows"
+    file.write_bytes(opening + bytes(100))
+    with Source(str(file)) as source:
+        assert not source.is_plain()
+    with Source("/dev/null") as source:
+        assert not source.is_plain()
+
+
+def test_standard_input_may_begin_anywhere_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rows"
+    file.write_bytes(b"\x1f\x8b\x08\x00" + b"".join(RECORDS))
+    with file.open("rb", buffering=0) as opened:
+        opened.seek(4)
+        monkeypatch.setattr("sys.stdin", opened)
+        with Source("-") as source:
+            assert source.is_plain()
+            chunk = next(source.places(len(RECORDS[0]), 1))
+    assert chunk.data == b"".join(RECORDS[1:])  # too short for a place

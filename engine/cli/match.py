@@ -96,7 +96,9 @@ def match_command(  # noqa: PLR0917 - click passes them by name
         destination = Destination(output, opened)
         matcher = ready_matcher(probes, engine, console, quiet)
         answers = identify(
-            opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)), second, recog=recog
+            *(opened.chunks(), matcher, probes, workers or len(os.sched_getaffinity(0)), second),
+            recog=recog,
+            file=opened,
         )
         del matcher  # the workers have their own
         shown = console.is_terminal and not quiet

@@ -24,6 +24,10 @@ class Faults(Struct):
         if len(self.first) < KEPT:
             self.first.append((line, reason))
 
+    def move(self, lines: int) -> None:
+        """So many lines more precede them."""
+        self.first = [(line + lines, reason) for line, reason in self.first]
+
     def extend(self, other: "Faults") -> None:
         self.count += other.count
         self.first = sorted(self.first + other.first)[:KEPT]

@@ -5,6 +5,7 @@ bytes, is on its way at any time. The first bytes are answered by the calling pr
 for others to start, and a large one loses no time to that.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import chain
@@ -14,13 +15,13 @@ import msgspec
 from msgspec import Struct, field
 
 from engine.databases import open_matcher
-from engine.errors import EngineError, InputError
+from engine.errors import EngineError, InputError, ReadError
 from engine.model import Also
 from engine.offline.answers import Answers, MatchRow
 from engine.offline.faults import Faults, Texts
 from engine.offline.forms.base import Row
 from engine.offline.records import LineReader
-from engine.offline.stream import Chunk
+from engine.offline.stream import Chunk, Source
 from engine.offline.workers import Crew, Unable, serve
 from matcher import Matcher, MatcherError
 
@@ -54,7 +55,8 @@ class Tally(Struct):
 class Answer(Struct):
     """What came of a chunk. out: whole lines; position: bytes of input read so far.
 
-    texts, form: as LineReader has them, until they are judged.
+    texts, form: as LineReader has them, until they are judged. lines: of a chunk that stood in a place, how many it
+    had. damage: why the rest of that could not be read.
     """
 
     out: bytes
@@ -63,6 +65,8 @@ class Answer(Struct):
     texts: Faults = field(default_factory=Faults)
     form: str = ""
     position: int = 0
+    lines: int = 0
+    damage: str = ""
 
 
 class _Told(Struct, frozen=True):
@@ -96,7 +100,8 @@ class Identifier:
         for row in chain(reader.read_lines(chunk.data), reader.close()):
             pieces += (row.head, self._end(row, tally))
         tally.silent, tally.derived = reader.silent, reader.derived
-        return Answer(b"".join(pieces), tally, reader.faults, reader.texts, reader.form, chunk.position)
+        lines = reader.line - chunk.line if chunk.place else 0
+        return Answer(b"".join(pieces), tally, reader.faults, reader.texts, reader.form, chunk.position, lines)
 
     def _end(self, row: Row, tally: Tally) -> bytes:
         """The end of an output row."""
@@ -131,27 +136,42 @@ class Identifier:
 
 
 def identify(
-    chunks: Iterable[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, second: str = "", *, recog: str = ""
+    chunks: Iterable[Chunk],
+    matcher: Matcher,
+    probes: Sequence[str],
+    workers: int,
+    second: str = "",
+    *,
+    recog: str = "",
+    file: Source | None = None,
 ) -> Generator[Answer, None, None]:
     """Answer every chunk, in order. second: a database whose answers are written beside, where they are other ones.
 
+    file: where the chunks come from; if it is plain, workers read it themselves, and the rest of `chunks` is left.
     matcher: ready to be asked, answers the first chunks, and all of them where `workers` is 1. probes: the choice that
     the workers open again; where one finds other databases than the matcher's, or none, the matcher goes on alone.
     recog: a folder of fingerprints, for a second opinion. Raises EngineError when a worker dies, MatcherError for a
     folder without fingerprints; what `chunks` raises passes through.
     """
     texts = Texts()
-    position = 0
+    position = uncounted = 0
     damage = None
     try:
-        with closing(_answers(iter(chunks), matcher, probes, workers, second=second, recog=recog)) as answers:
+        with closing(
+            _answers(iter(chunks), matcher, probes, workers, second=second, recog=recog, file=file)
+        ) as answers:
             del matcher  # the workers have their own
             for answer in answers:
+                answer.faults.move(uncounted)
+                answer.texts.move(uncounted)
+                uncounted += answer.lines
                 faults, meaningless = texts.judge(answer.form, answer.texts)
                 answer.faults.extend(faults)
                 answer.tally.text += meaningless
                 position = answer.position
                 yield answer
+                if answer.damage and file:
+                    raise ReadError(file.name, 0, f"cannot be read: {answer.damage}")
     except InputError as error:
         damage = error
     undecided = texts.close()
@@ -162,10 +182,18 @@ def identify(
 
 
 def _answers(
-    source: Iterator[Chunk], matcher: Matcher, probes: Sequence[str], workers: int, *, second: str, recog: str
+    source: Iterator[Chunk],
+    matcher: Matcher,
+    probes: Sequence[str],
+    workers: int,
+    *,
+    second: str,
+    recog: str,
+    file: Source | None,
 ) -> Generator[Answer, None, None]:
     """While workers start, the caller's process answers on."""
-    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256, second, recog))
+    shared = [file.descriptor] if file and workers > 1 and file.is_plain() else []
+    setup = msgspec.msgpack.encode((probes, matcher.engine, matcher.database.sha256, second, recog, shared))
     identifier = Identifier(matcher, *_others(second, recog, matcher.engine))
     answered = 0
     with ExitStack() as stack:
@@ -174,7 +202,9 @@ def _answers(
             yield identifier.answer(chunk)
             answered += len(chunk.data)
             if workers > 1 and answered >= INLINE_BYTES:
-                crew = crew or stack.enter_context(closing(Crew("engine.offline.identify:work", setup, workers)))
+                crew = crew or stack.enter_context(
+                    closing(Crew("engine.offline.identify:work", setup, workers, shared))
+                )
                 try:
                     if crew.is_ready():
                         break
@@ -184,6 +214,8 @@ def _answers(
         else:
             return
         del matcher, identifier
+        if shared and file and file.is_plain():
+            source = file.places(answered, chunk.line + chunk.data.count(b"\n"))
         for note, text in crew.run(_tasks(source)):
             answer = _read_answer(note)
             answer.out = text
@@ -202,7 +234,7 @@ def _others(second: str, recog: str, engine: str) -> "tuple[Matcher | None, Stor
 
 def _tasks(source: Iterator[Chunk]) -> Iterator[tuple[bytes, bytes]]:
     for chunk in source:
-        yield _write(Chunk(b"", chunk.line, chunk.position)), chunk.data
+        yield _write(Chunk(b"", chunk.line, chunk.position, chunk.place)), chunk.data
 
 
 def work(descriptor: int) -> None:
@@ -211,8 +243,8 @@ def work(descriptor: int) -> None:
 
 
 def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
-    probes, engine, sha256, second, recog = msgspec.msgpack.decode(
-        setup, type=tuple[tuple[str, ...], str, str, str, str]
+    probes, engine, sha256, second, recog, shared = msgspec.msgpack.decode(
+        setup, type=tuple[tuple[str, ...], str, str, str, str, list[int]]
     )
     try:
         matcher = open_matcher(probes, engine)
@@ -225,12 +257,26 @@ def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
 
     def answered(note: bytes, text: bytes) -> tuple[bytes, bytes]:
         chunk = _read_chunk(note)
-        chunk.data = text
+        chunk.data, damage = _read(shared[0], *chunk.place) if chunk.place else (text, "")
         answer = identifier.answer(chunk)
+        answer.damage = damage
         out, answer.out = answer.out, b""
         return _write(answer), out
 
     return answered
+
+
+def _read(descriptor: int, at: int, size: int) -> tuple[bytes, str]:
+    """So many bytes of a file, fewer where it has become shorter, and why there are no more if they cannot be read."""
+    pieces: list[bytes] = []
+    try:
+        while size and (piece := os.pread(descriptor, size, at)):
+            pieces.append(piece)
+            at += len(piece)
+            size -= len(piece)
+    except OSError as error:
+        return b"".join(pieces), error.strerror or str(error)
+    return b"".join(pieces), ""
 
 
 _write = msgspec.msgpack.Encoder().encode

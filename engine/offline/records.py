@@ -62,7 +62,7 @@ class _Keys(Struct):
 
 
 class LineReader:
-    """Reads the lines of one input in order, the first of which is number `line` + 1.
+    """Reads the lines of one input in order, the first of which is number `line` + 1. line: of the last one read.
 
     faults: what was refused. texts: lines that are neither records nor fingerprints. form: RECORDS or REPORT, what the
     first line says that tells it. silent, derived: how often there was Nothing of that kind.
@@ -74,7 +74,7 @@ class LineReader:
         self.form = ""
         self.silent = 0
         self.derived = 0
-        self._line = line
+        self.line = line
         self._decode = msgspec.json.Decoder(_Keys).decode
         self._block: fingerprints.Block | None = None  # a fingerprint that has not ended yet
         self._began = 0
@@ -92,7 +92,7 @@ class LineReader:
 
     def read(self, line: bytes | memoryview) -> Iterable[Row]:
         """The rows that this line completes; to be taken before the next line is read. A view holds only ASCII."""
-        self._line += 1
+        self.line += 1
         if line and line[0] == _BRACE and self._block is None:
             return self._record(line)
         return self._other(bytes(line)) if line or self._block is not None else ()
@@ -115,11 +115,11 @@ class LineReader:
             self.form = self.form or REPORT
             for block in blocks:
                 yield from self.close()
-                self._block, self._began = block, self._line
+                self._block, self._began = block, self.line
             if blocks[-1].done:
                 yield from self.close()
         elif reason := fingerprints.is_damaged(line):
-            self.faults.add(self._line, reason)
+            self.faults.add(self.line, reason)
         else:
             self._text(_bare(line))
 
@@ -130,7 +130,7 @@ class LineReader:
             self.form = self.form or REPORT
         elif line[:1] == b"#":
             return
-        self.texts.add(self._line, self._refusal(line) if self.texts.count < KEPT else "")
+        self.texts.add(self.line, self._refusal(line) if self.texts.count < KEPT else "")
 
     def _refusal(self, line: bytes) -> str:
         try:
@@ -154,7 +154,7 @@ class LineReader:
             data = latin1_bytes(keys.banner)
         if isinstance(data, bytes) and keys.match is keys.shodan is keys.ip_str is UNSET:
             return (Row(keys.proto.lower(), (keys.probe or "NULL",), data, line[:-1], False),)
-        return self._rows(_items(keys, data, bytes(line)), self._line, len(line))
+        return self._rows(_items(keys, data, bytes(line)), self.line, len(line))
 
     def _refused(self, line: bytes, error: Exception) -> Iterable[Row]:
         if line.replace(b" ", b"") in _PUNCTUATION:
@@ -163,8 +163,8 @@ class LineReader:
             items = shodan.rows(line)
             if items is not None:
                 self.form = self.form or RECORDS
-                return self._rows(items, self._line, len(line))
-        self.faults.add(self._line, _reason(error, line))
+                return self._rows(items, self.line, len(line))
+        self.faults.add(self.line, _reason(error, line))
         return ()
 
     def _rows(self, items: Iterable[Item], number: int, size: int) -> Iterator[Row]:

@@ -18,22 +18,30 @@ from msgspec import Struct
 from engine.errors import InputError, ReadError
 from engine.offline.forms.fingerprints import unfinished
 from engine.results.sinks import open_output
-from engine.unpack import Damaged, unpacked
+from engine.unpack import Damaged, is_packed, unpacked
 
 READ_SIZE = 1 << 19  # bytes asked of a file at once
 MAX_LINE = 16 << 20  # bytes; longer is passed over
 LINES = 1 << 14  # of a chunk
 FEW = 1 << 8  # lines in a block where they are long
+TAIL = 1 << 15  # bytes that are looked through for the end of a record
+OPENING = 4  # bytes that tell what a file is
 STDIN = "-"
+_BRACE = ord("{")
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Chunk(Struct):
-    """Whole lines. line: how many lines precede them; position: bytes of the file read so far, compressed or not."""
+    """Whole lines. line: how many lines precede them; position: bytes of the file read so far, compressed or not.
+
+    place: (offset, bytes) of the lines in the file, where they are still to be read; `line` then leaves out the lines
+    of such chunks before, which nobody has counted, and so it does in what follows them.
+    """
 
     data: bytes
     line: int
     position: int
+    place: tuple[int, int] | None = None
 
 
 class Input:
@@ -55,10 +63,10 @@ class Input:
         """The lines. Raises InputError for a read error or damaged compression; what came before has been given."""
         return self.lines_of(self.blocks())
 
-    def lines_of(self, blocks: Iterable[bytes]) -> Iterator[Chunk]:
-        """The lines of what `blocks` has given."""
-        for data, line in whole_lines(blocks, self._complain):
-            yield Chunk(data, line, self.position)
+    def lines_of(self, blocks: Iterable[bytes], line: int = 0) -> Iterator[Chunk]:
+        """The lines of what `blocks` has given. line: how many lines precede them."""
+        for data, before in whole_lines(blocks, self._complain):
+            yield Chunk(data, line + before, self.position)
 
     def blocks(self) -> Iterator[bytes]:
         """What is in the file, unpacked. Raises InputError as `chunks` does."""
@@ -82,7 +90,7 @@ class Input:
 class Source(Input):
     """One input by its path. size: of a regular file in bytes, else None. Raises InputError where it cannot be opened.
 
-    identity: what tells the file from others, by whatever path.
+    identity: what tells the file from others, by whatever path. descriptor: of the file.
     """
 
     def __init__(self, path: str) -> None:
@@ -94,9 +102,58 @@ class Source(Input):
         except OSError as error:
             raise ReadError(name, 0, f"cannot be read: {error.strerror}") from error
         super().__init__(name, file)
-        status = os.fstat(file.fileno())
+        self.descriptor = file.fileno()
+        status = os.fstat(self.descriptor)
         self.identity = (status.st_dev, status.st_ino)
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self._begin = os.lseek(self.descriptor, 0, os.SEEK_CUR) if self.size is not None else 0
+
+    def is_plain(self) -> bool:
+        """Whether others may read the file, too, and find in it just the lines that `chunks` gives."""
+        if self.size is None or self.faults:  # what is too long for a line has been passed over
+            return False
+        try:
+            opening = os.pread(self.descriptor, OPENING, self._begin)
+        except OSError:
+            return False  # who reads it says so
+        return not is_packed(opening) and not opening.startswith(UTF16_MARKS)
+
+    def places(self, taken: int, line: int) -> Iterator[Chunk]:
+        """What is left behind the first `taken` bytes of a plain file, `line` lines: where it stands, not what.
+
+        Only a few bytes of it are looked at, to find where a record ends; where none is found, all is read from there
+        on. Raises InputError as `chunks` does.
+        """
+        at = self._begin + taken
+        while True:
+            try:
+                size = _record_end(self.descriptor, at)
+                if not size:
+                    self._file.seek(at)
+            except OSError as error:
+                raise ReadError(self.name, 0, f"cannot be read: {error.strerror or error}") from error
+            if not size:
+                break
+            at += size
+            self.position = at - self._begin
+            yield Chunk(b"", line, self.position, (at - size, size))
+        self.position = at - self._begin
+        yield from self.lines_of(iter(self._read, b""), line)
+
+
+def _record_end(descriptor: int, at: int) -> int:
+    """How many bytes behind `at`, a few less than READ_SIZE, end in a line that is a record. 0: it cannot be told."""
+    end = at + READ_SIZE
+    tail = os.pread(descriptor, TAIL, end - TAIL)
+    if len(tail) < TAIL:
+        return 0
+    cut = tail.rfind(b"\n") + 1
+    while cut > 0:
+        begin = tail.rfind(b"\n", 0, cut - 1) + 1
+        if begin > 0 and tail[begin] == _BRACE:
+            return READ_SIZE - TAIL + cut
+        cut = begin
+    return 0
 
 
 def without_utf16(blocks: Iterable[bytes]) -> Iterator[bytes]:

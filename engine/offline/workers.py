@@ -74,7 +74,7 @@ class _Area:
 class _Worker:
     """The parent's side of one. free: numbers of the areas not in use; tasks: numbers of those it has."""
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, shared: Sequence[int]) -> None:
         self.files = [os.memfd_create("probemill") for _ in range(AHEAD)]
         self._areas = [_Area(file) for file in self.files]
         self.free = deque(range(AHEAD))
@@ -85,7 +85,7 @@ class _Worker:
             descriptor = theirs.fileno()
             self.process = subprocess.Popen(
                 command(function, descriptor),
-                pass_fds=[descriptor, *self.files],
+                pass_fds=[descriptor, *self.files, *shared],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
@@ -131,14 +131,17 @@ class Unable(EngineError):  # noqa: N818 - of a worker
 class Crew:
     """Raises EngineError, whatever it is asked for, when a worker has died, Unable when one is. To be closed."""
 
-    def __init__(self, function: str, setup: bytes, workers: int) -> None:
-        """function: as `engine.isolated` names it, of the workers' side. setup: what they are told first."""
+    def __init__(self, function: str, setup: bytes, workers: int, shared: Sequence[int] = ()) -> None:
+        """function: as `engine.isolated` names it, of the workers' side. setup: what they are told first.
+
+        shared: descriptors of the parent's that they have, too.
+        """
         _keep_memory()
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         try:
             for _ in range(workers):
-                worker = _Worker(function)
+                worker = _Worker(function, shared)
                 self._workers.append(worker)
                 self._selector.register(worker.link.fileno(), selectors.EVENT_READ, worker)
                 worker.send(msgspec.msgpack.encode((worker.files, setup)))
