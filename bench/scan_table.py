@@ -41,7 +41,7 @@ from engine.model import DatabaseRef
 HOSTS = 2000
 TOTAL = 200_000
 NMAP_TOTAL = 1000
-ROUNDS = 2
+ROUNDS = 3
 
 
 class Row(Struct):

@@ -474,15 +474,16 @@ class ServiceScan:
 
         The others keep their order.
         """
-        if self._again_s:
-            return None
         timing, port, tunnel = self._context.timing, self.target.port, self._tunnel
+        hurries, teller = timing.hurries(port, tunnel), timing.teller(port, tunnel)
+        if self._again_s or not (hurries or teller):
+            return None
         queue = self._context.planner.plan(self.target.proto, tunnel, port).queue
         if queue and queue[0][1]:
-            return self._next_probe() if timing.hurries(port, tunnel) else None
-        if self._probes_left > 0:
-            self._asked = timing.teller(port, tunnel)
-            self._probes_left -= self._asked is not None
+            return self._next_probe() if hurries else None
+        if teller is not None and self._probes_left > 0:
+            self._probes_left -= 1
+            self._asked = teller
         return self._asked
 
     def _exhausted(self, now: float) -> Finish:
