@@ -48,6 +48,7 @@ sslports 1
 match tlsonly m|^intls|
 Probe UDP U q|U|
 rarity 1
+match useful m|^u|
 """
 )
 PARSED = parse_database(DATABASE.encode(), "timing")
@@ -293,6 +294,22 @@ def test_one_of_another_kind_ends_it() -> None:
 def test_a_greeter_among_them_is_known_by_its_greeting() -> None:
     row, _ = talk([[Do(wait=0.2), Do(send="HELLO"), "hold"]], alike(MUTTERS), port=7)
     assert (row.name, row.evidence and row.evidence.probe) == ("greeter", "NULL")
+
+
+def test_greeters_are_told_by_no_probe() -> None:
+    """Nor who greets only on a later connection, where its greeting comes before the answer to what was asked."""
+    for late in ([["hold"]] * 2 + [[Do(send="HELLO"), "hold"]], [[Do(send="HELLO"), "hold"]]):
+        timing = AdaptiveTiming()
+        for _ in range(ALIKE + 1):
+            assert talk(late, timing, port=7)[0].name == "greeter"
+        assert timing.teller(7, Tunnel.NONE) is None
+
+
+def test_what_tells_a_udp_service_says_nothing_of_tcp() -> None:
+    timing = AdaptiveTiming()
+    for _ in range(ALIKE + 1):
+        assert talk([answer({"U": "u"})], timing, port=7, proto="udp")[0].name == "useful"
+    assert timing.teller(7, Tunnel.NONE) is None
 
 
 def test_ports_that_a_probe_names_keep_the_order() -> None:

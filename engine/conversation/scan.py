@@ -315,7 +315,9 @@ class ServiceScan:
         buffer = self._buffer = self._buffer + data if self._buffer else data
         match = self._context.match(probe, buffer)
         if match is not None and self._take(match, probe):
-            self._context.timing.told(self.target.port, self._tunnel, probe)
+            if self.target.proto == "tcp":
+                teller = match.probe if match.probe.is_null else probe
+                self._context.timing.told(self.target.port, self._tunnel, teller)
             if self._starts_tunnel():
                 return self._connect_next(now)
             return self._finish(_HARDMATCHED, now)

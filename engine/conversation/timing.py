@@ -106,7 +106,7 @@ class Timing(Protocol):
         ...
 
     def told(self, port: int, tunnel: Tunnel, probe: Probe) -> None:
-        """A service was recognised by its answer to this probe."""
+        """A service behind TCP was recognised by its answer to this probe, or by its greeting: the NULL probe."""
         ...
 
 
@@ -192,8 +192,7 @@ class AdaptiveTiming:
         if greeted:
             if count:
                 self._silent[at] = 0
-            if at in self._tellers:
-                self._tellers[at] = self._tellers[at][0], 0
+            self._tellers.pop(at, None)
         elif count is not None:
             self._silent[at] = min(count + 1, TACITURN)
         elif len(self._silent) < DOORS:
@@ -202,7 +201,9 @@ class AdaptiveTiming:
     def told(self, port: int, tunnel: Tunnel, probe: Probe) -> None:
         at = _door(port, tunnel)
         last, count = self._tellers.get(at, (None, 0))
-        if last is probe:
+        if probe.is_null:
+            self._tellers.pop(at, None)
+        elif last is probe:
             if count < ALIKE:
                 self._tellers[at] = probe, count + 1
         elif last is not None or len(self._tellers) < DOORS:
