@@ -82,6 +82,7 @@ def test_frames_that_follow_one_another(tmp_path: Path) -> None:
         (ROW.replace(b'"port":1', b'"port":true'), "no result row"),
         (ROW.replace(b'"port":1', b'"port":1,"name":{"a":1}'), "no result row"),
         (ROW.replace(b'"port":1', b'"port":1,"conf":99999999999'), "a number is too large"),
+        (ROW.replace(b'"port":1', b'"port":1,"confidence":1.5'), "`confidence` is none"),
         (ROW.replace(b'"2026-11-21T06:38:13.402Z"', b'"infinity"'), "`started` is no time"),
         (ROW.replace(b'"2026-11-21T06:38:13.402Z"', b'"2026-11-21"'), "`started` is no time"),
     ],

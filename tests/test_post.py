@@ -76,6 +76,9 @@ def test_by_default_nothing_is_asked_of_what_is_common() -> None:
         "murmur",
     ]
     assert modules.wants(row("snmp", 161, "udp"))
+    assert modules.wants(row("murmur", 64738, tunnel=Tunnel.SSL)), "its pings go over UDP"
+    for name in ("snmp", "murmur"):
+        assert not modules.wants(row(name, 1, "udp", tunnel=Tunnel.SSL)), "they would be asked outside DTLS"
     assert not PostProcessing(()).wants(row("rpcbind", 111))
 
 

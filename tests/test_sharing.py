@@ -195,6 +195,17 @@ def test_a_port_that_refuses_our_hello(alert: int, word: str) -> None:
     assert result.tls is None
 
 
+def test_who_says_nothing_in_time_is_not_said_to_speak_no_tls() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def test() -> ServiceResult:
+        async with tcp_peer(silent) as port:
+            return await enriched("sharing", row("http", port), limit_s=0.5)
+
+    assert run(test()).post == {"sharing": {"plain": "http"}}
+
+
 def test_nobody_is_asked_by_default() -> None:
     wants = PostProcessing(("default",)).wants
     assert not wants(row("http", 443, tunnel=Tunnel.SSL))

@@ -60,6 +60,8 @@ def _problem(row: ServiceResult) -> str:
         return "`started` is no time in UTC as RFC 3339 has it"
     if row.tls and not all(_is_moment(time) for time in (row.tls.not_before, row.tls.not_after) if time):
         return "a time in `tls` is none in UTC as RFC 3339 has it"
+    if row.confidence is not None and not 0 <= row.confidence <= 1:
+        return "`confidence` is none"
     fits = (
         row.conf in _INT32
         and row.connections in _INT32

@@ -6,7 +6,7 @@ version, the identifier, users, the most users allowed and the bandwidth allowed
 
 import struct
 
-from engine.model import ServiceResult
+from engine.model import ServiceResult, Tunnel
 from engine.post.base import identified
 from engine.transports.dial import Dialler
 
@@ -24,7 +24,8 @@ class Murmur:
     undetermined = True
 
     def applies(self, result: ServiceResult) -> bool:
-        return result.name == self.name or result.port == PORT
+        in_dtls = result.proto == "udp" and result.tunnel is not Tunnel.NONE
+        return not in_dtls and (result.name == self.name or result.port == PORT)
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
         with await dial.open("udp") as stream:

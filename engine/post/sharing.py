@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from engine.model import Json, ServiceResult, TlsFacts, Tunnel, Verdict
 from engine.post.base import EVERY, noted, text
 from engine.transports.certificates import tls_facts
-from engine.transports.dial import DialError, Dialler
+from engine.transports.dial import DialError, Dialler, DialTimeoutError
 
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 ANSWER = 4096  # bytes
@@ -54,10 +54,12 @@ class Sharing:
 
 
 async def _in_tls(dial: Dialler, result: ServiceResult) -> tuple[dict[str, Json], TlsFacts | None]:
-    """Whether hands can be shaken, and what that tells."""
+    """Whether hands can be shaken, and what that tells; nothing where nobody says no."""
     with await dial.open("tcp") as stream:
         try:
             await stream.start_tls()
+        except DialTimeoutError:
+            return {}, None  # it may be slow
         except DialError as error:
             if _ALERTED.search(str(error)):  # which nothing says that does not speak TLS
                 return {"tls": True, "error": text(str(error).encode())}, None

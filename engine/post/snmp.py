@@ -4,7 +4,7 @@ An agent answers a request for an unknown engine with a report that names its ow
 Source: RFC 3412 (message), RFC 3414 (user-based security), RFC 3411 (SnmpEngineID), IANA's enterprise numbers.
 """
 
-from engine.model import Json, ServiceResult
+from engine.model import Json, ServiceResult, Tunnel
 from engine.post.base import identified, noted, text
 from engine.transports.dial import DialError, Dialler
 
@@ -92,7 +92,7 @@ class Snmp:
     undetermined = False
 
     def applies(self, result: ServiceResult) -> bool:
-        return result.proto == "udp"
+        return result.proto == "udp" and result.tunnel is Tunnel.NONE
 
     async def ask(self, result: ServiceResult, response: bytes, dial: Dialler) -> ServiceResult:
         with await dial.open("udp") as stream:

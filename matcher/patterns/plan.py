@@ -8,7 +8,7 @@ kept on the disk.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -30,19 +30,53 @@ USUAL_WITHIN = 8  # what every 8th line needs, wherever, responses have
 MOST_USUAL = 32  # lines that are tested one by one because of that
 GRAM = 4  # bytes by which it is told how common a literal is
 FURNITURE_LINES = 1000  # a piece of what stands in any page is as common as if so many more lines needed it
-FURNITURE = b"""\
-HTTP/1.1 200 OK\r\nHTTP/1.0 200 OK\r\n 400 Bad Request\r\n 404 Not Found\r\n 401 Unauthorized\r\n 403 Forbidden\r\
-\n 302 Found\r\n 301 Moved Permanently\r\n\r\nServer: \r\nDate: , 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\
-\n\r\n\r\nContent-Type: text/html; charset=utf-8\r\nContent-Type: application/json; charset=UTF-8\r\nContent-Lengt\
-h: 0\r\n\r\n\r\nCache-Control: no-cache, no-store, must-revalidate, max-age=0\r\nPragma: no-cache\r\nExpires: 0\r\
-\nETag: "\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\nConnection: Close\r\nVary: Accept-Encoding\r\
-\nSet-Cookie: ; path=/; HttpOnly\r\nX-Frame-Options: SAMEORIGIN\r\nX-Content-Type-Options: nosniff\r\nX-Powered-By\
-: PHP/\r\n\r\nX-XSS-Protection: 1; mode=block\r\nAccept-Ranges: bytes\r\nLast-Modified: \r\nLocation: /\r\nLocatio\
-n: https://\r\nWWW-Authenticate: Basic realm="\r\nAccess-Control-Allow-Origin: *\r\n\r\n<!DOCTYPE html>\n<html lan\
-g="en">\n<head>\n<meta charset="utf-8"><html><head><title></title></head><body>\n<h1></body></html>\r\n<script src\
-="/text/javascript<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"><link rel="stylesheet" t\
-ype="text/css" href="/<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="shortcut icon\
-" type="image/x-icon" href="/"""
+FURNITURE = b"""
+HTTP/1.1 200 OK
+HTTP/1.0 200 OK
+ 301 Moved Permanently
+ 302 Found
+ 400 Bad Request
+ 401 Unauthorized
+ 403 Forbidden
+ 404 Not Found
+Server: x
+Date: x, 01 Jan 1970 00:00:00 GMT
+Last-Modified: x
+Content-Length: 0
+Content-Type: application/json; charset=UTF-8
+Content-Type: text/html; charset=utf-8
+Connection: close
+Connection: Close
+Connection: keep-alive
+Transfer-Encoding: chunked
+Cache-Control: no-cache, no-store, must-revalidate, max-age=0
+Pragma: no-cache
+Expires: 0
+ETag: "x
+Vary: Accept-Encoding
+Accept-Ranges: bytes
+Set-Cookie: x; path=/; HttpOnly
+X-Powered-By: PHP/
+X-Frame-Options: SAMEORIGIN
+X-Content-Type-Options: nosniff
+X-XSS-Protection: 1; mode=block
+Access-Control-Allow-Origin: *
+Location: /
+Location: https://
+WWW-Authenticate: Basic realm="x"
+
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<html><head><title>x</title></head><body>
+<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" type="text/css" href="/
+<link rel="shortcut icon" type="image/x-icon" href="/favicon.ico
+<script type="text/javascript" src="/
+<h1></body></html>
+"""
 
 
 class Line(Struct, array_like=True, frozen=True):
@@ -146,7 +180,13 @@ def _grams(text: bytes) -> list[bytes]:
     return [text[at : at + GRAM] for at in range(max(0, len(text) - GRAM) + 1)]
 
 
-_FURNITURE = dict.fromkeys(_grams(FURNITURE) + _grams(FURNITURE.lower()), FURNITURE_LINES)
+def _furniture() -> Iterator[bytes]:
+    for text in (FURNITURE, FURNITURE.lower()):
+        yield from _grams(text)
+        yield from _grams(text.replace(b"\n", b"\r\n"))
+
+
+_FURNITURE = dict.fromkeys(_furniture(), FURNITURE_LINES)
 
 
 class _Rarity:
