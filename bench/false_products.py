@@ -44,6 +44,7 @@ CHECKED = {  # (service found, a word of the product expected or "" for none, pr
     ("http", "", "Eaton ConnectUPS httpd"): "the Server header says UPS_Server",
     ("http", "", "Imperva Incapsula CDN"): "its own X-Iinfo header",
     ("http", "", "Citrix NetScaler Gateway"): "its own redirect, with its own spelling of Moved",
+    ("sip", "AVM", "AVM FRITZ!Box SIP"): "the family, without its model",
 }
 COMMON = {"http", "httpd", "https", "proxy", "server", "service", "console", "daemon", "admin", "config", "interface"}
 _WORD = re.compile(r"[a-z0-9]{3,}")

@@ -134,6 +134,35 @@ def test_a_version_is_cut_where_it_begins_and_ends(greeting: bytes, service: str
     assert named("NULL", greeting) == (service, product, version)
 
 
+@pytest.mark.parametrize(
+    ("agent", "product", "version"),
+    [
+        ("Acme-7.X/v2.0 foo", "Acme-7.X", "2.0"),
+        ("Acme-PBX-1.2.3", "Acme-PBX", "1.2.3"),
+        ("Acme UA 3.4/5", "Acme UA", "3.4"),
+    ],
+)
+@pytest.mark.parametrize(("probe", "proto"), [("SIPOptionsTCP", "tcp"), ("SIPOptionsUDP", "udp")])
+def test_a_number_in_a_phones_name_is_no_version(
+    probe: str, proto: str, agent: str, product: str, version: str
+) -> None:
+    response = f"SIP/2.0 200 OK\r\nVia: SIP/2.0/{proto}\r\nUser-Agent: {agent}\r\n\r\n".encode()
+    assert named(probe, response, proto) == ("sip", product, version)
+
+
+@pytest.mark.parametrize(
+    ("udp", "tcp", "prefix"),
+    [("DNSVersionBind", "DNSVersionBindTCP", b".."), ("SIPOptionsUDP", "SIPOptionsTCP", b"")],
+)
+def test_what_is_known_over_udp_is_known_over_tcp(udp: str, tcp: str, prefix: bytes) -> None:
+    """DNS has its length in front there."""
+    database = matcher().database
+    ours, theirs = database.probe(udp, "udp"), database.probe(tcp)
+    assert ours is not None and theirs is not None
+    expected = [(line.pattern.replace(b"^", b"^" + prefix, 1), line.templates) for line in ours.signatures]
+    assert [(line.pattern, line.templates) for line in theirs.signatures] == expected
+
+
 def test_a_version_does_not_end_in_a_separator() -> None:
     """The full stop behind a version in a header is no part of it."""
     for header in (b"Server: Foo/4.3.12.\r\n", b"Server: Linux/3.1, UPnP/1.0, Foo/4.3.12.\r\n"):
