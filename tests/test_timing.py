@@ -40,6 +40,7 @@ ports 80
 sslports 443
 match answerer m|^first|
 match ssl m|^TLS|
+softmatch late4 m|^guess| i/guessed/
 """
     + "".join(f"Probe TCP Q{n} q|Q{n}|\nrarity 1\nmatch late{n} m|^q{n}|\n" for n in range(OTHERS))
     + """Probe TCP InTls q|INTLS|
@@ -253,7 +254,7 @@ def test_doors_are_bounded() -> None:
         for tunnel in Tunnel:
             timing.greeted(port, tunnel, False)
             timing.told(port, tunnel, FIRST)
-    assert len(timing._silent) == len(timing._tellers) == DOORS
+    assert len(timing._silent) == len(timing._kinds) == DOORS
 
 
 # -- telling
@@ -277,11 +278,43 @@ def test_the_probe_that_tells_the_services_of_a_door_is_sent_before_all_others()
     assert first.evidence == row.evidence and first.connections == 10
 
 
-def test_a_service_of_another_kind_hears_the_others_in_their_order() -> None:
-    row, sent = talk([answer({"Q8": "what?", "Q3": "q3"})], alike(MUTTERS), port=7)
-    assert (row.name, sent) == ("late3", [b"Q8", b"FIRST", b"Q0", b"Q1", b"Q2", b"Q3"])
-    _, sent = talk([["hold"]], alike(MUTTERS), port=7)
-    assert sorted(sent) == sorted([b"FIRST", *(b"Q%d" % n for n in range(OTHERS)), b"INTLS"])
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        answer({"Q8": "what?", "Q3": "q3"}),
+        answer({"FIRST": "first"}),
+        answer({"Q2": "q2"}, 1.2),
+        [Do(recv=2), Do(send="junk"), "rst"],
+        [Do(recv=30), "close"],
+        [Do(wait=0.1), "close"],
+        [Do(wait=0.1), "rst"],
+        ["hold"],
+    ],
+)
+def test_who_it_does_not_tell_is_seen_as_if_nothing_were_known(stranger: list[Step]) -> None:
+    """Whatever it has said to that probe, or done: the rest of the conversation is that of a first service."""
+    alone, sent_alone = talk([stranger], port=7)
+    row, sent = talk([stranger, stranger], alike(MUTTERS), port=7)
+    assert (sent[0], b"".join(sent[1:])) == (b"Q8", b"".join(sent_alone))
+    for field in ("name", "product", "verdict", "state", "conf", "evidence", "reason"):
+        assert getattr(row, field) == getattr(alone, field), field
+    assert (row.fingerprint == "") == (alone.fingerprint == "")
+
+
+def test_what_a_guess_led_to_tells_nothing() -> None:
+    """After a softmatch probes are sent that the intensity leaves out, and the guess has fields of its own."""
+    timing = AdaptiveTiming()
+    for _ in range(2 * ALIKE):
+        row, _ = talk([answer({"FIRST": "guess", "Q4": "q4"})], timing, port=7)
+        assert (row.name, row.extrainfo) == ("late4", "guessed")
+    assert timing.teller(7, Tunnel.NONE) is None
+
+
+def test_one_in_so_many_is_asked_in_the_order_of_all() -> None:
+    """So a kind that knows an answer to that probe, too, does not go unseen for long."""
+    timing, both = alike(MUTTERS), answer({"FIRST": "first", "Q8": "q8"})
+    names = [talk([both], timing, port=7)[0].name for _ in range(5 * ALIKE)]
+    assert names == ["late8"] * (ALIKE - 1) + ["answerer"] * (4 * ALIKE + 1)
 
 
 def test_one_of_another_kind_ends_it() -> None:
@@ -312,12 +345,6 @@ def test_what_tells_a_udp_service_says_nothing_of_tcp() -> None:
     assert timing.teller(7, Tunnel.NONE) is None
 
 
-def test_ports_that_a_probe_names_keep_the_order() -> None:
-    kind = answer({"Q8": "q8"})
-    _, sent = talk([MUTTERS], alike(kind, port=80))
-    assert sent[0] == b"FIRST"
-
-
 def test_what_tells_that_a_service_speaks_tls_is_sent_first_too() -> None:
     """Inside, the conversation begins anew, with what is known of services in TLS there."""
     server = [answer({"FIRST": "TLS"}), ["tls", *answer({"Q1": "q1"})]]
@@ -329,10 +356,14 @@ def test_what_tells_that_a_service_speaks_tls_is_sent_first_too() -> None:
 
 
 def test_the_number_of_probes_is_kept() -> None:
+    """The one that comes ahead is not counted, and none is sent where none may be."""
     scan = ServiceScan(Target(0, "127.0.0.1", 7), ScanContext(PARSED, MATCH, timing=alike(MUTTERS)), max_probes=1)
     scan.start(0.0)
     assert scan.connected(0.0) == Send(b"Q8", ANY)
-    assert isinstance(scan.timed_out(9.0), Finish)
+    assert isinstance(scan.timed_out(9.0), Connect)
+    assert isinstance(scan.connected(9.0), Listen)
+    assert scan.timed_out(10.0) == Send(b"FIRST", ANY)
+    assert isinstance(scan.timed_out(19.0), Finish)
     silent = ServiceScan(Target(0, "127.0.0.1", 7), ScanContext(PARSED, MATCH, timing=alike(MUTTERS)), max_probes=0)
     silent.start(0.0)
     assert isinstance(silent.connected(0.0), Listen)

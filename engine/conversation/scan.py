@@ -18,8 +18,9 @@ The rules, each in exactly one method:
 
   Which connection (`_advance`). The NULL probe and the probe after it share a connection and the buffer: the banner
   stays in front of the answer. Every further probe gets a connection of its own and an empty buffer. Where the timing
-  hurries, or knows which probe tells the services there, the NULL probe is not waited for (`_said_at_once`); who then
-  hangs up unheard may be looked at again (`_looks_again`).
+  hurries, the NULL probe is not waited for (`_said_at_once`); who then hangs up unheard may be looked at again
+  (`_looks_again`). Where it knows which probe tells the services there, that one has a connection before all others,
+  and unless its answer is a hard match, all begins anew (`_begin_anew`).
 
   How long (`_deadline`). A window begins with the connect, or with sending on a shared connection. Under Nmap's timing
   data does not lengthen it; 4096 unmatched bytes end it.
@@ -172,8 +173,8 @@ class ServiceScan:
 
     __slots__ = (
         "_again_s",
+        "_ahead",
         "_answer",
-        "_asked",
         "_buffer",
         "_bytes",
         "_connections",
@@ -185,6 +186,7 @@ class ServiceScan:
         "_heard",
         "_idle_s",
         "_info",
+        "_max_probes",
         "_name",
         "_pace",
         "_plan",
@@ -209,10 +211,10 @@ class ServiceScan:
         self.stage = _NEW
         self.tls: TlsFacts | None = None  # set by the driver after a handshake
         self._context = context
-        self._probes_left = max_probes
+        self._max_probes = self._probes_left = max_probes
         self._plan: Plan | None = None
         self._cursor = -1  # -1: the NULL probe comes next
-        self._asked: Probe | None = None  # the one that came before its turn
+        self._ahead: bool | None = None  # what tells is asked before all else; None: that is to be seen
         self._probe: Probe | None = None
         self._buffer = b""
         self._answer = b""  # the last buffer that was not empty, of the probes before
@@ -287,8 +289,8 @@ class ServiceScan:
         if probe.is_null:
             self._shared_since = now
             if (said := self._said_at_once()) is not None:
-                # Who says nothing is heard as long as elsewhere.
-                greeting_s = self._context.timing.silence_s(probe, self._pace)
+                # Who says nothing is heard as long as elsewhere: after the teller all begins anew.
+                greeting_s = 0.0 if self._ahead else self._context.timing.silence_s(probe, self._pace)
                 self._probe = probe = said
         deadline = self._open_window(probe, now)
         if probe.payload:
@@ -310,12 +312,13 @@ class ServiceScan:
             self._heard = True
             timing = self._context.timing
             timing.heard(probe, self._pace, now - self._t0)
-            if self._shared_since is not None:
+            if self._shared_since is not None and not self._ahead:
                 timing.greeted(self.target.port, self._tunnel, probe.is_null)
         buffer = self._buffer = self._buffer + data if self._buffer else data
         match = self._context.match(probe, buffer)
+        was_guessed = self._soft and not self._ahead
         if match is not None and self._take(match, probe):
-            if self.target.proto == "tcp":
+            if self.target.proto == "tcp" and not was_guessed:
                 teller = match.probe if match.probe.is_null else probe
                 self._context.timing.told(self.target.port, self._tunnel, teller)
             if self._starts_tunnel():
@@ -368,6 +371,8 @@ class ServiceScan:
     def write_failed(self, reason: Reason, now: float) -> Action:
         """The payload of a Send could not be written. Ends the service, as in Nmap."""
         self._expect(_LISTENING, f"write failed ({reason.value})")
+        if self._ahead:
+            return self._begin_anew(now)
         return self._finish(_INCOMPLETE, now, reason)
 
     def abort(self, reason: Reason, now: float) -> Finish:
@@ -424,7 +429,7 @@ class ServiceScan:
         while cursor < len(queue):
             probe, listed = queue[cursor]
             cursor += 1
-            if probe is self._asked or not context.planner.allows(probe, listed, soft):
+            if not context.planner.allows(probe, listed, soft):
                 continue
             if listed or soft or self._tunnel is BARE or context.timing.useful(probe, self._pace):
                 self._cursor = cursor
@@ -454,6 +459,8 @@ class ServiceScan:
     def _advance(self, now: float, *, restart: bool) -> Action:
         """The current probe is over. restart: its connection is no longer of use."""
         assert self._probe is not None
+        if self._ahead:
+            return self._begin_anew(now)
         if restart or not self._probe.is_null:
             return self._connect_next(now)
         probe = self._next_probe()
@@ -472,21 +479,40 @@ class ServiceScan:
         return min(self._window, now + timing.silence_s(probe, self._pace))
 
     def _said_at_once(self) -> Probe | None:
-        """Where nobody greets: the probe that would follow the NULL probe, if it names the port, or the one that tells.
-
-        The others keep their order.
-        """
-        timing, port, tunnel = self._context.timing, self.target.port, self._tunnel
-        hurries, teller = timing.hurries(port, tunnel), timing.teller(port, tunnel)
-        if self._again_s or not (hurries or teller):
+        """The probe that would follow the NULL probe, if it names a port where nobody greets; or the one that tells."""
+        if self._again_s:
             return None
-        queue = self._context.planner.plan(self.target.proto, tunnel, port).queue
-        if queue and queue[0][1]:
-            return self._next_probe() if hurries else None
-        if teller is not None and self._probes_left > 0:
-            self._probes_left -= 1
-            self._asked = teller
-        return self._asked
+        timing, port, tunnel = self._context.timing, self.target.port, self._tunnel
+        if timing.hurries(port, tunnel):
+            queue = self._context.planner.plan(self.target.proto, tunnel, port).queue
+            if queue and queue[0][1]:
+                return self._next_probe()
+        if self._ahead is not None or self._max_probes <= 0:
+            return None
+        teller = timing.teller(port, tunnel)
+        self._ahead = teller is not None
+        return teller
+
+    def _begin_anew(self, now: float) -> Action:
+        """The probe that tells the services here has not told this one, which is seen as if nothing were known."""
+        self._ahead = False
+        self._forget()
+        self._buffer = self._answer = b""
+        self._wrap_ok = self._tunnel is BARE
+        return self._connect_next(now)
+
+    def _forget(self) -> None:
+        """What has been found out and what has been sent."""
+        self._name = None
+        self._soft = False
+        self._info = _NO_INFO
+        self._evidence = None
+        self._sure = _UNSURE
+        self._fingerprint = None
+        self._plan = None
+        self._cursor = -1
+        self._again_s = 0.0
+        self._pace = Pace()
 
     def _exhausted(self, now: float) -> Finish:
         return self._finish(_SOFTMATCHED if self._soft else Verdict.NOMATCH, now)
@@ -495,6 +521,8 @@ class ServiceScan:
         """The peer left: tcpwrapped if it did so early and silently, else the next probe on a new connection."""
         probe = self._probe
         assert probe is not None
+        if self._ahead:
+            return self._begin_anew(now)
         if reset and self._wrap_ok and probe.is_null and now - self._t0 < probe.tcpwrapped_s:
             return self._finish(_TCPWRAPPED, now)
         if self._looks_again(now):
@@ -551,17 +579,8 @@ class ServiceScan:
         if self._tunnel is not BARE or not (older or newer):
             return False
         self._tunnel = Tunnel.SSL
-        self._name = None
-        self._soft = False
-        self._info = _NO_INFO
-        self._evidence = None
-        self._sure = _UNSURE
-        self._fingerprint = None
-        self._plan = None
-        self._cursor = -1
-        self._asked = None
-        self._again_s = 0.0
-        self._pace = Pace()
+        self._ahead = None
+        self._forget()
         return True
 
     def _keep_fingerprint(self, now: float) -> None:

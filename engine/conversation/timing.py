@@ -28,7 +28,7 @@ QUIET_UDP_S = 0.6  # where no connection has measured a round trip
 QUIET_ROUND_TRIPS = 2
 TYPICAL = 0.9  # of all answers to all probes: `quiet` is no shorter than SLOWNESS times what these take
 TACITURN = 20  # rule `greeting`: so many services of a door in a row that answered and did not greet
-ALIKE = 20  # rule `telling`: so many services of a door in a row that the same probe told
+ALIKE = 20  # rule `telling`: so many services of a door in a row that one probe told; and one in so many is asked all
 DOORS = 1 << 16  # port numbers, bare or in TLS, that are remembered
 IN_VAIN = 4  # rule `tunnel`: probes in a row that a service in TLS left unanswered, or answered alike
 
@@ -88,9 +88,7 @@ class Timing(Protocol):
         ...
 
     def teller(self, port: int, tunnel: Tunnel) -> Probe | None:
-        """The probe that follows the connect at once where none names the port: it tells services there, which do not
-        greet.
-        """
+        """The probe that tells the services there, for a connection before all others. Asked once for each target."""
         ...
 
     def useful(self, probe: Probe, pace: Pace) -> bool:
@@ -108,6 +106,14 @@ class Timing(Protocol):
     def told(self, port: int, tunnel: Tunnel, probe: Probe) -> None:
         """A service behind TCP was recognised by its answer to this probe, or by its greeting: the NULL probe."""
         ...
+
+
+class _Kind(Struct, gc=False):
+    """The services of a door. told: so many in a row, by the teller; asked: how often that could have come first."""
+
+    teller: Probe
+    told: int = 1
+    asked: int = 0
 
 
 class NmapTiming:
@@ -149,7 +155,7 @@ class AdaptiveTiming:
         self._typical_s = 0.0  # the TYPICAL quantile over all probes
         # of a door: a port number, negative in TLS
         self._silent: dict[int, int] = {}  # services in a row that answered without having greeted
-        self._tellers: dict[int, tuple[Probe, int]] = {}  # what told the last service, and how many in a row
+        self._kinds: dict[int, _Kind] = {}
 
     def silence_s(self, probe: Probe, pace: Pace) -> float:
         learned_s = self._learned.get(probe.index, 0.0) * SLOWNESS
@@ -172,8 +178,11 @@ class AdaptiveTiming:
         return self._silent.get(_door(port, tunnel), 0) >= TACITURN
 
     def teller(self, port: int, tunnel: Tunnel) -> Probe | None:
-        probe, count = self._tellers.get(_door(port, tunnel), (None, 0))
-        return probe if count >= ALIKE else None
+        kind = self._kinds.get(_door(port, tunnel))
+        if kind is None or kind.told < ALIKE:
+            return None
+        kind.asked += 1
+        return kind.teller if kind.asked % ALIKE else None  # now and then one is seen as if nothing were known
 
     def useful(self, probe: Probe, pace: Pace) -> bool:
         if pace.repeated >= IN_VAIN:
@@ -192,7 +201,7 @@ class AdaptiveTiming:
         if greeted:
             if count:
                 self._silent[at] = 0
-            self._tellers.pop(at, None)
+            self._kinds.pop(at, None)
         elif count is not None:
             self._silent[at] = min(count + 1, TACITURN)
         elif len(self._silent) < DOORS:
@@ -200,14 +209,13 @@ class AdaptiveTiming:
 
     def told(self, port: int, tunnel: Tunnel, probe: Probe) -> None:
         at = _door(port, tunnel)
-        last, count = self._tellers.get(at, (None, 0))
+        kind = self._kinds.get(at)
         if probe.is_null:
-            self._tellers.pop(at, None)
-        elif last is probe:
-            if count < ALIKE:
-                self._tellers[at] = probe, count + 1
-        elif last is not None or len(self._tellers) < DOORS:
-            self._tellers[at] = probe, 1
+            self._kinds.pop(at, None)
+        elif kind is not None and kind.teller is probe:
+            kind.told += 1
+        elif kind is not None or len(self._kinds) < DOORS:
+            self._kinds[at] = _Kind(probe)
 
 
 def _door(port: int, tunnel: Tunnel) -> int:
