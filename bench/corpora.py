@@ -54,8 +54,10 @@ class Corpus(Struct, frozen=True):
 def golden() -> Corpus | str:
     """The golden corpus, or why it cannot be used."""
     path = nmap_database()
-    if not GOLDEN.exists() or path is None:
-        return "../shared/golden or an installed nmap-service-probes is missing"
+    if not GOLDEN.exists():
+        return f"../shared/golden/{GOLDEN.name}, which lies beside the checkout and is not part of it, is missing"
+    if path is None:
+        return "no nmap-service-probes is installed; on Debian: apt-get install nmap"
     database = load_database(path)
     if not database.sha256.startswith(NMAP_793):
         return f"{path} is not the database of Nmap 7.93"

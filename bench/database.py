@@ -104,7 +104,11 @@ def main() -> None:
     sides = [(ROOT, file)]
     if before:
         sides.append((before, before / "data" / "service-probes") if before.is_dir() else (ROOT, before))
-    samples, _ = read_samples([sides[-1][1].parent / "samples"])
+    if missing := [str(path) for _, path in sides if not path.is_file()]:
+        parser.error(f"{missing[0]}: no such file")
+    if not (folder := sides[-1][1].parent / "samples").is_dir():
+        parser.error(f"{folder}: samples are missing; a database is asked over those that lie beside it")
+    samples, _ = read_samples([folder])
     corpus = f"{sum(1 for _ in load_database(file).signatures()):,} lines"
     for engine in ENGINES:
         for name, value in zip(GOALS, loads(file, engine), strict=True):

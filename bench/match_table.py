@@ -129,7 +129,7 @@ class Comparison:
             print(f"  {name}: {absent}")
             return
         matcher.compile_all()
-        made = sets(self.corpus.database, name, self.questions[0])
+        made = sets(self.corpus.database, name, [question for questions in self.questions for question in questions])
         for at, label in enumerate(PASSES):
             micros = timed(asking(matcher), self.passes[at], 3 if label == "warm" else 1)
             note = self._judged([matcher.match(*case) for case in self.passes[at]], at)

@@ -80,7 +80,7 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lint_uses_the_samples_beside_the_database(database: Path, samples: Path) -> None:
     result = run("lint")
     assert (result.stdout, result.exit_code) == ("", 0), result.stdout
-    assert "3 samples; 0 errors, 0 warnings, 1 notes (--notes shows them)" in result.stderr
+    assert "3 samples; 0 errors, 0 warnings, 1 note (--notes shows them)" in result.stderr
 
 
 def test_lint_without_samples(database: Path) -> None:

@@ -71,7 +71,7 @@ def test_one_line_for_responses_of_one_kind(folder: Path, tmp_path: Path) -> Non
     (line,) = lines_of(result)
     assert line.startswith(r"match toy m|^\* toyd ([\w.+~-]+) on ")
     assert "3 responses; belongs under `Probe TCP NULL`, before line 3, which says `toy` today" in result.stdout
-    assert "3 responses in 1 files: 0 need no line; 1 lines proposed, 1 of them clean" in result.stderr
+    assert "3 responses in 1 file: 0 need no line; 1 line proposed, 1 of them clean" in result.stderr
     written = (tmp_path / "out" / DATABASE).read_text()
     assert line in written.splitlines()
     checked = run("lint", str(tmp_path / "out" / DATABASE), "--strict")
@@ -89,7 +89,7 @@ def test_what_the_database_knows_needs_no_line(folder: Path, tmp_path: Path) -> 
     put(folder / "a.ndjson", {**ssh, "expect": None}, known, soft)
     result = run("propose", str(folder), "-o", str(tmp_path / "out"))
     assert (result.exit_code, lines_of(result)) == (0, [])
-    assert "3 responses in 1 files: 3 need no line; 0 lines proposed" in result.stderr
+    assert "3 responses in 1 file: 3 need no line; 0 lines proposed" in result.stderr
 
 
 def test_files_that_are_one_response_each(folder: Path) -> None:
@@ -123,7 +123,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_used(folder: Path, tmp_path
     for text in ("a.ndjson:2: no probe is named Other", "b.ndjson:1: ", "pipe:0: cannot be read", "large.bin:0: holds"):
         assert text in result.stderr
     assert "hidden" not in result.stderr
-    assert "1 responses in 4 files" in result.stderr
+    assert "1 response in 4 files" in result.stderr
 
 
 def test_what_is_read_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from engine.errors import ConfigError, InputError
 from engine.offline.forms.base import Row
 from engine.offline.records import LineReader
 from engine.services import ServiceTable
+from engine.text import counted
 from matcher import Confidences, ProbeDatabase, Proto, builtin_database, find_database, read_file, shown
 from matcher.database.load import MAX_SIZE
 from matcher.database.samples import FIELDS, Sample, SampleFault, read_samples
@@ -95,12 +96,12 @@ def lint_command(
     for finding in printed:
         click.echo(shown(str(finding)))
     count = Counter(finding.severity for finding in findings)
-    judged = "no samples" if read is None else f"{len(read):,} samples"
+    judged = "no samples" if read is None else counted(len(read), "sample")
     hidden = "" if notes or not count[NOTE] else " (--notes shows them)"
-    parts = (f"{count[severity]:,} {severity}s" for severity in (ERROR, WARNING, NOTE))
+    parts = (counted(count[severity], severity) for severity in (ERROR, WARNING, NOTE))
     click.echo(f"{name}: {judged}; {', '.join(parts)}{hidden}", err=True)
     if left:
-        click.echo(f"  {left:,} more findings of the same rules (--all shows them)", err=True)
+        click.echo(f"  {counted(left, 'more finding')} of the same rules (--all shows them)", err=True)
     for text in advice(findings):
         click.echo(f"  {text}", err=True)
     if step := next_step(findings, name):

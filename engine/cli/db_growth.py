@@ -122,8 +122,8 @@ def propose_command(paths: tuple[Path, ...], out: Path, force: bool, probes: tup
         click.echo(f"{one.line}\n")
     left = f", {folder.left:,} beyond the limit" if folder.left else ""
     click.echo(
-        f"{len(folder.responses):,} responses in {folder.files:,} files: {kinds.known:,} need no line{left}; "
-        f"{len(kinds.drafts):,} lines proposed, {clean:,} of them clean",
+        f"{counted(len(folder.responses), 'response')} in {counted(folder.files, 'file')}: {kinds.known:,} need no "
+        f"line{left}; {counted(len(kinds.drafts), 'line')} proposed, {clean:,} of them clean",
         err=True,
     )
     if kinds.drafts:

@@ -151,11 +151,13 @@ class _Check:
         match = self.matcher.match(probe, sample.response)
         got = answer(match)
         if match is not None and sample.expect is not None:
-            self.won.add(match.signature.id)
             for cpe in match.info.cpe:
                 if fault := cpe_fault(cpe):
+                    self.won.add(match.signature.id)
                     return f"line {match.signature.line} gives {cpe}: {fault}", "cpe"
         if got == sample.expect:
+            if match is not None:
+                self.won.add(match.signature.id)
             return None
         if match is None or got is None:
             return "no line matches", "no-match"
@@ -165,8 +167,8 @@ class _Check:
         wrong = "; ".join(differences(sample.expect, got))
         for fit in explain(self.database, probe, sample.response).fits:
             if answer(fit.match) == sample.expect:
-                self.won.discard(match.signature.id)
                 return f"stolen by line {line} from line {fit.signature.line}: {wrong}", "stolen"
+        self.won.add(match.signature.id)
         return f"line {line}: {wrong}", "fields"
 
     def unsampled(self) -> Iterator[Finding]:
