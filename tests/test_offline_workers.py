@@ -247,6 +247,8 @@ FILES = {
     "report": b"Nmap scan report for x\n" + FINGERPRINT * 9 + b"".join(RECORDS) + FINGERPRINT * 100,
     "no end": b"".join(RECORDS)[:-1],
     "a long line": b"".join([*RECORDS[:300], b'{"banner":"%b"}\n' % (b"y" * 30_000), b"bad\n", *RECORDS[300:], b"bad"]),
+    "too long a line": b"".join([*RECORDS[:300], b"x" * 70_000, b"\n{\n", *RECORDS, b"y" * 66_000, b"\n", RECORDS[0]]),
+    "just as long a line": b"".join([*RECORDS, b"\n" * 9, b'{"banner":"%b"}\n' % (b"y" * 65_521), *RECORDS]),
     "blank lines": b"".join([*RECORDS[:200], b"\n" * 20_000, *RECORDS[200:]]),
     "not ASCII": b"".join(record.replace(b'"pad":"', '"pad":"é'.encode()) for record in RECORDS),
 }
@@ -265,6 +267,7 @@ def answered(file: Path, database: Path, count: int) -> Said:
                 number += answer.faults.count
         except ReadError as error:
             damage = str(error)
+        faults += [(fault.line, fault.reason) for fault in source.faults]
     return out, faults, number, damage
 
 
@@ -272,6 +275,7 @@ def answered(file: Path, database: Path, count: int) -> Said:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "READ_SIZE", 4096)
     monkeypatch.setattr(stream_module, "TAIL", 512)
+    monkeypatch.setattr(stream_module, "MAX_LINE", 1 << 16)
 
 
 @pytest.fixture
@@ -307,16 +311,19 @@ def test_places_are_all_of_the_rest(name: str, tmp_path: Path) -> None:
     read = [text[at : at + size] for at, size in (chunk.place for chunk in found if chunk.place)]
     assert len(read) > 1
     assert all(piece.endswith(b"}\n") for piece in read)
-    assert b"".join(read[found.index(chunk) - 1] if chunk.place else chunk.data for chunk in found) == text
+    given = b"".join(read[found.index(chunk) - 1] if chunk.place else chunk.data for chunk in found)
+    assert given == (
+        text
+        if name != "too long a line"
+        else text.replace(b"x" * 70_000 + b"\n", b"").replace(b"y" * 66_000 + b"\n", b"")
+    )
     assert [chunk.position for chunk in found] == sorted(chunk.position for chunk in found)
     assert found[-1].position == len(text)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("early_workers", "small_pieces")
-def test_a_file_that_shrinks_ends_where_it_ends(
-    tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_shrinks_is_damaged(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "rows"
     file.write_bytes(FILES["records"])
     places = Source.places
@@ -330,7 +337,7 @@ def test_a_file_that_shrinks_ends_where_it_ends(
     monkeypatch.setattr(Source, "places", cut)
     out, faults, _, damage = answered(file, database, 2)
     assert FILES["records"][:10_000].count(b"\n") == out.count(b"\n")
-    assert not damage and len(faults) <= 1
+    assert "it has become shorter" in damage and len(faults) <= 1
 
 
 @pytest.mark.slow
@@ -377,3 +384,20 @@ def test_standard_input_may_begin_anywhere_in_a_file(tmp_path: Path, monkeypatch
             assert source.is_plain()
             chunk = next(source.places(len(RECORDS[0]), 1))
     assert chunk.data == b"".join(RECORDS[1:])  # too short for a place
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("early_workers")
+def test_what_was_read_before_an_error_is_answered(database: Path) -> None:
+    """However many chunks are on their way to workers when it comes."""
+
+    def damaged() -> Iterator[Chunk]:
+        yield from stream(30)
+        raise ReadError("x", 0, "cannot be read: no")
+
+    for count in (1, 2, 3):
+        answers = identify(damaged(), open_matcher([str(database)], "reference"), [str(database)], count)
+        found = []
+        with pytest.raises(ReadError):
+            found.extend(iter(answers.__next__, None))
+        assert len(found) == 30

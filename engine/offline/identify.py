@@ -174,6 +174,8 @@ def identify(
                     raise ReadError(file.name, 0, f"cannot be read: {answer.damage}")
     except InputError as error:
         damage = error
+    if file is not None:
+        file.settle(uncounted)
     undecided = texts.close()
     if undecided.count:
         yield Answer(b"", Tally(), undecided, position=position)
@@ -267,7 +269,7 @@ def _opened(setup: bytes) -> Callable[[bytes, bytes], tuple[bytes, bytes]]:
 
 
 def _read(descriptor: int, at: int, size: int) -> tuple[bytes, str]:
-    """So many bytes of a file, fewer where it has become shorter, and why there are no more if they cannot be read."""
+    """So many bytes of a file, or fewer and why there are no more."""
     pieces: list[bytes] = []
     try:
         while size and (piece := os.pread(descriptor, size, at)):
@@ -276,7 +278,7 @@ def _read(descriptor: int, at: int, size: int) -> tuple[bytes, str]:
             size -= len(piece)
     except OSError as error:
         return b"".join(pieces), error.strerror or str(error)
-    return b"".join(pieces), ""
+    return b"".join(pieces), "it has become shorter" if size else ""
 
 
 _write = msgspec.msgpack.Encoder().encode

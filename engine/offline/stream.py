@@ -1,7 +1,7 @@
 """A file or pipe of lines as chunks: plain, compressed or UTF-16 (told by its first bytes), cut where no record is cut.
 
-Contract: chunks come in order, hold whole lines, at most LINES of them and about a megabyte (a longer line alone), and
-never end inside a wrapped fingerprint. What a pipe has ready is passed on at once.
+Contract: chunks come in order, hold whole lines, at most LINES of them and about a megabyte (a longer line alone; of
+places half a megabyte), and never end inside a wrapped fingerprint. What a pipe has ready is passed on at once.
 """
 
 import codecs
@@ -65,7 +65,7 @@ class Input:
 
     def lines_of(self, blocks: Iterable[bytes], line: int = 0) -> Iterator[Chunk]:
         """The lines of what `blocks` has given. line: how many lines precede them."""
-        for data, before in whole_lines(blocks, self._complain):
+        for data, before in whole_lines(blocks, lambda number, reason: self._complain(line + number, reason)):
             yield Chunk(data, line + before, self.position)
 
     def blocks(self) -> Iterator[bytes]:
@@ -107,6 +107,7 @@ class Source(Input):
         self.identity = (status.st_dev, status.st_ino)
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self._begin = os.lseek(self.descriptor, 0, os.SEEK_CUR) if self.size is not None else 0
+        self._unsettled = 0  # faults whose lines others have to count
 
     def is_plain(self) -> bool:
         """Whether others may read the file, too, and find in it just the lines that `chunks` gives."""
@@ -125,26 +126,32 @@ class Source(Input):
         on. Raises InputError as `chunks` does.
         """
         at = self._begin + taken
-        while True:
-            try:
-                size = _record_end(self.descriptor, at)
-                if not size:
-                    self._file.seek(at)
-            except OSError as error:
-                raise ReadError(self.name, 0, f"cannot be read: {error.strerror or error}") from error
-            if not size:
-                break
+        while size := _record_end(self.descriptor, at):
             at += size
             self.position = at - self._begin
             yield Chunk(b"", line, self.position, (at - size, size))
+        self._file.seek(at)
         self.position = at - self._begin
-        yield from self.lines_of(iter(self._read, b""), line)
+        known = len(self.faults)
+        try:
+            yield from self.lines_of(iter(self._read, b""), line)
+        finally:
+            self._unsettled = len(self.faults) - known
+
+    def settle(self, lines: int) -> None:
+        """So many lines stood in places: the faults behind them are so much further on."""
+        for at in range(len(self.faults) - self._unsettled, len(self.faults)):
+            fault = self.faults[at]
+            self.faults[at] = InputError(fault.source, fault.line + lines, fault.reason)
+        self._unsettled = 0
 
 
 def _record_end(descriptor: int, at: int) -> int:
     """How many bytes behind `at`, a few less than READ_SIZE, end in a line that is a record. 0: it cannot be told."""
-    end = at + READ_SIZE
-    tail = os.pread(descriptor, TAIL, end - TAIL)
+    try:
+        tail = os.pread(descriptor, TAIL, at + READ_SIZE - TAIL)
+    except OSError:
+        return 0  # who reads on from there meets it, behind what can be read
     if len(tail) < TAIL:
         return 0
     cut = tail.rfind(b"\n") + 1
@@ -202,6 +209,14 @@ def _texts(blocks: Iterable[bytes]) -> Iterator[bytes | None]:
                 if not start:
                     continue
                 skipping = False
+            first = block.find(b"\n", start)
+            if len(rest) + first - start > MAX_LINE and first >= 0:
+                lines = rest.rfind(b"\n") + 1  # of a fingerprint that has not ended
+                if len(rest) - lines + first - start > MAX_LINE:
+                    yield bytes(rest[:lines])
+                    yield None
+                    rest.clear()
+                    start = first + 1
             if end := block.rfind(b"\n", start) + 1:
                 text = b"".join((rest, memoryview(block)[start:end]))
                 cut = unfinished(text)

@@ -179,13 +179,15 @@ class Crew:
         return all(worker.ready for worker in self._workers)
 
     def run(self, source: Iterator[Task]) -> Iterator[Task]:
-        """The answers, in order. Raises what `source` raises."""
+        """The answers, in order. Raises what `source` raises, behind the answers to what it gave before."""
         while not self.is_ready():
             self._selector.select()
         done: dict[int, Task] = {}
         sizes: dict[int, int] = {}  # number of a task not yet written -> bytes of its text, or of its answer
         given = written = held = 0
         window = CHUNKS_PER_WORKER * len(self._workers)
+        failure: list[Exception] = []
+        source = _until(source, failure)
         task = next(source, None)
         while given > written or task is not None:
             while task is not None and given - written < window and held < HELD_BYTES:
@@ -206,6 +208,16 @@ class Crew:
                 held -= sizes.pop(written)
                 yield done.pop(written)
                 written += 1
+        for error in failure:
+            raise error
+
+
+def _until(source: Iterator[Task], failure: list[Exception]) -> Iterator[Task]:
+    """The same to the end or to the first error, which is put into `failure`."""
+    try:
+        yield from source
+    except Exception as error:
+        failure.append(error)
 
 
 def _busy(worker: _Worker) -> int:
