@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 ROOT = Path(__file__).resolve().parent.parent
+AUTHORITIES = 8  # that have signed all certificates: those that servers show beside their own are few
 PAGE = b"HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\nhi\n"
 
 
@@ -36,20 +38,28 @@ def tls_farm(port: int, certificates: int = 1) -> Iterator[None]:
             process.wait()
 
 
-def chain() -> bytes:
-    """PEM of a key, its certificate with a few names, and the authority that signed it: what a web server shows."""
-    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
-    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("www.example", "authority")]
+@lru_cache
+def authority(number: int) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """One that signs certificates: its key, and its own certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"authority {number}")])
     today = datetime.now(UTC)
-    pem = keys[0].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    for name, key in zip(names, keys, strict=True):
-        builder = x509.CertificateBuilder(names[1], name, key.public_key(), 7, today, today + timedelta(days=90))
-        if key is keys[0]:
-            shown = [x509.DNSName(f"{label}.example") for label in ("www", "mail", "static", "api")]
-            builder = builder.add_extension(x509.SubjectAlternativeName(shown), critical=False)
-        pem += builder.sign(keys[1], hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, today, today + timedelta(days=90))
+    return key, builder.sign(key, hashes.SHA256())
+
+
+def chain(number: int) -> bytes:
+    """PEM of a key, its certificate with a few names, and the authority that signed it: what a web server shows."""
+    signer, signed = authority(number % AUTHORITIES)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "www.example")])
+    today = datetime.now(UTC)
+    shown = [x509.DNSName(f"{label}.example") for label in ("www", "mail", "static", "api")]
+    builder = x509.CertificateBuilder(signed.subject, name, key.public_key(), 7, today, today + timedelta(days=90))
+    builder = builder.add_extension(x509.SubjectAlternativeName(shown), critical=False)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    for certificate in (builder.sign(signer, hashes.SHA256()), signed):
+        pem += certificate.public_bytes(serialization.Encoding.PEM)
     return pem
 
 
@@ -87,11 +97,11 @@ class TlsService(asyncio.Protocol):
             self._transport.close()
 
 
-def server_context() -> ssl.SSLContext:
+def server_context(number: int) -> ssl.SSLContext:
     """With a certificate of its own."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
-        file.write(chain())
+        file.write(chain(number))
         file.flush()
         context.load_cert_chain(file.name)
     return context
@@ -99,7 +109,7 @@ def server_context() -> ssl.SSLContext:
 
 async def serve(port: int, certificates: int = 1) -> None:
     """On every address, until standard input ends."""
-    contexts = [server_context() for _ in range(certificates)]
+    contexts = [server_context(number) for number in range(certificates)]
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
