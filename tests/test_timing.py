@@ -364,6 +364,14 @@ def test_the_number_of_probes_is_kept() -> None:
     assert isinstance(scan.connected(9.0), Listen)
     assert scan.timed_out(10.0) == Send(b"FIRST", ANY)
     assert isinstance(scan.timed_out(19.0), Finish)
+    spent = AdaptiveTiming()
+    for _ in range(ALIKE):
+        talk([answer({"FIRST": "TLS"}), ["tls", *answer({"Q1": "q1"})]], spent, port=7)
+    scan = ServiceScan(Target(0, "127.0.0.1", 7), ScanContext(PARSED, MATCH, timing=spent), max_probes=1)
+    scan.start(0.0)
+    assert scan.connected(0.0) == Send(b"FIRST", ANY)
+    assert isinstance(scan.received(b"TLS", 0.0), Connect)
+    assert scan.connected(0.0) == Send(b"Q1", ANY), "the one that came ahead has left all that may be sent"
     silent = ServiceScan(Target(0, "127.0.0.1", 7), ScanContext(PARSED, MATCH, timing=alike(MUTTERS)), max_probes=0)
     silent.start(0.0)
     assert isinstance(silent.connected(0.0), Listen)

@@ -186,7 +186,6 @@ class ServiceScan:
         "_heard",
         "_idle_s",
         "_info",
-        "_max_probes",
         "_name",
         "_pace",
         "_plan",
@@ -211,7 +210,7 @@ class ServiceScan:
         self.stage = _NEW
         self.tls: TlsFacts | None = None  # set by the driver after a handshake
         self._context = context
-        self._max_probes = self._probes_left = max_probes
+        self._probes_left = max_probes
         self._plan: Plan | None = None
         self._cursor = -1  # -1: the NULL probe comes next
         self._ahead: bool | None = None  # what tells is asked before all else; None: that is to be seen
@@ -487,7 +486,7 @@ class ServiceScan:
             queue = self._context.planner.plan(self.target.proto, tunnel, port).queue
             if queue and queue[0][1]:
                 return self._next_probe()
-        if self._ahead is not None or self._max_probes <= 0:
+        if self._ahead is not None or self._probes_left <= 0:
             return None
         teller = timing.teller(port, tunnel)
         self._ahead = teller is not None

@@ -18,16 +18,14 @@ from msgspec import Struct
 from engine.errors import InputError, ReadError
 from engine.offline.forms.fingerprints import unfinished
 from engine.results.sinks import open_output
-from engine.unpack import Damaged, is_packed, unpacked
+from engine.unpack import MAGIC_SIZE, Damaged, is_packed, unpacked
 
 READ_SIZE = 1 << 19  # bytes asked of a file at once
 MAX_LINE = 16 << 20  # bytes; longer is passed over
 LINES = 1 << 14  # of a chunk
 FEW = 1 << 8  # lines in a block where they are long
 TAIL = 1 << 15  # bytes that are looked through for the end of a record
-OPENING = 4  # bytes that tell what a file is
 STDIN = "-"
-_BRACE = ord("{")
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -114,7 +112,7 @@ class Source(Input):
         if self.size is None or self.faults:  # what is too long for a line has been passed over
             return False
         try:
-            opening = os.pread(self.descriptor, OPENING, self._begin)
+            opening = os.pread(self.descriptor, MAGIC_SIZE, self._begin)
         except OSError:
             return False  # who reads it says so
         return not is_packed(opening) and not opening.startswith(UTF16_MARKS)
@@ -157,7 +155,7 @@ def _record_end(descriptor: int, at: int) -> int:
     cut = tail.rfind(b"\n") + 1
     while cut > 0:
         begin = tail.rfind(b"\n", 0, cut - 1) + 1
-        if begin > 0 and tail[begin] == _BRACE:
+        if begin > 0 and tail.startswith(b"{", begin):
             return READ_SIZE - TAIL + cut
         cut = begin
     return 0

@@ -21,7 +21,7 @@ from matcher.database.ports import ServiceRow
 from matcher.database.samples import Sample, SampleFault, answer, differences
 from matcher.errors import DatabaseError, UnsupportedPattern
 from matcher.matcher import Matcher
-from matcher.model import Probe, ProbeDatabase, Signature
+from matcher.model import Match, Probe, ProbeDatabase, Signature
 from matcher.patterns import pcre
 from matcher.regex.inclusion import made_up, uncovered
 from matcher.regex.tree import Node, parse
@@ -149,15 +149,18 @@ class _Check:
     def judged(self, sample: Sample, probe: Probe) -> tuple[str, str] | None:
         """What is wrong with the answer to a sample, and the rule."""
         match = self.matcher.match(probe, sample.response)
+        fault = self._fault(sample, probe, match)
+        if match is not None and sample.expect is not None and (fault is None or fault[1] != "stolen"):
+            self.won.add(match.signature.id)
+        return fault
+
+    def _fault(self, sample: Sample, probe: Probe, match: Match | None) -> tuple[str, str] | None:
         got = answer(match)
         if match is not None and sample.expect is not None:
             for cpe in match.info.cpe:
                 if fault := cpe_fault(cpe):
-                    self.won.add(match.signature.id)
                     return f"line {match.signature.line} gives {cpe}: {fault}", "cpe"
         if got == sample.expect:
-            if match is not None:
-                self.won.add(match.signature.id)
             return None
         if match is None or got is None:
             return "no line matches", "no-match"
@@ -168,7 +171,6 @@ class _Check:
         for fit in explain(self.database, probe, sample.response).fits:
             if answer(fit.match) == sample.expect:
                 return f"stolen by line {line} from line {fit.signature.line}: {wrong}", "stolen"
-        self.won.add(match.signature.id)
         return f"line {line}: {wrong}", "fields"
 
     def unsampled(self) -> Iterator[Finding]:
